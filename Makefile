@@ -1,0 +1,45 @@
+# Each target makes .venv by itself and uses it again. Needs Python >= 3.11 (PYTHON=...), a C++20 compiler and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*)
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
+
+.PHONY: lab test core bench lint clean
+.DEFAULT_GOAL := test
+
+lab: $(VENV)/.lab
+	$(BIN)/poolwise lab --report report.html
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+core: $(VENV)/.dev  ## without the tests marked slow
+	$(BIN)/python -m pytest -m "not slow"
+
+bench: $(VENV)/.dev
+	$(BIN)/poolwise bench
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check src tests examples
+	$(BIN)/ruff format --check src tests examples
+	$(BIN)/pyright
+
+clean:
+	rm -rf $(VENV) build
+
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "poolwise needs Python 3.11 or newer, and $(PYTHON) is older: make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.lab: $(VENV)/.made $(SOURCES)
+	@echo "Installing poolwise with the lab (PyTorch, matplotlib) into $(VENV) ..."
+	PIP_CONSTRAINT=constraints.txt $(INSTALL) ".[lab]"
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.made $(SOURCES)
+	@echo "Installing poolwise with everything its tests need into $(VENV) ..."
+	PIP_CONSTRAINT=constraints.txt $(INSTALL) ".[dev]"
+	@touch $@ $(VENV)/.lab

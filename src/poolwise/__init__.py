@@ -1,0 +1,49 @@
+"""poolwise: every pooling operation on every geometry, with one meaning, at the speed of memory.
+
+>>> import poolwise
+>>> poolwise.max_pool([[1, 3], [2, 4]], (2, 2))
+array([[4.]])
+>>> poolwise.avg_pool([[1, 3], [2, 4]], (2, 2))
+array([[2.5]])
+"""
+
+from typing import TYPE_CHECKING
+
+from poolwise import ops
+from poolwise._version import __version__
+from poolwise.api import SHORT_NAMES, Explanation, PoolFunction, adaptive_pool, explain, global_pool, pool
+from poolwise.errors import Fault, InvalidType, InvalidValue, MissingExtra
+from poolwise.geometry import Geometry
+from poolwise.op import Operation
+from poolwise.threads import get_num_threads, set_num_threads
+
+globals().update(SHORT_NAMES)
+globals().update({kind.__name__: kind for kind in ops.OPERATIONS})
+
+if TYPE_CHECKING:
+    from poolwise.ops import Max as Max
+    from poolwise.ops import Mean as Mean
+    from poolwise.ops import Min as Min
+    from poolwise.ops import Sum as Sum
+
+    def __getattr__(name: str) -> PoolFunction: ...
+
+
+__all__ = [
+    "Explanation",
+    "Fault",
+    "Geometry",
+    "InvalidType",
+    "InvalidValue",
+    "MissingExtra",
+    "Operation",
+    "__version__",
+    "adaptive_pool",
+    "explain",
+    "get_num_threads",
+    "global_pool",
+    "pool",
+    "set_num_threads",
+    *SHORT_NAMES,
+    *(kind.__name__ for kind in ops.OPERATIONS),
+]

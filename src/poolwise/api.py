@@ -1,0 +1,367 @@
+"""The public functions: sugar over one way in, `pooled`, which plans a call once and runs it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
+from functools import lru_cache
+from math import prod
+from typing import Any, Protocol, cast
+
+from poolwise.call import INPUT, WHERE, Call, Framework
+from poolwise.choose import Choice, choose, refusals
+from poolwise.doors import Build, Door, Facts, enter
+from poolwise.errors import Fault, InvalidType, InvalidValue
+from poolwise.geometry import BinRule, Geometry, Padding, PaddingMode, Whole
+from poolwise.op import Array, Operation, Selection
+from poolwise.ops import OPERATIONS
+
+
+def pool(
+    x: Any,
+    op: Operation,
+    window: Whole,
+    *,
+    stride: Whole | None = None,
+    padding: Padding = 0,
+    dilation: Whole = 1,
+    ceil_mode: bool = False,
+    padding_mode: PaddingMode = "absent",
+    axes: Whole | None = None,
+    where: Any = None,
+    kernel: str | None = None,
+) -> Any:
+    """Pool an array: slide a window over some of its axes and let `op` make one number of each window.
+
+    x: array of any rank ≥ 1, of any framework that has a door, bool, integer or floating; the pooled axes not empty.
+        A list of numbers is taken as float64.
+    op: what becomes of a window: `Max()`, `Mean()`, ….
+    window: taps per pooled axis, a tuple (a bare int only together with `axes`).
+    stride: step per axis; None: the window.
+    padding: an int, one per axis, (low, high) per axis, "valid", "same" or "same_lower". Padding is absence, not zero.
+    dilation: distance between taps.
+    ceil_mode: round the output size up, but drop a last window that would start in the right padding.
+    padding_mode: "absent", or "circular", "reflect", "replicate": what the taps in the padding read.
+    axes: the pooled axes; None: the last len(window). Everything else is batch.
+    where: boolean mask that broadcasts against x; where False an element is absent.
+    kernel: "native", "vendor", "gathered" or "reference"; None: the first that serves the call (see `explain`).
+
+    Returns an array of x's own type, in x's memory order; its pooled axes have the sizes ⌊(n + pads − span) / s⌋ + 1.
+    Raises InvalidValue (a ValueError) or InvalidType (a TypeError) that names the argument, before any work is done.
+
+    Source of the size rule: Dumoulin & Visin, A guide to convolution arithmetic for deep learning, 2016, chapter 3.
+
+    >>> import numpy as np, poolwise
+    >>> pool(np.arange(16.0).reshape(4, 4), poolwise.Max(), (2, 2))
+    array([[ 5.,  7.],
+           [13., 15.]])
+    """
+    arguments = (window, stride, padding, dilation, ceil_mode, padding_mode, axes)
+    return pooled("pool", x, op, sliding, arguments, where, kernel)
+
+
+def adaptive_pool(
+    x: Any,
+    op: Operation,
+    output_size: Whole,
+    *,
+    axes: Whole | None = None,
+    bins: BinRule = "overlapping",
+    where: Any = None,
+    return_indices: bool = False,
+    kernel: str | None = None,
+) -> Any:
+    """Pool to a given output size: bin i of m covers ⌊i·n/m⌋ … ⌈(i+1)·n/m⌉ of the n elements (PyTorch's rule).
+
+    output_size: cells per pooled axis, a tuple (a bare int only together with `axes`).
+    bins: "overlapping", as above, or "disjoint": the first n mod m bins are one longer (Equinox's rule).
+    return_indices: also return int64 flat positions over the pooled axes (operations that pick an element).
+    The rest as in `pool`.
+
+    >>> import numpy as np, poolwise
+    >>> adaptive_pool(np.arange(7.0), poolwise.Mean(), (3,))
+    array([1., 3., 5.])
+    """
+    return pooled(
+        "adaptive_pool", x, op, adaptive, (output_size, axes, bins), where, kernel, return_indices=return_indices
+    )
+
+
+def global_pool(x: Any, op: Operation, *, axes: Whole, keepdims: bool = False, where: Any = None) -> Any:
+    """Pool each of `axes` to one cell, and drop those axes unless `keepdims`.
+
+    Source: Lin, Chen & Yan, Network in network, 2014, section 3.2.
+
+    >>> import numpy as np, poolwise
+    >>> global_pool(np.ones((2, 3, 4, 4)), poolwise.Sum(), axes=(2, 3))
+    array([[16., 16., 16.],
+           [16., 16., 16.]])
+    """
+    if not isinstance(keepdims, bool):
+        raise InvalidType(f"keepdims must be True or False, got {keepdims!r}", "global_pool")
+    y = pooled("global_pool", x, op, whole, (axes,), where, None)
+    if keepdims:
+        return y
+    pooled_axes = Geometry.whole(tuple(y.shape), axes).axes
+    return y.reshape([size for axis, size in enumerate(y.shape) if axis not in pooled_axes])
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Which kernel serves a call, and why each other one does not.
+
+    kernel: its name. refusals: every other kernel's reason. kept_bytes: what stays in memory for backward.
+    """
+
+    call: Call
+    kernel: str
+    refusals: Mapping[str, str]
+    kept_bytes: int
+
+    def __str__(self) -> str:
+        call, outputs = self.call, prod(self.call.geometry.output_shape)
+        lines = [
+            f"{call.op!r} on {call.framework.name} {call.dtype} ({call.device})",
+            f"kernel: {self.kernel}",
+            *(f"  not {name}: {reason}" for name, reason in self.refusals.items()),
+            f"kept for backward: {self.kept_bytes} bytes ({self.kept_bytes / max(outputs, 1):g} per output)",
+            str(call.geometry),
+        ]
+        return "\n".join(lines)
+
+
+def explain(
+    x: Any,
+    op: Operation,
+    window: Whole,
+    *,
+    stride: Whole | None = None,
+    padding: Padding = 0,
+    dilation: Whole = 1,
+    ceil_mode: bool = False,
+    padding_mode: PaddingMode = "absent",
+    axes: Whole | None = None,
+    where: Any = None,
+    kernel: str | None = None,
+) -> Explanation:
+    """Which kernel `pool` would take for these arguments when gradients are wanted, and why no other.
+
+    >>> import numpy as np, poolwise
+    >>> explain(np.ones((8, 8), "float16"), poolwise.Max(), (3, 3)).kernel
+    'gathered'
+    """
+    arguments = (window, stride, padding, dilation, ceil_mode, padding_mode, axes)
+    try:
+        door, x = enter(x)
+        operands = _operands(door, x, where)
+        call, choice = _plan(door, x, op, sliding, arguments, operands, kernel, keep=True)
+    except Fault as fault:
+        raise fault.within("explain") from None
+    answers = refusals(call)
+    later = f"not asked: {choice.kernel.name} was named" if kernel else f"not needed: {choice.kernel.name} comes first"
+    others = {name: reason or later for name, reason in answers.items() if name != choice.kernel.name}
+    return Explanation(call, choice.kernel.name, others, choice.kernel.kept_bytes(call))
+
+
+class PoolFunction(Protocol):
+    """A short name: `pool` with its operation fixed; the operation's parameters are keywords."""
+
+    __name__: str
+
+    def __call__(
+        self,
+        x: Any,
+        window: Whole,
+        *,
+        stride: Whole | None = None,
+        padding: Padding = 0,
+        dilation: Whole = 1,
+        ceil_mode: bool = False,
+        padding_mode: PaddingMode = "absent",
+        axes: Whole | None = None,
+        where: Any = None,
+        kernel: str | None = None,
+        **parameters: Any,
+    ) -> Any: ...
+
+
+def short_name(kind: type[Operation]) -> PoolFunction:
+    """The public function of one operation: `max_pool(x, window, *, <its parameters>, <pool's>)`."""
+    name = f"{kind.stems[0]}_pool"
+    parameters = _parameters(kind)
+
+    def function(
+        x: Any,
+        window: Whole,
+        *,
+        stride: Whole | None = None,
+        padding: Padding = 0,
+        dilation: Whole = 1,
+        ceil_mode: bool = False,
+        padding_mode: PaddingMode = "absent",
+        axes: Whole | None = None,
+        where: Any = None,
+        kernel: str | None = None,
+        **given: Any,
+    ) -> Any:
+        return_indices = given.pop("return_indices", False) if issubclass(kind, Selection) else False
+        arguments = (window, stride, padding, dilation, ceil_mode, padding_mode, axes)
+        op = named(name, kind, given)
+        return pooled(name, x, op, sliding, arguments, where, kernel, return_indices=return_indices)
+
+    _dress(function, name, kind, parameters)
+    return cast("PoolFunction", function)
+
+
+def named(function: str, kind: type[Operation], given: Mapping[str, Any]) -> Operation:
+    """The operation with these parameters; a fault says by which function it was asked for."""
+    unknown = [name for name in given if name not in {field.name for field in fields(cast("Any", kind))}]
+    if unknown:
+        raise InvalidType(f"unexpected argument {unknown[0]}={given[unknown[0]]!r}", function)
+    try:
+        return kind(**given)
+    except Fault as fault:
+        raise fault.within(function) from None
+
+
+def _parameters(kind: type[Operation]) -> list[inspect.Parameter]:
+    own = [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if field.default is MISSING else field.default,
+            annotation=field.type,
+        )
+        for field in fields(cast("Any", kind))
+    ]
+    if issubclass(kind, Selection):
+        own.append(
+            inspect.Parameter("return_indices", inspect.Parameter.KEYWORD_ONLY, default=False, annotation="bool")
+        )
+    return own
+
+
+def _dress(function: Callable[..., Any], name: str, kind: type[Operation], own: list[inspect.Parameter]) -> None:
+    """The name, signature and docstring that help() and editors show."""
+    general = list(inspect.signature(pool).parameters.values())
+    positional, keywords = [general[0], general[2]], general[3:]
+    function.__name__ = function.__qualname__ = name
+    function.__module__ = "poolwise"
+    cast("Any", function).__signature__ = inspect.Signature([*positional, *own, *keywords], return_annotation="Any")
+    function.__doc__ = f"`pool` with `{kind.__name__}`.\n\n{inspect.getdoc(kind)}\n\nThe other arguments are `pool`'s."
+
+
+SHORT_NAMES: dict[str, PoolFunction] = {f"{kind.stems[0]}_pool": short_name(kind) for kind in OPERATIONS}
+
+
+def sliding(
+    shape: tuple[int, ...],
+    window: Whole,
+    stride: Whole | None,
+    padding: Padding,
+    dilation: Whole,
+    ceil_mode: bool,
+    padding_mode: PaddingMode,
+    axes: Whole | None,
+) -> Geometry:
+    """Builder of sliding windows, from `pool`'s arguments in their order."""
+    return Geometry.of(
+        shape,
+        axes,
+        window=window,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        ceil_mode=ceil_mode,
+        padding_mode=padding_mode,
+    )
+
+
+def adaptive(shape: tuple[int, ...], output_size: Whole, axes: Whole | None, bins: BinRule) -> Geometry:
+    """Builder of adaptive bins."""
+    return Geometry.adaptive(shape, axes, output_size=output_size, bins=bins)
+
+
+def whole(shape: tuple[int, ...], axes: Whole) -> Geometry:
+    """Builder of one window over each axis."""
+    return Geometry.whole(shape, axes)
+
+
+def pooled(
+    function: str,
+    x: Any,
+    op: Operation,
+    build: Build,
+    arguments: tuple[Any, ...],
+    where: Any,
+    kernel: str | None,
+    *,
+    return_indices: bool = False,
+) -> Any:
+    """Enter by x's door, plan, run, and answer in x's own type."""
+    try:
+        if not isinstance(return_indices, bool):
+            raise InvalidType(f"return_indices must be True or False, got {return_indices!r}")
+        if return_indices and not isinstance(op, Selection):
+            raise InvalidValue(f"return_indices must be False for {op!r}, which picks no element, got True")
+        door, x = enter(x)
+        operands = _operands(door, x, where)
+        if door.tracing():
+            return door.trace(operands, op, build, arguments, kernel, return_indices)
+        keep = return_indices or door.keeps(x)
+        call, choice = _plan(door, x, op, build, arguments, operands, kernel, keep=keep)
+    except Fault as fault:
+        raise fault.within(function) from None
+    y, kept = door.run(choice.kernel, operands, call)
+    return (y, choice.kernel.indices(kept, call)) if return_indices else y
+
+
+def _operands(door: Door, x: Array, where: Any) -> tuple[Array, ...]:
+    return (x,) if where is None else (x, door.mask(where, x))
+
+
+def _plan(
+    door: Door,
+    x: Array,
+    op: Operation,
+    build: Build,
+    arguments: tuple[Any, ...],
+    operands: Sequence[Array],
+    kernel: str | None,
+    *,
+    keep: bool,
+) -> tuple[Call, Choice]:
+    if not isinstance(op, Operation):
+        raise InvalidType(f"op must be an operation such as Max(), got {op!r}")
+    names = (INPUT, WHERE)[: len(operands)]
+    plan = planned if all(map(_exact, arguments)) else planned.__wrapped__
+    kinds = tuple(map(type, arguments))
+    return plan(door.framework, door.facts(x), op, build, arguments, kinds, names, kernel, keep)
+
+
+@lru_cache(maxsize=4096)
+def planned(
+    framework: Framework,
+    facts: Facts,
+    op: Operation,
+    build: Build,
+    arguments: tuple[Hashable, ...],
+    kinds: tuple[type, ...],
+    operands: tuple[str, ...],
+    kernel: str | None,
+    keep: bool,
+) -> tuple[Call, Choice]:
+    """The call and its kernel; equal arguments of equal kinds (1, 1.0 and True are equal) are planned once."""
+    del kinds
+    geometry = build(facts.shape, *arguments)
+    dtypes = (facts.dtype, "bool")[: len(operands)]
+    call = Call(op, geometry, framework, dtypes, facts.layout, facts.device, operands, keep)
+    return call, choose(call, kernel)
+
+
+def _exact(argument: Any) -> bool:
+    """Whether equal arguments mean the same, so that a plan may be remembered: no 1.0 or True inside a tuple."""
+    if type(argument) is tuple:
+        return all(type(entry) is int or (type(entry) is tuple and _exact(entry)) for entry in argument)
+    return argument is None or isinstance(argument, int | str)

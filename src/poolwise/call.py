@@ -1,0 +1,165 @@
+"""Call: all that a kernel ever sees of one pooling, hashable; and what a framework and a kernel promise each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any, ClassVar, Protocol
+
+from poolwise.errors import InvalidType, InvalidValue
+from poolwise.geometry import Geometry
+from poolwise.op import DTYPES, Array, Namespace, Operation
+
+INPUT = "input"
+WHERE = "where"
+
+
+class Framework(Protocol):
+    """How to handle one framework's arrays. A singleton for each; the doors bring theirs."""
+
+    name: str
+
+    @property
+    def xp(self) -> Namespace:
+        """The framework's functions under the array API's names."""
+        ...
+
+    def empty(self, shape: tuple[int, ...], dtype: str, layout: tuple[int, ...], like: Array) -> Array:
+        """A fresh array with axes stored in the order `layout`, beside `like`."""
+        ...
+
+    def constant(self, array: Any, like: Array) -> Array:
+        """A NumPy array as the framework's own, beside `like`."""
+        ...
+
+    def cast(self, array: Array, dtype: str) -> Array:
+        """The array in another dtype."""
+        ...
+
+    def dense(self, array: Array, layout: tuple[int, ...]) -> Array:
+        """The array itself if memory holds its axes densely in the order `layout`, else such a copy."""
+        ...
+
+    def memory(self, array: Array, layout: tuple[int, ...]) -> Any:
+        """What the native module takes for a dense array: its address, or a view of it in C order."""
+        ...
+
+    @property
+    def threads(self) -> int:
+        """How many threads the framework's own operations use; 0: poolwise's own count."""
+        ...
+
+    def own_refusal(self, call: Call) -> str | None:
+        """Why the framework's own pooling operations do not give this call's result; None: they do."""
+        ...
+
+    def own(self, operands: Sequence[Array], call: Call) -> tuple[Array, Array | None]:
+        """The framework's own operation: the output, and flat indices where a selection's call keeps them."""
+        ...
+
+
+@dataclass(frozen=True)
+class Call:
+    """One pooling of one kind of array.
+
+    operands: the operands' names, the input first. dtypes: theirs, in step.
+    layout: the input's axes in the order in which memory holds them, slowest first.
+    keep: whether backward, or an index, will be asked for.
+    """
+
+    op: Operation
+    geometry: Geometry
+    framework: Framework
+    dtypes: tuple[str, ...]
+    layout: tuple[int, ...]
+    device: str = "cpu"
+    operands: tuple[str, ...] = (INPUT,)
+    keep: bool = False
+
+    def __post_init__(self) -> None:
+        if self.dtypes[0] not in DTYPES:
+            raise InvalidType(f"x must have one of the dtypes {', '.join(DTYPES)}, got {self.dtypes[0]}")
+        self.op.result_dtype(self.dtypes[0])
+        missing = [name for name in self.op.operands if name not in self.operands]
+        if missing:
+            raise InvalidType(f"{self.op!r} needs the operand {missing[0]!r}, got only {self.operands}")
+        reason = self.op.refusal(self.geometry)
+        if reason is not None:
+            raise InvalidValue(f"{self.op!r} means nothing here: {reason}")
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.op, self.geometry, self.framework, self.dtypes, self.layout, self.device, self.keep))
+
+    def __hash__(self) -> int:  # once: a call is looked up at every use
+        return self._hash
+
+    @property
+    def dtype(self) -> str:
+        """The input's dtype."""
+        return self.dtypes[0]
+
+    @cached_property
+    def result_dtype(self) -> str:
+        """The output's dtype."""
+        return self.op.result_dtype(self.dtypes[0])
+
+    @property
+    def masked(self) -> bool:
+        """Whether the operand `where` says which elements are there."""
+        return WHERE in self.operands
+
+    def part(self, operands: Sequence[Array], name: str) -> Array:
+        """The operand of that name."""
+        return operands[self.operands.index(name)]
+
+
+class Kernel(Protocol):
+    """One way to compute a call."""
+
+    name: ClassVar[str]
+    traced: ClassVar[bool]  # made of the framework's own operations, which it differentiates and compiles by itself
+
+    def refusal(self, call: Call) -> str | None:
+        """Why this kernel does not serve the call, in a sentence; None: it does."""
+        ...
+
+    def forward(self, operands: Sequence[Array], call: Call) -> tuple[Array, Any]:
+        """The output, and what backward needs (None unless call.keep)."""
+        ...
+
+    def backward(self, g: Array, kept: Any, call: Call) -> tuple[Array | None, ...]:
+        """One gradient per operand, None for a mask."""
+        ...
+
+    def kept_bytes(self, call: Call) -> int:
+        """The bytes that stay in memory between forward and backward."""
+        ...
+
+    def indices(self, kept: Any, call: Call) -> Array:
+        """int64, the output's shape: the winner's flat position over the pooled axes, −1 in an empty window."""
+        ...
+
+
+@lru_cache(maxsize=4096)
+def memory_order(shape: tuple[int, ...], strides: tuple[int, ...], unit: int = 1) -> tuple[int, ...] | None:
+    """The axes in the order in which dense memory holds them, slowest first; None: the array is not dense.
+
+    strides count in `unit`s: 1 for elements, the item size for bytes.
+    """
+    axes = tuple(range(len(shape)))
+    if 0 in shape or _dense(shape, strides, axes, unit):
+        return axes
+    order = tuple(sorted(axes, key=lambda axis: (-strides[axis], -shape[axis], axis)))
+    return order if _dense(shape, strides, order, unit) else None
+
+
+def _dense(shape: tuple[int, ...], strides: tuple[int, ...], order: tuple[int, ...], unit: int) -> bool:
+    """Whether the array is contiguous with its axes in that order."""
+    expected = unit
+    for axis in reversed(order):
+        if shape[axis] != 1 and strides[axis] != expected:
+            return False
+        expected *= shape[axis]
+    return True

@@ -1,0 +1,1 @@
+"""The ways to compute a call. `table.py` lists them in order of preference."""

@@ -1,0 +1,226 @@
+"""Windows gathered into an array, then `op.gathered`: right on every dtype, geometry and framework.
+
+The taps of the pooled axes are taken axis by axis, so that the last axis of the result holds a window. Memory is
+bounded by working on a run of output rows at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from poolwise.call import WHERE, Call
+from poolwise.geometry import Table
+from poolwise.op import FLOATS, INTEGERS, Array, Namespace, Selection, Window
+
+CHUNK = 1 << 23  # elements gathered at a time
+WIDEST = 1 << 28  # elements of one output row's windows, beyond which the kernel refuses
+
+
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """A run of output rows (of the first pooled axis), gathered: (…batch, *outputs, taps)."""
+
+    begin: int
+    end: int
+    tables: tuple[Table, ...]
+    values: Array
+    present: Array
+    count: Array
+    extras: dict[str, Array]
+
+
+class Gathered:
+    """The kernel that refuses nothing but what memory cannot hold."""
+
+    name = "gathered"
+    traced = True
+
+    def refusal(self, call: Call) -> str | None:
+        widest = prod(table.widest for table in call.geometry.tables)
+        row = widest * prod(call.geometry.outputs[1:])
+        return f"one row of its windows holds {row} elements" if row > WIDEST else None
+
+    def forward(self, operands: Sequence[Array], call: Call) -> tuple[Array, Any]:
+        xp = call.framework.xp
+        parts: list[Array] = []
+        winners: list[Array] = []
+        for windows in gather(operands, call):
+            if isinstance(call.op, Selection) and call.keep:
+                winners.append(call.op.winner(xp, windows.values, windows.present))
+            with np.errstate(all="ignore"):
+                parts.append(call.op.gathered(xp, windows.values, windows.present, windows.count, windows.extras))
+        y = call.framework.cast(_within(xp, _joined(parts, call), call), call.result_dtype)
+        return y, self._kept(operands, winners, call)
+
+    def _kept(self, operands: Sequence[Array], winners: list[Array], call: Call) -> Any:
+        if not call.keep:
+            return None
+        return _joined(winners, call) if winners else tuple(operands)
+
+    def backward(self, g: Array, kept: Any, call: Call) -> tuple[Array | None, ...]:
+        """For NumPy; elsewhere the framework differentiates forward."""
+        if isinstance(call.op, Selection):
+            return _scattered(g, self.indices(kept, call), call), *(None,) * (len(call.operands) - 1)
+        return _one_by_one(np.asarray(g, np.float64), kept, call)
+
+    def kept_bytes(self, call: Call) -> int:
+        outputs = 8 * prod(call.geometry.output_shape)
+        return outputs if isinstance(call.op, Selection) else prod(call.geometry.shape) * np.dtype(call.dtype).itemsize
+
+    def indices(self, kept: Any, call: Call) -> Array:
+        """From the winner's column among the gathered taps to its flat position over the pooled axes."""
+        xp, geometry = call.framework.xp, call.geometry
+        tables = [table.table() for table in geometry.tables]
+        column, flat, scale = kept, 0, 1
+        for number in reversed(range(len(tables))):
+            index = tables[number].index
+            width = index.shape[1]
+            lookup = call.framework.constant((index * scale).reshape(-1), kept)
+            row = np.arange(index.shape[0], dtype=np.int64) * width
+            row = call.framework.constant(row.reshape(_along(number, call)), kept)
+            flat = flat + _looked_up(xp, lookup, xp.where(kept < 0, 0, column % width) + row)
+            column = column // width
+            scale *= geometry.sizes[number]
+        return call.framework.cast(xp.where(kept < 0, -1, flat), "int64")
+
+
+def _within(xp: Namespace, y: Array, call: Call) -> Array:
+    """Integers that a narrower result cannot hold (a mean with a small divisor) saturate."""
+    if call.result_dtype not in INTEGERS or call.op.working_dtype(call.dtype) == call.result_dtype:
+        return y
+    limits = np.iinfo(call.result_dtype)
+    return xp.clip(y, int(limits.min), int(limits.max))
+
+
+def gather(operands: Sequence[Array], call: Call) -> Iterator[Windows]:
+    """The call's windows, a run of output rows at a time."""
+    geometry = call.geometry
+    row = prod(table.widest for table in geometry.tables) * prod(geometry.outputs[1:])
+    batch = prod(geometry.shape) // prod(geometry.sizes)
+    rows = max(1, CHUNK // max(1, row * batch))
+    rest = tuple(table.table() for table in geometry.tables[1:])
+    for begin in range(0, geometry.outputs[0], rows):
+        end = min(begin + rows, geometry.outputs[0])
+        yield _gathered(operands, call, (begin, end), (geometry.tables[0].table(begin, end), *rest))
+
+
+def _gathered(operands: Sequence[Array], call: Call, rows: tuple[int, int], tables: tuple[Table, ...]) -> Windows:
+    framework, xp = call.framework, call.framework.xp
+    working = call.op.working_dtype(call.dtype)
+    x = framework.cast(operands[0], working)
+    present = framework.constant(_outer([table.mask for table in tables]), x)
+    if call.masked:
+        mask = xp.broadcast_to(call.part(operands, WHERE), x.shape)
+        present = _taken(mask, tables, call) & present
+    values = xp.where(present, _taken(x, tables, call), _fill(call.op.fill, working, x, call))
+    count = framework.cast(framework.constant(_outer([table.count[:, None] for table in tables])[..., 0], x), working)
+    extras = {name: _extra(call.part(operands, name), x, tables, call) for name in call.op.operands}
+    return Windows(*rows, tables, values, present, count, extras)
+
+
+def _extra(operand: Array, x: Array, tables: tuple[Table, ...], call: Call) -> Array:
+    """An operand that lies over the input is gathered with it; a smaller one is handed on whole."""
+    return _taken(operand, tables, call) if tuple(operand.shape) == tuple(x.shape) else operand
+
+
+def _taken(x: Array, tables: tuple[Table, ...], call: Call) -> Array:
+    """(…batch, *outputs, taps): every window's elements in row-major order."""
+    xp, axes = call.framework.xp, call.geometry.axes
+    batch = [axis for axis in range(len(call.geometry.shape)) if axis not in axes]
+    x = xp.moveaxis(x, (*batch, *axes), tuple(range(len(call.geometry.shape))))
+    first = len(batch)
+    shape = [-1 if size is None else size for size in x.shape[:first]]
+    for number, table in enumerate(tables):
+        x = xp.take(x, call.framework.constant(table.index.reshape(-1), x), axis=first + number)
+    split = [size for table in tables for size in table.index.shape]
+    x = xp.reshape(x, (*shape, *split))
+    cells = [first + 2 * number for number in range(len(tables))]
+    order = (*range(first), *cells, *(cell + 1 for cell in cells))
+    x = xp.moveaxis(x, order, tuple(range(len(order))))
+    return xp.reshape(x, (*shape, *split[::2], prod(split[1::2])))
+
+
+def _joined(parts: list[Array], call: Call) -> Array:
+    """The runs of rows put together, the axes back where the input had them."""
+    xp, geometry = call.framework.xp, call.geometry
+    ndim = len(geometry.shape)
+    batch = [axis for axis in range(ndim) if axis not in geometry.axes]
+    y = parts[0] if len(parts) == 1 else xp.concat(parts, axis=len(batch))
+    return xp.moveaxis(y, tuple(range(ndim)), (*batch, *geometry.axes))
+
+
+def _outer(masks: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """(rows, taps) per axis -> (*rows, all taps in row-major order), by product."""
+    rank = len(masks)
+    result = np.ones((1,) * 2 * rank, masks[0].dtype)
+    for number, mask in enumerate(masks):
+        shape = [1] * 2 * rank
+        shape[number], shape[rank + number] = mask.shape
+        result = result * mask.reshape(shape)
+    return result.reshape(*result.shape[:rank], -1)
+
+
+def _fill(fill: float, dtype: str, x: Array, call: Call) -> Array:
+    """An operation's neutral element in a dtype that may have no infinity."""
+    if dtype in INTEGERS:
+        limits = np.iinfo(dtype)
+        fill = int(min(max(fill, limits.min), limits.max)) if np.isinf(fill) else int(fill)
+    return call.framework.cast(call.framework.constant(np.asarray(fill, _numpy_dtype(dtype)), x), dtype)
+
+
+def _numpy_dtype(dtype: str) -> str:
+    return "float32" if dtype == "bfloat16" else dtype
+
+
+def _along(number: int, call: Call) -> tuple[int, ...]:
+    """The shape that lays a vector along one pooled axis of the output."""
+    shape = [1] * len(call.geometry.shape)
+    shape[call.geometry.axes[number]] = -1
+    return tuple(shape)
+
+
+def _looked_up(xp: Namespace, table: Array, position: Array) -> Array:
+    return xp.reshape(xp.take(table, xp.reshape(position, (-1,)), axis=0), position.shape)
+
+
+def _scattered(g: Array, indices: Array, call: Call) -> Array:
+    """Each gradient to the element that won."""
+    geometry = call.geometry
+    last = tuple(range(g.ndim - len(geometry.axes), g.ndim))
+    batch = [size for axis, size in enumerate(geometry.shape) if axis not in geometry.axes]
+    plane = prod(geometry.sizes)
+    flat = np.moveaxis(indices, geometry.axes, last).reshape(prod(batch), -1)
+    flowing = np.where(flat < 0, 0, np.moveaxis(g, geometry.axes, last).reshape(flat.shape))
+    target = (np.maximum(flat, 0) + np.arange(prod(batch))[:, None] * plane).reshape(-1)
+    total = np.bincount(target, flowing.reshape(-1).astype(np.float64), minlength=prod(batch) * plane)
+    spread = total.reshape(*batch, *geometry.sizes).astype(_gradient_dtype(call))
+    return np.moveaxis(spread, last, geometry.axes)
+
+
+def _one_by_one(g: NDArray[Any], operands: Sequence[Array], call: Call) -> tuple[Array | None, ...]:
+    """The gradient of any operation, window by window, through `window_grad`."""
+    grad = np.zeros(call.geometry.shape)
+    places = np.arange(prod(call.geometry.shape)).reshape(call.geometry.shape)
+    size = prod(call.geometry.window)
+    ordered = np.moveaxis(g, call.geometry.axes, tuple(range(-len(call.geometry.axes), 0)))
+    first = len(call.geometry.shape) - len(call.geometry.axes)
+    for windows in gather(operands, call):
+        where = _taken(places, windows.tables, call)
+        here = ordered[(slice(None),) * first + (slice(windows.begin, windows.end),)]
+        present = np.broadcast_to(windows.present, windows.values.shape)
+        count = np.broadcast_to(windows.count, here.shape)
+        for cell in np.ndindex(here.shape):
+            read = present[cell]
+            w = Window(windows.values[cell][read], np.empty((0, 0), np.int64), size, int(count[cell]))
+            np.add.at(grad.reshape(-1), where[cell][read], call.op.window_grad(w, float(here[cell]))[0])
+    return grad.astype(_gradient_dtype(call)), *(None,) * (len(call.operands) - 1)
+
+
+def _gradient_dtype(call: Call) -> str:
+    return call.dtype if call.dtype in FLOATS else "float64"

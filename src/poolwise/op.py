@@ -1,0 +1,171 @@
+"""What an operation must say about itself.
+
+An operation is a frozen value. It knows one window (`window`, `window_grad`), an array of windows (`gathered`), and
+which dtypes and geometries it means something on. It knows nothing of strides, padding, frameworks or devices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from numbers import Real
+from typing import Any, ClassVar, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from poolwise.errors import InvalidType, InvalidValue
+from poolwise.geometry import Geometry
+
+Array: TypeAlias = Any  # an array of whichever framework `xp` belongs to
+Namespace: TypeAlias = Any  # that framework's functions, under the names of the array API
+
+FLOATS = ("float16", "bfloat16", "float32", "float64")
+INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+DTYPES = ("bool", *INTEGERS, *FLOATS)
+_WORKING = {"bool": "uint8", "float16": "float32", "bfloat16": "float32"}
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """One window, as the reference sees it.
+
+    values: (present,) its elements in row-major order, as float64 (integers as exact 64-bit integers).
+    positions: (present, axes) where in the window each of them stands.
+    size: the number of taps, absent ones included.
+    count: the number of taps that count for a mean that includes padding.
+    extras: the other operands' parts for this window, by name.
+    """
+
+    values: NDArray[Any]
+    positions: NDArray[np.int64]
+    size: int
+    count: int
+    extras: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+class Operation:
+    """Base of every operation: a frozen dataclass whose fields are its static parameters.
+
+    name: what it is called; `<name>_pool`, `<Class>Pool2d` and `<Class>Pooling2D` follow from it and the class's name.
+    stems: (function, PyTorch layer, Keras layer) where a framework's users know it by other words.
+    operands: names of the arrays it needs beside the input.
+    fill: what stands in for an absent tap in `gathered`; neutral for the operation.
+    linear_gradient: whether the gradient depends on the input only through what forward kept.
+    """
+
+    name: ClassVar[str]
+    stems: ClassVar[tuple[str, str, str]]
+    operands: ClassVar[tuple[str, ...]] = ()
+    fill: ClassVar[float] = 0.0
+    linear_gradient: ClassVar[bool] = False
+
+    def __init_subclass__(cls) -> None:
+        if "name" in vars(cls) and "stems" not in vars(cls):
+            cls.stems = (cls.name, cls.__name__, cls.__name__)
+
+    def window(self, w: Window) -> Any:
+        """The result for one window: the definition of the operation."""
+        raise NotImplementedError(f"{type(self).__name__}.window")
+
+    def window_grad(self, w: Window, g: float) -> tuple[NDArray[Any], ...]:
+        """The gradient of g · window(w): for `w.values`, then for each of `operands`."""
+        raise NotImplementedError(f"{type(self).__name__}.window_grad")
+
+    def gathered(
+        self, xp: Namespace, values: Array, present: Array, count: Array, extras: Mapping[str, Array]
+    ) -> Array:
+        """The results for an array of windows; the last axis holds the taps, absent ones filled with `fill`."""
+        raise NotImplementedError(f"{type(self).__name__}.gathered")
+
+    def refusal(self, geometry: Geometry) -> str | None:
+        """Why the operation means nothing on this geometry, in a sentence; None: it does."""
+        del geometry
+        return None
+
+    def result_dtype(self, dtype: str) -> str:
+        """The result's dtype for an input's; InvalidType where there is none. By default floats, kept."""
+        if dtype not in FLOATS:
+            raise InvalidType(f"x must have one of the dtypes {', '.join(FLOATS)} for {self!r}, got {dtype}")
+        return dtype
+
+    def working_dtype(self, dtype: str) -> str:
+        """The dtype in which `gathered` computes: half precision accumulates in float32."""
+        return _WORKING.get(dtype, dtype)
+
+
+class Selection(Operation):
+    """An operation whose result is one of the window's elements, so that it has an index."""
+
+    linear_gradient = True
+
+    def chosen(self, w: Window) -> int:
+        """Which of `w.values` is the result, −1 in an empty window."""
+        raise NotImplementedError(f"{type(self).__name__}.chosen")
+
+    def winner(self, xp: Namespace, values: Array, present: Array) -> Array:
+        """The same for an array of windows: a position on the last axis."""
+        raise NotImplementedError(f"{type(self).__name__}.winner")
+
+    def window(self, w: Window) -> Any:
+        chosen = self.chosen(w)
+        return w.values[chosen] if chosen >= 0 else self.fill
+
+    def window_grad(self, w: Window, g: float) -> tuple[NDArray[Any], ...]:
+        return (np.where(np.arange(len(w.values)) == self.chosen(w), g, 0.0),)
+
+    def gathered(
+        self, xp: Namespace, values: Array, present: Array, count: Array, extras: Mapping[str, Array]
+    ) -> Array:
+        return take_winner(xp, values, self.winner(xp, values, present))
+
+    def result_dtype(self, dtype: str) -> str:
+        return dtype
+
+
+class Extremum(Selection):
+    """The first element that no other beats; NaN beats every number, and the last NaN every other."""
+
+    largest: ClassVar[bool]
+
+    def chosen(self, w: Window) -> int:
+        nans = np.flatnonzero(np.isnan(w.values))
+        if len(nans):
+            return int(nans[-1])
+        return int((np.argmax if self.largest else np.argmin)(w.values)) if len(w.values) else -1
+
+    def winner(self, xp: Namespace, values: Array, present: Array) -> Array:
+        best = (xp.max if self.largest else xp.min)(values, axis=-1, keepdims=True)
+        first = first_true(xp, present & (values == best))
+        return first if is_integer(values) else _last_nan_or(xp, values, present, first)
+
+
+def _last_nan_or(xp: Namespace, values: Array, present: Array, first: Array) -> Array:
+    nan = xp.isnan(values) & present
+    from_the_end = first_true(xp, xp.flip(nan, axis=-1))
+    return xp.where(from_the_end >= 0, values.shape[-1] - 1 - from_the_end, first)
+
+
+def first_true(xp: Namespace, mask: Array) -> Array:
+    """Position of the first True on the last axis, −1 where there is none."""
+    return xp.where(xp.any(mask, axis=-1), xp.argmax(xp.where(mask, 1, 0), axis=-1), -1)
+
+
+def take_winner(xp: Namespace, values: Array, winner: Array) -> Array:
+    """The element at `winner` on the last axis; in an empty window the fill that stands first."""
+    position = xp.expand_dims(xp.where(winner < 0, 0, winner), axis=-1)
+    return xp.squeeze(xp.take_along_axis(values, position, axis=-1), axis=-1)
+
+
+def is_integer(values: Array) -> bool:
+    """Whether an array, of any framework, holds integers."""
+    return "int" in str(values.dtype)
+
+
+def checked_number(name: str, value: object, *, least: float, most: float = np.inf) -> None:
+    """Refuse a parameter that is no number, NaN, or outside least ≤ value ≤ most."""
+    allowed = f"at least {least}" if most == np.inf else f"between {least} and {most}"
+    if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
+        raise InvalidType(f"{name} must be a number, got {value!r}")
+    if not least <= value <= most:
+        raise InvalidValue(f"{name} must be {allowed}, got {value!r}")

@@ -1,0 +1,49 @@
+"""Sum pooling."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from poolwise.op import FLOATS, Array, Namespace, Operation, Window
+
+
+@dataclass(frozen=True)
+class Sum(Operation):
+    """The sum of each window.
+
+    Floats keep their dtype (half precision accumulates in float32); integers widen to 64 bits; bool counts. An empty
+    window gives 0.
+
+    Source: Boureau, Ponce & LeCun, A theoretical analysis of feature pooling in visual recognition, ICML 2010.
+
+    >>> import poolwise
+    >>> poolwise.pool([[1, 3], [2, 4]], Sum(), (2, 2))
+    array([[10.]])
+    """
+
+    name = "sum"
+    linear_gradient = True
+
+    def window(self, w: Window) -> Any:
+        return np.sum(w.values)
+
+    def window_grad(self, w: Window, g: float) -> tuple[NDArray[Any], ...]:
+        return (np.full(len(w.values), g),)
+
+    def gathered(
+        self, xp: Namespace, values: Array, present: Array, count: Array, extras: Mapping[str, Array]
+    ) -> Array:
+        return xp.sum(values, axis=-1)
+
+    def result_dtype(self, dtype: str) -> str:
+        if dtype in FLOATS:
+            return dtype
+        return "uint64" if dtype.startswith("u") else "int64"
+
+    def working_dtype(self, dtype: str) -> str:
+        return super().working_dtype(self.result_dtype(dtype))

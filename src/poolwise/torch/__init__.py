@@ -1,0 +1,35 @@
+"""The PyTorch door: `torch.nn`'s pooling modules under their own names, and a module for every other operation.
+
+>>> import torch, poolwise.torch
+>>> x = torch.tensor([[[[1.0, 3.0], [2.0, 4.0]]]])
+>>> poolwise.torch.MaxPool2d(2)(x).item(), poolwise.torch.AvgPool2d(2)(x).item()
+(4.0, 2.5)
+"""
+
+from typing import TYPE_CHECKING
+
+from poolwise.errors import MissingExtra
+
+try:
+    import array_api_compat
+    import torch
+except ImportError as cause:
+    raise MissingExtra(f'poolwise.torch needs {cause.name}: pip install "poolwise[torch]"') from None
+
+from poolwise.doors import register
+from poolwise.torch._bridge import TorchDoor
+
+register(torch.Tensor, TorchDoor())
+
+from poolwise.torch import functional  # noqa: E402  (after the door is open)
+from poolwise.torch.layers import LAYERS, Pool  # noqa: E402
+
+globals().update(LAYERS)
+
+if TYPE_CHECKING:
+
+    def __getattr__(name: str) -> type[torch.nn.Module]: ...
+
+
+del array_api_compat
+__all__ = ["Pool", "functional", *LAYERS]

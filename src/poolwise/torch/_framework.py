@@ -1,0 +1,182 @@
+"""PyTorch's tensors, as the kernels see them, and PyTorch's own pooling operations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from math import prod
+from typing import Any
+
+import array_api_compat.torch as array_api
+import torch
+import torch.nn.functional as own
+
+from poolwise.call import Call, memory_order
+from poolwise.geometry import Bins, Geometry, Regular, output_size
+from poolwise.op import DTYPES, Array, Selection
+from poolwise.ops.max import Max
+from poolwise.ops.mean import Mean
+
+ONNX = "onnx"  # the device of a tensor that the ONNX exporter traces
+FORMS = (torch.Tensor, torch.nn.Parameter)
+DTYPE = {name: getattr(torch, name) for name in DTYPES}
+OWN_DTYPES = ("float16", "bfloat16", "float32", "float64")
+LONGEST_OWN_MEAN = 64  # taps beyond which PyTorch's sequential float32 sum exceeds the promised 4 ulp
+
+MAX = {1: own.max_pool1d, 2: own.max_pool2d, 3: own.max_pool3d}
+AVG = {1: own.avg_pool1d, 2: own.avg_pool2d, 3: own.avg_pool3d}
+ADAPTIVE_MAX = {1: own.adaptive_max_pool1d, 2: own.adaptive_max_pool2d, 3: own.adaptive_max_pool3d}
+ADAPTIVE_AVG = {1: own.adaptive_avg_pool1d, 2: own.adaptive_avg_pool2d, 3: own.adaptive_avg_pool3d}
+
+
+class TorchFramework:
+    """PyTorch's tensors."""
+
+    name = "torch"
+    xp = array_api
+
+    @property
+    def threads(self) -> int:
+        return torch.get_num_threads()
+
+    def empty(self, shape: tuple[int, ...], dtype: str, layout: tuple[int, ...], like: Array) -> Array:
+        if layout == tuple(range(len(shape))):
+            return torch.empty(shape, dtype=DTYPE[dtype], device=like.device)
+        return torch.empty_permuted(shape, layout, dtype=DTYPE[dtype], device=like.device)
+
+    def constant(self, array: Any, like: Array) -> Array:
+        return torch.as_tensor(array, device=like.device)
+
+    def cast(self, array: Array, dtype: str) -> Array:
+        return array.to(DTYPE[dtype])
+
+    def dense(self, array: Array, layout: tuple[int, ...]) -> Array:
+        if layout == tuple(range(len(layout))):
+            return array.contiguous()
+        return array.permute(layout).contiguous().permute(_inverse(layout))
+
+    def memory(self, array: Array, layout: tuple[int, ...]) -> Any:
+        return array.data_ptr()
+
+    def own_refusal(self, call: Call) -> str | None:
+        return _own_refusal(call)
+
+    def own(self, operands: Sequence[Array], call: Call) -> tuple[Array, Array | None]:
+        x, rank = operands[0], len(call.geometry.axes)
+        batched = x if x.ndim == rank + 2 else x.reshape(1, -1, *x.shape[x.ndim - rank :])
+        y = _own(batched, call)
+        y, indices = y if isinstance(y, tuple) else (y, None)
+        if x.ndim != rank + 2:
+            y = y.reshape(call.geometry.output_shape)
+            indices = None if indices is None else indices.reshape(call.geometry.output_shape)
+        return y, indices
+
+
+TORCH = TorchFramework()
+
+
+def dtype_name(x: torch.Tensor) -> str:
+    """The dtype's name, without its package's."""
+    return str(x.dtype).removeprefix("torch.")
+
+
+def layout_of(x: torch.Tensor) -> tuple[int, ...]:
+    """The axes in memory order; the plain order for a tensor that is not dense."""
+    plain = tuple(range(x.ndim))
+    return plain if x.is_contiguous() else memory_order(tuple(x.shape), x.stride()) or plain
+
+
+def _inverse(layout: tuple[int, ...]) -> list[int]:
+    return sorted(range(len(layout)), key=layout.__getitem__)
+
+
+def _own(x: torch.Tensor, call: Call) -> Any:
+    """PyTorch's own operation; `_own_refusal` has found that its arguments can say what the call says."""
+    geometry, op = call.geometry, call.op
+    rank, outputs = len(geometry.axes), geometry.outputs
+    keep = call.keep and isinstance(op, Selection)
+    if _is_adaptive(geometry):
+        return ADAPTIVE_MAX[rank](x, outputs, keep) if isinstance(op, Max) else ADAPTIVE_AVG[rank](x, list(outputs))
+    window, stride, padding, dilation = _numbers(geometry)
+    if isinstance(op, Max):
+        return MAX[rank](x, window, stride, padding, dilation, _ceil(geometry), keep)
+    assert isinstance(op, Mean)
+    divisor = () if rank == 1 else (None if op.divisor is None else int(op.divisor),)
+    return AVG[rank](x, window, stride, padding, _ceil(geometry), op.count_include_pad, *divisor)
+
+
+def _numbers(geometry: Geometry) -> tuple[list[int], ...]:
+    tables = [table for table in geometry.tables if isinstance(table, Regular)]
+    return (
+        [table.taps for table in tables],
+        [table.step for table in tables],
+        [table.low for table in tables],
+        [table.dilation for table in tables],
+    )
+
+
+def _is_adaptive(geometry: Geometry) -> bool:
+    return any(isinstance(table, Bins) for table in geometry.tables)
+
+
+def _ceil(geometry: Geometry) -> bool:
+    return any(_output(table, False) != table.output for table in geometry.tables)
+
+
+def _output(table: Any, ceil_mode: bool) -> int:
+    span = (table.taps - 1) * table.dilation + 1
+    return output_size(table.size, table.low, table.high, span, table.step, ceil_mode)
+
+
+@lru_cache(maxsize=4096)
+def _own_refusal(call: Call) -> str | None:
+    geometry, op = call.geometry, call.op
+    rank, ndim = len(geometry.axes), len(geometry.shape)
+    if type(op) not in (Max, Mean):
+        return f"PyTorch has no {op.name} pooling"
+    if call.masked:
+        return "PyTorch's pooling takes no mask"
+    if call.dtype not in OWN_DTYPES:
+        return f"PyTorch pools {', '.join(OWN_DTYPES)}, and x is {call.dtype}"
+    if rank > max(MAX) or geometry.axes != tuple(range(ndim - rank, ndim)):
+        return f"PyTorch pools the last 1 to {max(MAX)} axes, and these are {geometry.axes} of {ndim}"
+    if 0 in geometry.shape:
+        return "PyTorch refuses some empty batches"
+    if isinstance(op, Mean) and call.dtype in ("float32", "float64") and prod(geometry.window) > LONGEST_OWN_MEAN:
+        return f"PyTorch's mean over {prod(geometry.window)} taps is not as exact as promised"
+    return _bins_refusal(call) if _is_adaptive(geometry) else _sliding_refusal(call)
+
+
+def _bins_refusal(call: Call) -> str | None:
+    if call.device == ONNX:
+        return "ONNX has no operator for bins of different sizes"
+    if isinstance(call.op, Mean) and call.op.divisor is not None:
+        return "PyTorch's adaptive mean takes no divisor"
+    for table in call.geometry.tables:
+        if isinstance(table, Bins):
+            if table.rule != "overlapping":
+                return f"PyTorch's adaptive bins overlap, and these are {table.rule}"
+        elif (
+            table.mode != "absent" or table.start or table.taps != table.step or table.taps * table.output != table.size
+        ):
+            return "PyTorch does not mix adaptive and sliding axes"
+    return None
+
+
+def _sliding_refusal(call: Call) -> str | None:
+    geometry, op = call.geometry, call.op
+    for table in geometry.tables:
+        assert isinstance(table, Regular)
+        if table.mode != "absent":
+            return f"PyTorch pads with absence, and padding_mode is {table.mode}"
+        if table.low != table.high or 2 * table.low > table.taps:
+            return f"PyTorch pads both sides alike by at most half the window, and this is {table.low}+{table.high}"
+        if table.output != _output(table, _ceil(geometry)):
+            return "PyTorch rounds every axis up or none"
+        if isinstance(op, Mean) and table.dilation != 1:
+            return f"PyTorch's mean has no dilation, and this is {table.dilation}"
+    if isinstance(op, Mean) and op.divisor is not None and (op.divisor != int(op.divisor) or len(geometry.axes) == 1):
+        return f"PyTorch's mean does not divide by {op.divisor} on these axes"
+    if geometry.has_empty_windows:
+        return "PyTorch aborts in the backward pass of an empty window"
+    return None

@@ -1,0 +1,193 @@
+"""Every pooling function of `torch.nn.functional` under its own name and signature, and poolwise's own operations.
+
+What differs from PyTorch, everywhere on purpose: bad arguments are a ValueError or TypeError before any work; a window
+without elements has a gradient (none) instead of aborting; an integer mean keeps PyTorch's truncation.
+
+>>> import torch
+>>> x = torch.tensor([[[[1.0, 3.0], [2.0, 4.0]]]])
+>>> max_pool2d(x, 2).item(), avg_pool2d(x, 2).item()
+(4.0, 2.5)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+from poolwise.api import named, pooled
+from poolwise.errors import Fault, InvalidValue
+from poolwise.geometry import Geometry
+from poolwise.op import Operation, checked_number
+from poolwise.ops import OPERATIONS, Max, Mean
+from poolwise.torch._bridge import builder
+
+RANKS = (1, 2, 3)
+_MAX = Max()
+Sizes = int | Sequence[int]
+
+
+@builder
+def torch_windows(
+    shape: tuple[int, ...],
+    rank: int,
+    kernel_size: Sizes,
+    stride: Sizes | None,
+    padding: Sizes,
+    dilation: Sizes,
+    ceil_mode: bool,
+) -> Geometry:
+    """Sliding windows by PyTorch's rules: the last `rank` axes of a batched or unbatched input."""
+    axes = _last(shape, rank)
+    window, step = _spread(kernel_size, rank), None if stride is None or stride == () else _spread(stride, rank)
+    geometry = Geometry.of(
+        shape,
+        axes,
+        window=window,
+        stride=step,
+        padding=_spread(padding, rank),
+        dilation=_spread(dilation, rank),
+        ceil_mode=ceil_mode,
+    )
+    for table in geometry.tables:
+        if 2 * table.low > table.taps:
+            raise InvalidValue(f"padding must be at most half of kernel_size {kernel_size}, got {padding}")
+    return geometry
+
+
+@builder
+def torch_bins(shape: tuple[int, ...], rank: int, output_size: int | Sequence[int | None] | None) -> Geometry:
+    """Adaptive bins by PyTorch's rules; None keeps an axis's size."""
+    axes = _last(shape, rank)
+    sizes = _spread(output_size, rank)
+    wanted = sizes if isinstance(sizes, Sequence) else (sizes,) * rank
+    if len(wanted) != rank:
+        raise InvalidValue(f"output_size must be an int or {rank} entries, got {output_size!r}")
+    kept = tuple(shape[axis] if size is None else size for axis, size in zip(axes, wanted, strict=True))
+    return Geometry.adaptive(shape, axes, output_size=kept)
+
+
+def _last(shape: tuple[int, ...], rank: int) -> tuple[int, ...]:
+    ndim = len(shape)
+    if ndim not in (rank + 1, rank + 2):
+        raise InvalidValue(f"input must have {rank + 1} or {rank + 2} axes, got shape {shape}")
+    return tuple(range(ndim - rank, ndim))
+
+
+def _spread(value: Any, rank: int) -> Any:
+    """PyTorch lets one entry stand for all axes."""
+    return tuple(value) * rank if isinstance(value, Sequence) and len(value) == 1 else value
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if type(value) is list else value
+
+
+@lru_cache(maxsize=256, typed=True)
+def _mean(count_include_pad: bool, divisor_override: int | None) -> Mean:
+    if divisor_override is not None:
+        checked_number("divisor_override", divisor_override, least=1)
+    return Mean(count_include_pad=bool(count_include_pad), divisor=divisor_override, rounding="truncate")
+
+
+def _max_pool(rank: int) -> Callable[..., Any]:
+    name = f"max_pool{rank}d"
+
+    def function(
+        input: Any,
+        kernel_size: Sizes,
+        stride: Sizes | None = None,
+        padding: Sizes = 0,
+        dilation: Sizes = 1,
+        ceil_mode: bool = False,
+        return_indices: bool = False,
+    ) -> Any:
+        arguments = (rank, _frozen(kernel_size), _frozen(stride), _frozen(padding), _frozen(dilation), ceil_mode)
+        return pooled(name, input, _MAX, torch_windows, arguments, None, None, return_indices=return_indices)
+
+    return _dressed(function, name, f"Max over sliding windows, as `torch.nn.functional.{name}`.")
+
+
+def _avg_pool(rank: int) -> Callable[..., Any]:
+    name = f"avg_pool{rank}d"
+
+    def function(
+        input: Any,
+        kernel_size: Sizes,
+        stride: Sizes | None = None,
+        padding: Sizes = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+        divisor_override: int | None = None,
+    ) -> Any:
+        arguments = (rank, _frozen(kernel_size), _frozen(stride), _frozen(padding), 1, ceil_mode)
+        try:
+            op = _mean(count_include_pad, divisor_override)
+        except Fault as fault:
+            raise fault.within(name) from None
+        return pooled(name, input, op, torch_windows, arguments, None, None)
+
+    return _dressed(function, name, f"Mean over sliding windows, as `torch.nn.functional.{name}`.")
+
+
+def _adaptive_max_pool(rank: int) -> Callable[..., Any]:
+    name = f"adaptive_max_pool{rank}d"
+
+    def function(input: Any, output_size: Any, return_indices: bool = False) -> Any:
+        arguments = (rank, _frozen(output_size))
+        return pooled(name, input, _MAX, torch_bins, arguments, None, None, return_indices=return_indices)
+
+    return _dressed(function, name, f"Max over adaptive bins, as `torch.nn.functional.{name}`.")
+
+
+def _adaptive_avg_pool(rank: int) -> Callable[..., Any]:
+    name = f"adaptive_avg_pool{rank}d"
+
+    def function(input: Any, output_size: Any) -> Any:
+        return pooled(name, input, _mean(False, None), torch_bins, (rank, _frozen(output_size)), None, None)
+
+    return _dressed(function, name, f"Mean over adaptive bins, as `torch.nn.functional.{name}`.")
+
+
+def operation_pool(kind: type[Operation], rank: int) -> Callable[..., Any]:
+    """The function of an operation that PyTorch lacks, in the style of those that it has."""
+    name = f"{kind.stems[0]}_pool{rank}d"
+
+    def function(
+        input: Any,
+        kernel_size: Sizes,
+        stride: Sizes | None = None,
+        padding: Sizes = 0,
+        dilation: Sizes = 1,
+        ceil_mode: bool = False,
+        return_indices: bool = False,
+        **parameters: Any,
+    ) -> Any:
+        arguments = (rank, _frozen(kernel_size), _frozen(stride), _frozen(padding), _frozen(dilation), ceil_mode)
+        op = named(name, kind, parameters)
+        return pooled(name, input, op, torch_windows, arguments, None, None, return_indices=return_indices)
+
+    return _dressed(function, name, f"{(kind.__doc__ or '').strip()}\n\nThe other arguments are `max_pool{rank}d`'s.")
+
+
+def _dressed(function: Callable[..., Any], name: str, doc: str) -> Callable[..., Any]:
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = doc
+    return function
+
+
+max_pool1d, max_pool2d, max_pool3d = map(_max_pool, RANKS)
+avg_pool1d, avg_pool2d, avg_pool3d = map(_avg_pool, RANKS)
+adaptive_max_pool1d, adaptive_max_pool2d, adaptive_max_pool3d = map(_adaptive_max_pool, RANKS)
+adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d = map(_adaptive_avg_pool, RANKS)
+
+_stock = {name for name in globals() if name.endswith(("_pool1d", "_pool2d", "_pool3d")) and not name.startswith("_")}
+_new = {
+    f"{kind.stems[0]}_pool{rank}d": operation_pool(kind, rank)
+    for kind in OPERATIONS
+    for rank in RANKS
+    if f"{kind.stems[0]}_pool{rank}d" not in _stock
+}
+globals().update(_new)
+
+__all__ = sorted(_stock | set(_new))  # pyright: ignore[reportUnsupportedDunderAll]

@@ -1,0 +1,133 @@
+"""Pooling modules: PyTorch's under their own names and signatures, and one for every other operation."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import fields
+from operator import attrgetter
+from typing import Any, cast
+
+import torch
+
+from poolwise.api import named, pool
+from poolwise.errors import InvalidType
+from poolwise.op import Operation
+from poolwise.ops import OPERATIONS
+from poolwise.torch import functional
+
+STOCK = ("MaxPool", "AvgPool", "AdaptiveMaxPool", "AdaptiveAvgPool")
+
+
+class Pool(torch.nn.Module):
+    """Any operation as a module: `poolwise.pool` over the last len(window) axes.
+
+    op: the operation. window: taps per pooled axis, a tuple; the other arguments are `poolwise.pool`'s.
+    Shape: (…, *sizes) → (…, *outputs). Raises InvalidValue or InvalidType at the call, as `poolwise.pool` does.
+
+    >>> import poolwise, torch
+    >>> Pool(poolwise.Min(), (2, 2))(torch.tensor([[1.0, 3.0], [2.0, 4.0]]))
+    tensor([[1.]])
+    """
+
+    def __init__(self, op: Operation, window: Any, **arguments: Any) -> None:
+        super().__init__()
+        if not isinstance(op, Operation):
+            raise InvalidType(f"op must be an operation such as Max(), got {op!r}", "Pool")
+        inspect.signature(pool).bind_partial(None, op, window, **arguments)
+        self.op = op
+        self.window = window
+        self.arguments = arguments
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return pool(x, self.op, self.window, **self.arguments)
+
+    def extra_repr(self) -> str:
+        return ", ".join([repr(self.op), repr(self.window), *(f"{k}={v!r}" for k, v in self.arguments.items())])
+
+
+class OperationPool(torch.nn.Module):
+    """Base of the modules of operations that PyTorch lacks."""
+
+    kind: type[Operation]
+    function: Callable[..., Any]
+
+    def __init__(
+        self,
+        kernel_size: Any,
+        stride: Any = None,
+        padding: Any = 0,
+        dilation: Any = 1,
+        ceil_mode: bool = False,
+        **parameters: Any,
+    ) -> None:
+        super().__init__()
+        named(type(self).__name__, self.kind, parameters)
+        self.kernel_size = kernel_size
+        self.stride = kernel_size if stride is None else stride
+        self.padding = padding
+        self.dilation = dilation
+        self.ceil_mode = ceil_mode
+        self.parameters_of_operation = parameters
+
+    def forward(self, input: torch.Tensor) -> Any:
+        return type(self).function(
+            input,
+            self.kernel_size,
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.ceil_mode,
+            **self.parameters_of_operation,
+        )
+
+    def extra_repr(self) -> str:
+        own = {name: getattr(self, name) for name in ("kernel_size", "stride", "padding", "dilation", "ceil_mode")}
+        return ", ".join(f"{name}={value}" for name, value in {**own, **self.parameters_of_operation}.items())
+
+
+def stock_layer(name: str) -> type[torch.nn.Module]:
+    """PyTorch's own module with poolwise computing: same arguments, attributes, pickles and `isinstance`."""
+    base = getattr(torch.nn, name)
+    compute = getattr(functional, _snake(name))
+    known = [key for key in inspect.signature(base.__init__).parameters if key != "self"]
+    arguments = [key for key in inspect.signature(compute).parameters if key in known]
+    values = attrgetter(*arguments)
+
+    def several(self: Any, input: torch.Tensor) -> Any:
+        return compute(input, *values(self))
+
+    def one(self: Any, input: torch.Tensor) -> Any:
+        return compute(input, values(self))
+
+    doc = f"`torch.nn.{name}`, the same arguments, computed by poolwise."
+    forward = several if len(arguments) > 1 else one
+    return type(name, (base,), {"forward": forward, "__doc__": doc, "__module__": "poolwise.torch"})
+
+
+def operation_layer(kind: type[Operation], rank: int) -> type[OperationPool]:
+    """The module of one operation and number of axes: `LogSumExpPool2d(kernel_size, …, *, temperature=1.0)`."""
+    name = f"{kind.stems[1]}Pool{rank}d"
+    own = ", ".join(field.name for field in fields(cast("Any", kind)))
+    doc = f"{(kind.__doc__ or '').strip()}\n\nArguments as `MaxPool{rank}d`" + (f"; keywords: {own}." if own else ".")
+    function = staticmethod(functional.operation_pool(kind, rank))
+    return type(
+        name, (OperationPool,), {"kind": kind, "function": function, "__doc__": doc, "__module__": "poolwise.torch"}
+    )
+
+
+def _snake(name: str) -> str:
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("_")
+
+
+LAYERS: dict[str, type[torch.nn.Module]] = {
+    f"{name}{rank}d": stock_layer(f"{name}{rank}d") for name in STOCK for rank in functional.RANKS
+}
+LAYERS.update(
+    {
+        f"{kind.stems[1]}Pool{rank}d": operation_layer(kind, rank)
+        for kind in OPERATIONS
+        for rank in functional.RANKS
+        if f"{kind.stems[1]}Pool{rank}d" not in LAYERS
+    }
+)

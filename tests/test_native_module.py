@@ -1,0 +1,472 @@
+"""The compiled module against loops: every geometry, body, dtype and instruction set gives what one window at a time gives."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import threading
+
+import numpy as np
+import pytest
+
+_native = pytest.importorskip("poolwise._native")
+
+HUGE = 10**12
+
+# name: (outer, axes, inner); an axis is (size, output, start, step, dilation, taps, low, high)
+CASES = {
+    "1-D, touching windows": (5, [(13, 6, 0, 2, 1, 2, 0, 0)], 1),
+    "1-D, many columns": (3, [(211, 105, 0, 2, 1, 2, 0, 0)], 1),
+    "2/2": (3, [(14, 7, 0, 2, 1, 2, 0, 0), (150, 75, 0, 2, 1, 2, 0, 0)], 1),
+    "2/2, odd": (2, [(7, 3, 0, 2, 1, 2, 0, 0), (113, 56, 0, 2, 1, 2, 0, 0)], 1),
+    "3/2": (2, [(17, 8, 0, 2, 1, 3, 0, 0), (101, 50, 0, 2, 1, 3, 0, 0)], 1),
+    "3/2, padded": (3, [(11, 6, -1, 2, 1, 3, 1, 1), (37, 19, -1, 2, 1, 3, 1, 1)], 1),
+    "3/2, padded, wide": (1, [(6, 3, -1, 2, 1, 3, 1, 1), (160, 80, -1, 2, 1, 3, 1, 1)], 1),
+    "3/1, padded": (2, [(13, 13, -1, 1, 1, 3, 1, 1), (53, 53, -1, 1, 1, 3, 1, 1)], 1),
+    "3/1": (2, [(7, 5, 0, 1, 1, 3, 0, 0), (43, 41, 0, 1, 1, 3, 0, 0)], 1),
+    "3/3": (2, [(9, 3, 0, 3, 1, 3, 0, 0), (149, 49, 0, 3, 1, 3, 0, 0)], 1),
+    "3/4, gaps": (2, [(9, 2, 0, 4, 1, 3, 0, 0), (90, 22, 1, 4, 1, 3, 0, 0)], 1),
+    "2/7, wide gaps": (2, [(11, 2, 1, 7, 1, 2, 0, 0), (101, 14, 2, 7, 1, 2, 0, 0)], 1),
+    "5/1, padded": (2, [(13, 13, -2, 1, 1, 5, 2, 2), (13, 13, -2, 1, 1, 5, 2, 2)], 1),
+    "13/1, padded": (1, [(20, 20, -6, 1, 1, 13, 6, 6), (20, 20, -6, 1, 1, 13, 6, 6)], 1),
+    "17 x 19, bytes are not enough": (1, [(23, 7, 0, 1, 1, 17, 0, 0), (23, 5, 0, 1, 1, 19, 0, 0)], 1),
+    "1/1": (2, [(3, 3, 0, 1, 1, 1, 0, 0), (31, 31, 0, 1, 1, 1, 0, 0)], 1),
+    "1/2": (2, [(5, 3, 0, 2, 1, 1, 0, 0), (61, 31, 0, 2, 1, 1, 0, 0)], 1),
+    "channels 3": (2, [(7, 3, 0, 2, 1, 2, 0, 0), (11, 5, 0, 2, 1, 2, 0, 0)], 3),
+    "channels 16": (2, [(7, 4, -1, 2, 1, 3, 1, 1), (11, 6, -1, 2, 1, 3, 1, 1)], 16),
+    "channels 17": (1, [(7, 7, -1, 1, 1, 3, 1, 1), (5, 5, -1, 1, 1, 3, 1, 1)], 17),
+    "channels 64": (1, [(5, 2, 0, 2, 1, 3, 0, 0), (5, 2, 0, 2, 1, 2, 0, 0)], 64),
+    "channels 83, 9 x 7": (1, [(11, 11, -4, 1, 1, 9, 4, 4), (5, 5, -3, 1, 1, 7, 3, 3)], 83),
+    "3-D": (2, [(5, 3, -1, 2, 1, 3, 1, 1), (6, 3, 0, 2, 1, 2, 0, 0), (37, 19, -1, 2, 1, 3, 1, 1)], 1),
+    "3-D, stride 1, channels 5": (1, [(5, 4, 0, 1, 1, 2, 0, 0), (3, 3, -1, 1, 1, 3, 1, 1), (4, 3, 0, 1, 1, 2, 0, 0)], 5),
+    "dilated 2": (2, [(17, 9, 0, 1, 2, 5, 0, 0), (43, 39, 0, 1, 2, 3, 0, 0)], 1),
+    "dilated 2, stride 2": (2, [(13, 5, 0, 2, 2, 3, 0, 0), (47, 22, -1, 2, 2, 3, 1, 1)], 1),
+    "dilated 3, stride 2": (2, [(13, 4, -2, 2, 3, 4, 2, 2), (41, 18, -2, 2, 3, 4, 2, 2)], 1),
+    "dilated 6, stride 4": (1, [(31, 5, -3, 4, 6, 4, 3, 3), (67, 13, -3, 4, 6, 4, 3, 3)], 1),
+    "ceil's overhang": (2, [(7, 4, 0, 2, 1, 2, 0, 0), (36, 12, -1, 3, 1, 5, 1, 0)], 1),
+    "empty windows, dilated over a hole": (1, [(2, 1, -1, 2, 3, 2, 1, 1), (2, 1, -1, 2, 3, 2, 1, 1)], 1),
+    "empty windows beside full ones": (2, [(3, 6, -4, 2, 1, 2, 4, 4), (19, 20, -8, 2, 1, 2, 3, 3)], 1),
+    "empty windows, channels 16": (2, [(3, 6, -4, 2, 1, 2, 4, 4), (3, 6, -4, 2, 1, 2, 3, 3)], 16),
+    "window over everything": (3, [(7, 1, -3, 1, 1, 13, 3, 3), (5, 3, -5, 5, 1, 15, 5, 5)], 1),
+    "global": (3, [(7, 1, 0, 7, 1, 7, 0, 0), (29, 1, 0, 29, 1, 29, 0, 0)], 1),
+    "global, channels 35": (3, [(7, 1, 0, 7, 1, 7, 0, 0), (3, 1, 0, 3, 1, 3, 0, 0)], 35),
+    "huge taps": (2, [(3, 3, -1, 1, 1, 3, 1, 1), (5, 2, -HUGE, 1, 1, 2 * HUGE, HUGE, HUGE)], 1),
+    "huge steps and dilation": (2, [(5, 1, 0, 2**61, 1, 2, 0, 0), (5, 1, 1, HUGE, HUGE, 2, 0, 0)], 1),
+    "windows far apart": (2, [(5, 3, -HUGE, HUGE, 1, 2, HUGE, HUGE), (37, 2, 2, 9, 1, 3, 0, 0)], 1),
+    "a huge declared padding": (1, [(5, 3, 0, 2, 1, 2, 2**61, 2**61)], 2),
+    "shifted far right": (1, [(9, 4, 3, 3, 1, 2, 0, 9)], 1),
+    "no outer": (0, [(4, 2, 0, 2, 1, 2, 0, 0)], 1),
+    "no inner": (2, [(4, 2, 0, 2, 1, 2, 0, 0)], 0),
+}
+DTYPES = ("float32", "float64")
+SETS = _native.instruction_sets()
+
+
+# ---- the oracle: one window at a time ----------------------------------------------------------------------------------
+
+
+def taps_of(axis, cell):
+    """(tap, index) of every present tap, and how many count."""
+    size, _, start, step, dilation, taps, low, high = axis
+    base = start + cell * step
+
+    def between(begin, end):
+        first = max(0, -((base - begin) // dilation))
+        return range(first, max(first, min(taps, (end - 1 - base) // dilation + 1)))
+
+    return [(t, base + t * dilation) for t in between(0, size)], len_of(between(-low, size + high))
+
+
+def len_of(taps):
+    return max(0, taps.stop - taps.start)  # len() refuses what does not fit a C integer
+
+
+def windows(case):
+    """(output cell, flat input indices, offsets inside the window, counting taps) over the pooled axes."""
+    _, axes, _ = CASES[case]
+    for cell in itertools.product(*(range(axis[1]) for axis in axes)):
+        indices, offsets, counting = [0], [0], 1
+        for axis, i in zip(axes, cell, strict=True):
+            present, count = taps_of(axis, i)
+            indices = [index * axis[0] + position for index in indices for _, position in present]
+            offsets = [offset * axis[5] + tap for offset in offsets for tap, _ in present]
+            counting *= count
+        yield np.ravel_multi_index(cell, [axis[1] for axis in axes]), np.array(indices, int), offsets, counting
+
+
+def winner(values, body):
+    """Position of the last NaN, else of the first best."""
+    nans = np.flatnonzero(np.isnan(values))
+    if nans.size:
+        return nans[-1]
+    return np.argmax(values) if body == "max" else np.argmin(values)
+
+
+def divisor_of(present, counting, count_include_pad, divisor):
+    return divisor or (counting if count_include_pad else present)
+
+
+def expected(case, body, x, g, **words):
+    """y, kept offsets, indices, gx in float64, of x shaped (outer, everything pooled, inner)."""
+    outer, axes, inner = CASES[case]
+    cells = math.prod(axis[1] for axis in axes)
+    y, gx = np.zeros((outer, cells, inner)), np.zeros(x.shape)
+    kept, flat = np.full((outer, cells, inner), -1), np.full((outer, cells, inner), -1)
+    for cell, indices, offsets, counting in windows(case):
+        if body in ("sum", "mean"):
+            divisor = divisor_of(len(indices), counting, **words) if body == "mean" else 1
+            with np.errstate(all="ignore"):
+                y[:, cell] = x[:, indices].sum(1, dtype=np.float64) / np.float64(divisor)
+                gx[:, indices] += (g[:, cell] / np.float64(divisor))[:, None]
+            continue
+        if not len(indices):
+            y[:, cell] = -np.inf if body == "max" else np.inf
+            continue
+        for o, c in itertools.product(range(outer), range(inner)):
+            best = winner(x[o, indices, c], body)
+            y[o, cell, c] = x[o, indices[best], c]
+            kept[o, cell, c], flat[o, cell, c] = offsets[best], indices[best]
+            gx[o, indices[best], c] += g[o, cell, c]
+    return y, kept, flat, gx
+
+
+def same(actual, wanted, ulp=0):
+    """Equal, NaN to NaN and zeros of either sign; or within ulp, where sums are compared."""
+    if ulp:
+        np.testing.assert_allclose(actual, wanted, rtol=ulp * np.finfo(actual.dtype).eps, atol=ulp * np.finfo(actual.dtype).eps)
+    else:
+        np.testing.assert_array_equal(actual, wanted)
+
+
+# ---- inputs ------------------------------------------------------------------------------------------------------------
+
+
+def plan(case, body, dtype, **words):
+    outer, axes, inner = CASES[case]
+    return _native.Plan(body, dtype, outer, axes, inner, **words)
+
+
+def shapes(case):
+    outer, axes, inner = CASES[case]
+    return [(outer, math.prod(axis[part] for axis in axes), inner) for part in (0, 1)]
+
+
+def arrays(case, dtype, special):
+    """Small integers, so that ties are common and sums exact; with `special` also NaN, infinities and -0."""
+    rng = np.random.default_rng(len(case))
+    x_shape, y_shape = shapes(case)
+    x = rng.integers(-4, 5, x_shape).astype(dtype)
+    if special:
+        odd = rng.choice(np.array([np.nan, np.inf, -np.inf, -0.0, 0.0], dtype), x_shape)
+        x = np.where(rng.random(x_shape) < 0.3, odd, x)
+    return x, rng.integers(-9, 10, y_shape).astype(dtype)
+
+
+def forward(p, x, y_shape, kept=None, threads=0):
+    y = np.full(y_shape, 77, x.dtype)
+    p.forward(x, y, kept, threads=threads)
+    return y
+
+
+def run(p, x, g, threads=0):
+    """Forward and backward, all that there is of them."""
+    kept = np.full(g.shape, 77, p.kept_dtype) if p.kept_dtype else None
+    y, gx = forward(p, x, g.shape, kept, threads), np.full(x.shape, 77, x.dtype)
+    p.backward(g, gx, kept, threads=threads)
+    return y, kept, gx
+
+
+@pytest.fixture(autouse=True)
+def as_it_was():
+    before = _native.instruction_set()
+    yield
+    _native.use_instruction_set(before)
+
+
+@pytest.fixture(params=SETS)
+def instruction_set(request):
+    _native.use_instruction_set(request.param)
+    return request.param
+
+
+# ---- values ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("special", [False, True], ids=["plain", "special"])
+@pytest.mark.parametrize("body", ["max", "min"])
+@pytest.mark.parametrize("case", CASES)
+def test_selections_are_those_of_the_loop(case, body, special):
+    x, g = arrays(case, "float64", special)
+    wanted_y, wanted_kept, wanted_flat, wanted_gx = expected(case, body, x, g)
+    for name, dtype in itertools.product(SETS, DTYPES):
+        _native.use_instruction_set(name)
+        p = plan(case, body, dtype)
+        assert (p.input_size, p.output_size) == (x.size, g.size)
+        x_typed, g_typed = x.astype(dtype), g.astype(dtype)
+        same(forward(p, x_typed, g.shape), wanted_y)
+        if p.kept_dtype == "":
+            continue
+        y, kept, gx = run(p, x_typed, g_typed)
+        same(y, wanted_y)
+        same(kept, wanted_kept.astype(p.kept_dtype))
+        same(gx, wanted_gx)
+        flat = np.full(g.shape, 77, np.int64)
+        p.indices(kept, flat)
+        same(flat, wanted_flat)
+
+
+MEANS = {
+    "present": {"count_include_pad": False, "divisor": 0.0},
+    "padding counts": {"count_include_pad": True, "divisor": 0.0},
+    "divisor": {"count_include_pad": False, "divisor": 3.0},
+}
+
+
+@pytest.mark.parametrize("special", [False, True], ids=["plain", "special"])
+@pytest.mark.parametrize(("body", "words"), [("sum", MEANS["present"]), *(("mean", words) for words in MEANS.values())])
+@pytest.mark.parametrize("case", CASES)
+def test_sums_are_those_of_the_loop(case, body, words, special):
+    x, g = arrays(case, "float64", special)
+    wanted_y, _, _, wanted_gx = expected(case, body, x, g, **words)
+    for name, dtype in itertools.product(SETS, DTYPES):
+        _native.use_instruction_set(name)
+        p = plan(case, body, dtype, **words)
+        y, kept, gx = run(p, x.astype(dtype), g.astype(dtype))
+        assert p.kept_dtype == "" and kept is None
+        same(y, wanted_y.astype(dtype), ulp=1)
+        same(gx, wanted_gx, ulp=64)
+
+
+@pytest.mark.parametrize("case", ["3/1, padded", "5/1, padded", "13/1, padded", "3/2, padded", "channels 83, 9 x 7", "global"])
+def test_a_float32_mean_errs_by_at_most_four_ulp_of_the_magnitudes(case, instruction_set):
+    x = np.random.default_rng(1).standard_normal(shapes(case)[0]).astype("float32")
+    words = MEANS["present"]
+    y = forward(plan(case, "mean", "float32", **words), x, shapes(case)[1])
+    g = np.zeros(shapes(case)[1])
+    exact, magnitude = expected(case, "mean", x, g, **words)[0], expected(case, "mean", abs(x), g, **words)[0]
+    assert np.all(abs(y - exact) <= 4 * np.spacing(magnitude.astype("float32")))
+
+
+@pytest.mark.parametrize("odd", [np.inf, np.nan, 1e30])
+def test_one_odd_value_reaches_only_the_windows_that_hold_it(odd, instruction_set):
+    case = "13/1, padded"
+    x, g = arrays(case, "float32", special=False)
+    p = plan(case, "mean", "float32")
+    plain = forward(p, x, g.shape)
+    x[0, 5] = odd
+    y = forward(p, x, g.shape)
+    outside = np.ones(y.shape[1], bool)
+    outside[[cell for cell, indices, _, _ in windows(case) if 5 in indices]] = False
+    same(y[:, outside], plain[:, outside])
+    assert outside.any() and (abs(y[:, ~outside]) > 1e20).all() | np.isnan(y[:, ~outside]).all()
+
+
+@pytest.mark.parametrize("body", ["max", "min", "sum", "mean"])
+@pytest.mark.parametrize("case", ["2/2", "3/2, padded", "3/1, padded", "13/1, padded", "channels 17", "channels 83, 9 x 7", "3-D"])
+def test_threads_and_instruction_sets_do_not_change_a_bit(case, body):
+    outer, axes, inner = CASES[case]
+    rng = np.random.default_rng(2)
+    outer = 40 if inner == 1 else 9
+    p = _native.Plan(body, "float32", outer, axes, inner)
+    x = rng.standard_normal((outer, *shapes(case)[0][1:])).astype("float32")
+    g = rng.standard_normal((outer, *shapes(case)[1][1:])).astype("float32")
+    results = []
+    for name, threads in itertools.product(SETS, (1, 2, 7)):
+        _native.use_instruction_set(name)
+        results.append([part.tobytes() for part in run(p, x, g, threads) if part is not None])
+    assert all(result == results[0] for result in results)
+
+
+def test_large_arrays_are_shared_among_threads_without_a_seam(instruction_set):
+    x = np.random.default_rng(3).standard_normal((1, 1501, 1203)).astype("float32")
+    p = _native.Plan("max", "float32", 1, [(1501, 750, 0, 2, 1, 2, 0, 0), (1203, 601, 0, 2, 1, 2, 0, 0)], 1)
+    y = np.empty((1, 750, 601), "float32")
+    p.forward(x, y, threads=7)
+    same(y, x[:, :1500, :1202].reshape(1, 750, 2, 601, 2).max((2, 4)))
+
+
+# ---- kept offsets are not trusted --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", ["3/2, padded", "channels 16", "17 x 19, bytes are not enough", "empty windows beside full ones"])
+def test_a_wrong_offset_sends_nothing_anywhere(case, instruction_set):
+    x, g = arrays(case, "float32", special=False)
+    p = plan(case, "max", "float32")
+    limits = np.iinfo(p.kept_dtype)
+    kept = np.random.default_rng(4).integers(limits.min, limits.max, g.shape, p.kept_dtype, endpoint=True)
+    wanted_gx, wanted_flat = np.zeros(x.shape), np.full(g.shape, -1)
+    for cell, indices, offsets, _ in windows(case):
+        for index, offset in zip(indices, offsets, strict=True):
+            hit = kept[:, cell] == offset
+            wanted_gx[:, index] += np.where(hit, g[:, cell], 0)
+            wanted_flat[:, cell][hit] = index
+    gx, flat = np.full(x.shape, 77, "float32"), np.full(g.shape, 77, np.int64)
+    p.backward(g, gx, kept)
+    p.indices(kept, flat)
+    same(gx, wanted_gx)
+    same(flat, wanted_flat)
+
+
+# ---- refusals ----------------------------------------------------------------------------------------------------------
+
+GOOD = (4, 2, 0, 2, 1, 2, 0, 0)
+
+
+def replaced(**fields):
+    names = ("size", "output", "start", "step", "dilation", "taps", "low", "high")
+    return tuple(fields.get(name, value) for name, value in zip(names, GOOD, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("axis", "says"),
+    [
+        (replaced(size=0), "size must be at least 1, got 0"),
+        (replaced(size=-4), "size must be at least 1, got -4"),
+        (replaced(output=0), "output must be at least 1"),
+        (replaced(step=0), "step must be at least 1"),
+        (replaced(dilation=0), "dilation must be at least 1"),
+        (replaced(taps=0), "taps must be at least 1"),
+        (replaced(low=-1), "low must be at least 0"),
+        (replaced(high=-1), "high must be at least 0"),
+        (replaced(high=2**63 - 1), "64 bits"),
+        (replaced(output=2**40, step=2**40), "64 bits"),
+        (replaced(taps=2**40, dilation=2**40), "64 bits"),
+        (replaced(start=2**63 - 1), "64 bits"),
+        (replaced(size=2**60), "in bytes does not fit in 64 bits"),
+        (replaced(output=2**60), "in bytes does not fit in 64 bits"),
+    ],
+)
+def test_an_inconsistent_axis_is_refused(axis, says):
+    with pytest.raises(ValueError, match=says):
+        _native.Plan("max", "float32", 2, [axis], 1)
+
+
+@pytest.mark.parametrize(
+    ("error", "changes"),
+    [
+        (ValueError, {"body": "median"}),
+        (ValueError, {"dtype": "float16"}),
+        (ValueError, {"outer": -1}),
+        (ValueError, {"inner": -1}),
+        (ValueError, {"axes": []}),
+        (ValueError, {"axes": [GOOD] * 4}),
+        (ValueError, {"outer": 2**62}),
+        (ValueError, {"inner": 2**62}),
+        (ValueError, {"divisor": -1.0}),
+        (ValueError, {"divisor": math.nan}),
+        (TypeError, {"outer": 2**64}),
+        (TypeError, {"outer": 1.5}),
+        (TypeError, {"axes": [GOOD[:7]]}),
+    ],
+)
+def test_an_inconsistent_plan_is_refused(error, changes):
+    with pytest.raises(error):
+        _native.Plan(**{"body": "mean", "dtype": "float32", "outer": 2, "axes": [GOOD], "inner": 1, **changes})
+
+
+@pytest.mark.parametrize(
+    ("taps", "dtype"), [(2, "uint8"), (255, "uint8"), (256, "int32"), (2**31 - 1, "int32"), (2**31, ""), (2**61, "")]
+)
+def test_offsets_take_the_least_room_that_holds_them(taps, dtype):
+    assert _native.Plan("max", "float32", 1, [replaced(taps=taps)], 1).kept_dtype == dtype
+
+
+def test_arrays_that_do_not_fit_the_plan_are_refused():
+    p = _native.Plan("max", "float32", 2, [GOOD], 1)
+    x, y, kept = np.zeros(8, "f4"), np.zeros(4, "f4"), np.zeros(4, "u1")
+    frozen = y.copy()
+    frozen.flags.writeable = False
+    wrong = [
+        (x[:7], y, kept),
+        (x, np.zeros(5, "f4"), kept),
+        (x, y, kept[:3]),
+        (x.astype("f8"), y, kept),
+        (x, y.astype("f8"), kept),
+        (x, y, kept.astype("i4")),
+        (np.zeros(16, "f4")[::2], y, kept),
+        (x, frozen, kept),
+        (None, y, kept),
+    ]
+    for arguments in wrong:
+        with pytest.raises((ValueError, TypeError)):
+            p.forward(*arguments)
+    for arguments in [(y, x[:7], kept), (y[:3], x, kept), (y, x, kept[:3]), (y, x, None), (y, x, kept.astype("i4"))]:
+        with pytest.raises((ValueError, TypeError)):
+            p.backward(*arguments)
+    for arguments in [(kept, np.zeros(4, "i4")), (kept, np.zeros(3, "i8")), (kept[:3], np.zeros(4, "i8"))]:
+        with pytest.raises((ValueError, TypeError)):
+            p.indices(*arguments)
+    with pytest.raises(ValueError, match="threads"):
+        p.forward(x, y, threads=-1)
+    with pytest.raises(ValueError, match="kept"):
+        _native.Plan("mean", "float32", 2, [GOOD], 1).forward(x, y, kept)
+
+
+def test_a_read_only_input_is_read():
+    x, y = np.arange(8, dtype="f4"), np.zeros(4, "f4")
+    x.flags.writeable = False
+    _native.Plan("max", "float32", 2, [GOOD], 1).forward(x, y)
+    same(y, [1, 3, 5, 7])
+
+
+def test_addresses_serve_as_arrays_do_and_bad_ones_are_refused():
+    p = _native.Plan("max", "float32", 2, [GOOD], 1)
+    x, y, kept, gx = np.arange(8, dtype="f4"), np.zeros(4, "f4"), np.zeros(4, "u1"), np.zeros(8, "f4")
+    p.forward_at(x.ctypes.data, y.ctypes.data, kept.ctypes.data, 1)
+    p.backward_at(y.ctypes.data, gx.ctypes.data, kept.ctypes.data, 1)
+    same(y, [1, 3, 5, 7])
+    same(gx, [0, 1, 0, 3, 0, 5, 0, 7])
+    for bad in [(0, y.ctypes.data), (x.ctypes.data, 0), (x.ctypes.data + 1, y.ctypes.data), (x.ctypes.data, y.ctypes.data + 2)]:
+        with pytest.raises(ValueError, match="address"):
+            p.forward_at(*bad, 0, 1)
+    for bad in [(0, gx.ctypes.data, kept.ctypes.data), (y.ctypes.data, 0, kept.ctypes.data), (y.ctypes.data, gx.ctypes.data, 0)]:
+        with pytest.raises(ValueError):
+            p.backward_at(*bad, 1)
+
+
+# ---- threads, fork, instruction sets -----------------------------------------------------------------------------------
+
+
+def a_large_max():
+    p = _native.Plan("max", "float32", 64, [(64, 32, 0, 2, 1, 2, 0, 0), (64, 32, 0, 2, 1, 2, 0, 0)], 1)
+    x = np.random.default_rng(5).standard_normal((64, 64, 64)).astype("float32")
+    y = np.empty((64, 32, 32), "float32")
+    p.forward(x, y, threads=4)
+    return np.array_equal(y, x.reshape(64, 32, 2, 32, 2).max((2, 4)))
+
+
+def test_the_thread_count_is_at_least_one_and_remembered():
+    before = _native.get_num_threads()
+    _native.set_num_threads(3)
+    assert before >= 1 and _native.get_num_threads() == 3
+    _native.set_num_threads(before)
+    for n in (0, -1):
+        with pytest.raises(ValueError, match="at least 1"):
+            _native.set_num_threads(n)
+
+
+def test_many_python_threads_at_once_get_right_answers():
+    right = []
+    callers = [threading.Thread(target=lambda: right.append(all(a_large_max() for _ in range(20)))) for _ in range(8)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join(timeout=60)
+    assert right == [True] * 8
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_has_threads_of_its_own():
+    assert a_large_max()
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if a_large_max() and a_large_max() else 1)
+    assert os.waitpid(child, 0)[1] == 0 and a_large_max()
+
+
+def test_an_unknown_instruction_set_is_refused():
+    assert _native.instruction_set() in SETS
+    with pytest.raises(ValueError, match="z80"):
+        _native.use_instruction_set("z80")
