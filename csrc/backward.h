@@ -61,7 +61,8 @@ template <class B>
 void backward_cells(const Plan& plan, const Buffers& buffers, Int begin, Int end) {
   using T = typename B::Element;
   using A = typename B::Accumulator;
-  Gradients<B> from{static_cast<const T*>(buffers.from), static_cast<const OffsetOf<B>*>(buffers.kept), Divisors<B>(plan)};
+  Gradients<B> from{static_cast<const T*>(buffers.from), static_cast<const OffsetOf<B>*>(buffers.kept),
+                    Divisors<B>(plan, memory_for_divisors<B>(plan))};
   T* gx = static_cast<T*>(buffers.to);
   const Axis* axes = plan.axes;
   for (Int r = begin; r < end; ++r) {

@@ -66,10 +66,11 @@ struct Winner {
       value = every<T, N>(absent);
       offset = every<Lane<T>, N>(static_cast<Lane<T>>(first));
     }
-    POOLWISE_INLINE void add(Pack<T, N> v, Int at) {
+    POOLWISE_INLINE void add(Pack<T, N> v, Int at) { add(v, every<Lane<T>, N>(static_cast<Lane<T>>(at))); }
+    POOLWISE_INLINE void add(Pack<T, N> v, Pack<Lane<T>, N> at) {
       const auto takes = Order::takes(value, v);
       value = takes ? v : value;
-      offset = takes ? every<Lane<T>, N>(static_cast<Lane<T>>(at)) : offset;
+      offset = takes ? at : offset;
     }
     POOLWISE_INLINE Pack<T, N> finish(T) const { return value; }
   };

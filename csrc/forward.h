@@ -16,11 +16,10 @@ struct Divisors {
   typename B::Accumulator* columns = nullptr;
   double row = 1;
 
-  explicit Divisors(const Plan& p) : plan(p) {
+  // `memory` holds one element per output column.
+  Divisors(const Plan& p, void* memory) : plan(p), columns(static_cast<typename B::Accumulator*>(memory)) {
     if constexpr (B::divides) {
       const Axis& axis = plan.axes[2];
-      columns = static_cast<typename B::Accumulator*>(
-          scratch(static_cast<std::size_t>(axis.output) * sizeof(typename B::Accumulator)));
       for (Int j = 0; j < axis.output; ++j) columns[j] = static_cast<typename B::Accumulator>(plan.divided_by(2, j));
     }
   }
@@ -32,6 +31,11 @@ struct Divisors {
     return 1;
   }
 };
+
+template <class B>
+void* memory_for_divisors(const Plan& plan) {
+  return B::divides ? scratch(static_cast<std::size_t>(plan.axes[2].output) * sizeof(typename B::Accumulator)) : nullptr;
+}
 
 struct OutputRow {
   Int outer, i0, i1;
@@ -107,7 +111,7 @@ void forward_cells(const Plan& plan, const Buffers& buffers, Int begin, Int end)
   using A = typename B::Accumulator;
   const auto* x = static_cast<const typename B::Element*>(buffers.from);
   const Output<B> out{static_cast<typename B::Element*>(buffers.to), buffers.kept};
-  Divisors<B> divisors(plan);
+  Divisors<B> divisors(plan, memory_for_divisors<B>(plan));
   const Int columns = plan.axes[2].output, inner = plan.inner;
   for (Int r = begin; r < end; ++r) {
     const OutputRow row = output_row(plan, r);

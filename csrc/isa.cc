@@ -3,6 +3,7 @@
 #include "backward.h"
 #include "forward.h"
 #include "kernels.h"
+#include "rows.h"
 
 namespace poolwise::POOLWISE_ISA {
 namespace {
@@ -41,14 +42,14 @@ void with_types(const Plan& plan, bool keeps, Run&& run) {
 }
 
 void forward(const Plan& plan, const Buffers& buffers, Int begin, Int end) {
-  with_types(plan, buffers.kept != nullptr, [&]<class B>() { forward_cells<B>(plan, buffers, begin, end); });
+  with_types(plan, buffers.kept != nullptr, [&]<class B>() { forward_rows<B>(plan, buffers, begin, end); });
 }
 
 void backward(const Plan& plan, const Buffers& buffers, Int begin, Int end) {
   with_types(plan, buffers.kept != nullptr, [&]<class B>() {
     // The best element alone cannot send a gradient back; the module refuses that before it comes here.
     if constexpr (B::keeps || std::is_base_of_v<Sum<typename B::Element, typename B::Accumulator>, B>)
-      backward_cells<B>(plan, buffers, begin, end);
+      backward_rows<B>(plan, buffers, begin, end);
   });
 }
 

@@ -68,12 +68,62 @@ POOLWISE_INLINE Pack<T, N> every(T value) {
 // rather than being shorter, so `at` must give the same result when it meets a lane twice.
 template <int N, class At>
 POOLWISE_INLINE void for_lanes(Int n, At&& at) {
+  if constexpr (N > 1) {
+    if (n < N) return for_lanes<N / 2>(n, at);
+  }
   Int lane = 0;
   for (; lane + 4 * N <= n; lane += 4 * N) at.template operator()<N, 4>(lane);
   for (; lane + N <= n; lane += N) at.template operator()<N, 1>(lane);
-  if (lane == n) return;
-  if (n >= N) return at.template operator()<N, 1>(n - N);
-  for (; lane < n; ++lane) at.template operator()<1, 1>(lane);
+  if (lane < n) at.template operator()<N, 1>(n - N);
+}
+
+// Lane i of the result is lane `Pick::of(i)` of a followed by b.
+template <class Pick, class V, int... I>
+POOLWISE_INLINE V shuffled(V a, V b, std::integer_sequence<int, I...>) {
+#if defined(__clang__)
+  return __builtin_shufflevector(a, b, Pick::of(I)...);
+#else
+  using Mask = decltype(a < b);
+  return __builtin_shuffle(a, b, Mask{Pick::of(I)...});
+#endif
+}
+
+// Takes every S-th lane of S packs in a row, from `phase` on: one pick per pack after the first.
+template <int N, int S, int Phase, int Next>
+struct Every {
+  static constexpr int of(int i) {
+    const int lane = S * i + Phase;  // within the S packs
+    if (Next == 1) return lane < 2 * N ? lane : i;
+    return lane / N == Next ? N + lane % N : i;
+  }
+};
+
+template <class T, int N, int S, int Phase, int Next = 1>
+POOLWISE_INLINE Pack<T, N> one_phase(const Pack<T, N> (&packs)[S], Pack<T, N> so_far) {
+  if constexpr (Next == S)
+    return so_far;
+  else
+    return one_phase<T, N, S, Phase, Next + 1>(
+        packs, shuffled<Every<N, S, Phase, Next>>(so_far, packs[Next], std::make_integer_sequence<int, N>{}));
+}
+
+// The opposite: pack number `Out` of S phases woven together.
+template <int N, int S, int Out, int Next>
+struct Woven {
+  static constexpr int of(int i) {
+    const int lane = Out * N + i;
+    if (Next == 1) return lane % S == 1 ? N + lane / S : lane / S;
+    return lane % S == Next ? N + lane / S : i;
+  }
+};
+
+template <class T, int N, int S, int Out, int Next = 1>
+POOLWISE_INLINE Pack<T, N> woven(const Pack<T, N> (&phases)[S], Pack<T, N> so_far) {
+  if constexpr (Next == S)
+    return so_far;
+  else
+    return woven<T, N, S, Out, Next + 1>(
+        phases, shuffled<Woven<N, S, Out, Next>>(so_far, phases[Next], std::make_integer_sequence<int, N>{}));
 }
 
 }  // namespace poolwise::POOLWISE_ISA

@@ -195,7 +195,7 @@ def _scattered(g: Array, indices: Array, call: Call) -> Array:
     last = tuple(range(g.ndim - len(geometry.axes), g.ndim))
     batch = [size for axis, size in enumerate(geometry.shape) if axis not in geometry.axes]
     plane = prod(geometry.sizes)
-    flat = np.moveaxis(indices, geometry.axes, last).reshape(prod(batch), -1)
+    flat = np.moveaxis(indices, geometry.axes, last).reshape(prod(batch), prod(geometry.outputs))
     flowing = np.where(flat < 0, 0, np.moveaxis(g, geometry.axes, last).reshape(flat.shape))
     target = (np.maximum(flat, 0) + np.arange(prod(batch))[:, None] * plane).reshape(-1)
     total = np.bincount(target, flowing.reshape(-1).astype(np.float64), minlength=prod(batch) * plane)

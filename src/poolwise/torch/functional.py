@@ -12,7 +12,6 @@ without elements has a gradient (none) instead of aborting; an integer mean keep
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any
 
 from poolwise.api import named, pooled
@@ -24,6 +23,8 @@ from poolwise.torch._bridge import builder
 
 RANKS = (1, 2, 3)
 _MAX = Max()
+_MEAN_OF_TAPS = Mean(count_include_pad=True, rounding="truncate")
+_MEAN_OF_ELEMENTS = Mean(rounding="truncate")
 Sizes = int | Sequence[int]
 
 
@@ -83,10 +84,10 @@ def _frozen(value: Any) -> Any:
     return tuple(value) if type(value) is list else value
 
 
-@lru_cache(maxsize=256, typed=True)
 def _mean(count_include_pad: bool, divisor_override: int | None) -> Mean:
-    if divisor_override is not None:
-        checked_number("divisor_override", divisor_override, least=1)
+    if divisor_override is None:
+        return _MEAN_OF_TAPS if count_include_pad else _MEAN_OF_ELEMENTS
+    checked_number("divisor_override", divisor_override, least=1)
     return Mean(count_include_pad=bool(count_include_pad), divisor=divisor_override, rounding="truncate")
 
 
@@ -144,7 +145,7 @@ def _adaptive_avg_pool(rank: int) -> Callable[..., Any]:
     name = f"adaptive_avg_pool{rank}d"
 
     def function(input: Any, output_size: Any) -> Any:
-        return pooled(name, input, _mean(False, None), torch_bins, (rank, _frozen(output_size)), None, None)
+        return pooled(name, input, _MEAN_OF_ELEMENTS, torch_bins, (rank, _frozen(output_size)), None, None)
 
     return _dressed(function, name, f"Mean over adaptive bins, as `torch.nn.functional.{name}`.")
 

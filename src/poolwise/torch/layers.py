@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import fields
-from operator import attrgetter
 from typing import Any, cast
 
 import torch
@@ -92,16 +91,11 @@ def stock_layer(name: str) -> type[torch.nn.Module]:
     compute = getattr(functional, _snake(name))
     known = [key for key in inspect.signature(base.__init__).parameters if key != "self"]
     arguments = [key for key in inspect.signature(compute).parameters if key in known]
-    values = attrgetter(*arguments)
 
-    def several(self: Any, input: torch.Tensor) -> Any:
-        return compute(input, *values(self))
-
-    def one(self: Any, input: torch.Tensor) -> Any:
-        return compute(input, values(self))
+    def forward(self: Any, input: torch.Tensor) -> Any:
+        return compute(input, *[getattr(self, argument) for argument in arguments])
 
     doc = f"`torch.nn.{name}`, the same arguments, computed by poolwise."
-    forward = several if len(arguments) > 1 else one
     return type(name, (base,), {"forward": forward, "__doc__": doc, "__module__": "poolwise.torch"})
 
 

@@ -1,0 +1,83 @@
+"""op × kernel × case: every kernel that serves a call gives what the reference gives, forward, backward and index."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from cases import CASES, DTYPES, FLOATS, OPERATIONS, call_of, operands_of, same
+
+from poolwise import Mean, Operation
+from poolwise.call import Kernel
+from poolwise.choose import ALL
+from poolwise.kernels.table import KERNELS
+from poolwise.op import Selection
+from poolwise.reference import Reference
+
+LARGEST = 8 * 30  # |value| × taps: the scale of a sum's rounding
+
+
+def means_something(op: Operation, dtype: str) -> bool:
+    return not (isinstance(op, Mean) and dtype == "bool")
+
+
+def serving(case: str, op: Operation, dtype: str, *, masked: bool = False) -> list[Kernel]:
+    call = call_of(case, op, dtype, masked=masked)
+    return [kernel for kernel in KERNELS if kernel.refusal(call) is None]
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["", "masked"])
+@pytest.mark.parametrize("op", OPERATIONS, ids=repr)
+@pytest.mark.parametrize("case", CASES)
+def test_every_kernel_gives_what_the_reference_gives(case: str, op: Operation, masked: bool) -> None:
+    for dtype in filter(lambda dtype: means_something(op, dtype), DTYPES):
+        call, operands = call_of(case, op, dtype, masked=masked), operands_of(case, dtype, masked=masked)
+        expected, kept = Reference().forward(operands, call)
+        g = np.random.default_rng(2).standard_normal(expected.shape).astype(dtype if dtype in FLOATS else "float64")
+        gradient = Reference().backward(g, kept, call)[0]
+        for kernel in serving(case, op, dtype, masked=masked):
+            y, mine = kernel.forward(operands, call)
+            same(y, expected, scale=LARGEST)
+            if dtype in FLOATS:
+                same(kernel.backward(g, mine, call)[0], gradient, scale=16)
+            if isinstance(op, Selection):
+                same(kernel.indices(mine, call), Reference().indices(kept, call))
+
+
+@pytest.mark.parametrize("op", OPERATIONS, ids=repr)
+@pytest.mark.parametrize("case", CASES)
+def test_what_is_not_asked_for_is_not_kept_and_changes_nothing(case: str, op: Operation) -> None:
+    operands = operands_of(case, "float32")
+    asked, spared = call_of(case, op, "float32"), call_of(case, op, "float32", keep=False)
+    for kernel in serving(case, op, "float32"):
+        y, kept = kernel.forward(operands, spared)
+        assert kept is None
+        np.testing.assert_array_equal(y, kernel.forward(operands, asked)[0])
+
+
+@pytest.mark.parametrize("case", ["2/2", "3/2 p1", "channels last", "3-D"])
+def test_native_keeps_one_byte_per_output_of_a_max_and_nothing_of_a_mean(case: str) -> None:
+    native = KERNELS[0]
+    for op in OPERATIONS:
+        call = call_of(case, op, "float32")
+        kept = native.forward(operands_of(case, "float32"), call)[1]
+        if isinstance(op, Selection):
+            assert kept.dtype == np.uint8
+            assert kept.nbytes == native.kept_bytes(call) == np.prod(call.geometry.output_shape)
+        else:
+            assert kept is None
+            assert native.kept_bytes(call) == 0
+
+
+def test_every_kernel_of_the_table_is_reached_or_says_why_not() -> None:
+    reached: set[str] = set()
+    for case in CASES:
+        for op in OPERATIONS:
+            reached.update(kernel.name for kernel in serving(case, op, "float32"))
+    silent = {kernel.name for kernel in ALL} - reached - {"reference"}
+    assert silent == {"vendor"}
+    assert "no pooling of its own" in str(KERNELS[1].refusal(call_of("2/2", OPERATIONS[0], "float32")))
+
+
+def test_native_serves_every_regular_case_of_up_to_three_neighbouring_axes() -> None:
+    left_to_gathered = {case for case in CASES if "native" not in [k.name for k in serving(case, Mean(), "float32")]}
+    assert left_to_gathered == {"4-D", "reflect", "circular", "replicate ceil"}
