@@ -30,7 +30,8 @@ def test_output_size(size: int, arguments: dict, output: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("padding", "low_high"), [("same", (1, 2)), ("same_lower", (2, 1)), ("valid", (0, 0)), (1, (1, 1)), ([[3, 0]], (3, 0))]
+    ("padding", "low_high"),
+    [("same", (1, 2)), ("same_lower", (2, 1)), ("valid", (0, 0)), (1, (1, 1)), ([[3, 0]], (3, 0))],
 )
 def test_padding_by_name_number_and_pair(padding: object, low_high: tuple[int, int]) -> None:
     table = Geometry.of((5,), window=(4,), stride=1, padding=padding).tables[0]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from cases import CASES, DTYPES, FLOATS, OPERATIONS, call_of, operands_of, same
 
+from cases import CASES, DTYPES, FLOATS, OPERATIONS, call_of, operands_of, same
 from poolwise import Mean, Operation
 from poolwise.call import Kernel
 from poolwise.choose import ALL

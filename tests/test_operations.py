@@ -8,16 +8,17 @@ import pickle
 
 import numpy as np
 import pytest
-from cases import OPERATIONS
 
 import poolwise
+from cases import OPERATIONS
 from poolwise import InvalidType, InvalidValue, Max, Mean, Min, Sum
 
 INF, NAN = np.inf, np.nan
 
 
 @pytest.mark.parametrize(
-    ("op", "expected"), [(Max(), 4), (Min(), 1), (Sum(), 10), (Mean(), 2.5), (Mean(divisor=5), 2), (Mean(divisor=2.5), 4)]
+    ("op", "expected"),
+    [(Max(), 4), (Min(), 1), (Sum(), 10), (Mean(), 2.5), (Mean(divisor=5), 2), (Mean(divisor=2.5), 4)],
 )
 def test_the_tutorials_window(op: poolwise.Operation, expected: float) -> None:
     assert poolwise.pool([[1, 3], [2, 4]], op, (2, 2)).tolist() == [[expected]]
@@ -195,7 +196,11 @@ def test_memory_order_is_kept() -> None:
         (lambda: Mean(rounding="up"), InvalidValue, 'rounding must be "nearest" or "truncate", got \'up\''),
         (lambda: poolwise.avg_pool([1.0], (1,), divisor=0), InvalidValue, "avg_pool: divisor must be between 1 and"),
         (lambda: poolwise.max_pool([1.0], (1,), p=2), InvalidType, "max_pool: unexpected argument p=2"),
-        (lambda: poolwise.max_pool(np.ones((3, 3)), (2, 2), stride=(0, 2)), InvalidValue, "max_pool: stride must be at"),
+        (
+            lambda: poolwise.max_pool(np.ones((3, 3)), (2, 2), stride=(0, 2)),
+            InvalidValue,
+            "max_pool: stride must be at",
+        ),
         (lambda: poolwise.max_pool(np.ones(3), (2,), kernel="triton9"), InvalidValue, "kernel must be None or one of"),
         (lambda: poolwise.max_pool(np.ones(3, "f2"), (2,), kernel="native"), InvalidValue, "x is float16"),
         (lambda: poolwise.max_pool(np.float64(3), (1,)), InvalidValue, "0-d array"),
@@ -204,12 +209,24 @@ def test_memory_order_is_kept() -> None:
         (lambda: poolwise.max_pool(np.array([object()]), (1,)), InvalidType, "got object"),
         (lambda: poolwise.avg_pool(np.ones(3, bool), (1,)), InvalidType, "avg_pool: x must not be bool"),
         (lambda: poolwise.max_pool(np.ones((3, 0)), (1,)), InvalidValue, "at least 1 element on each pooled axis"),
-        (lambda: poolwise.max_pool(np.ones((3, 4)), (1,), where=np.ones(3, bool)), InvalidValue, "where must broadcast"),
+        (
+            lambda: poolwise.max_pool(np.ones((3, 4)), (1,), where=np.ones(3, bool)),
+            InvalidValue,
+            "where must broadcast",
+        ),
         (lambda: poolwise.max_pool(np.ones((3, 4)), (1,), where=np.ones(4)), InvalidType, "where must be boolean"),
         (lambda: poolwise.max_pool(np.ma.ones(3), (1,)), InvalidType, "where=~mask"),
         (lambda: poolwise.pool(np.ones(3), Max, (1,)), InvalidType, "op must be an operation such as Max()"),
-        (lambda: poolwise.pool(np.ones(3), "max", (1,)), InvalidType, "op must be an operation such as Max(), got 'max'"),
-        (lambda: poolwise.adaptive_pool(np.ones(3), Sum(), (1,), return_indices=True), InvalidValue, "picks no element"),
+        (
+            lambda: poolwise.pool(np.ones(3), "max", (1,)),
+            InvalidType,
+            "op must be an operation such as Max(), got 'max'",
+        ),
+        (
+            lambda: poolwise.adaptive_pool(np.ones(3), Sum(), (1,), return_indices=True),
+            InvalidValue,
+            "picks no element",
+        ),
         (lambda: poolwise.set_num_threads(0), InvalidValue, "count must be between 1"),
     ],
 )

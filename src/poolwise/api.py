@@ -334,6 +334,8 @@ def _plan(
 ) -> tuple[Call, Choice]:
     if not isinstance(op, Operation):
         raise InvalidType(f"op must be an operation such as Max(), got {op!r}")
+    if kernel is not None and not isinstance(kernel, str):
+        raise InvalidType(f"kernel must be None or a kernel's name, got {kernel!r}")
     names = (INPUT, WHERE)[: len(operands)]
     plan = planned if all(map(_exact, arguments)) else planned.__wrapped__
     kinds = tuple(map(type, arguments))

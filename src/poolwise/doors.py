@@ -109,7 +109,10 @@ class NumpyDoor:
         return Facts(x.shape, x.dtype.name, order, "cpu")
 
     def mask(self, where: Any, x: Array) -> Array:
-        mask = np.asarray(where)
+        try:
+            mask = np.asarray(where)
+        except ValueError as cause:
+            raise InvalidValue(f"where must be a boolean array, got a ragged sequence ({cause})") from None
         if mask.dtype != bool:
             raise InvalidType(f"where must be boolean, got {mask.dtype}")
         check_mask_shape(mask.shape, x.shape)

@@ -232,8 +232,7 @@ class Geometry:
         """One window over all of each pooled axis (global pooling)."""
         if axes is None:
             raise InvalidType("axes must be an int or a tuple of ints, got None")
-        axes = (axes,) if _is_whole(axes) else axes
-        return cls.adaptive(shape, axes, output_size=(1,) * len(cast("Sequence[int]", axes)))
+        return cls.adaptive(shape, axes, output_size=1)
 
     def _checked(self, cause: str) -> Self:
         if prod(self.output_shape) * 8 > LARGEST_BYTES:
@@ -394,11 +393,14 @@ def _shape_axes(
     shape: Sequence[int], axes: Whole | None, each: Whole, name: str
 ) -> tuple[tuple[int, ...], tuple[int, ...], int]:
     """The shape and the pooled axes, checked and non-negative, and how many there are."""
+    if not isinstance(shape, Sequence):
+        raise InvalidType(f"shape must be a tuple of ints, got {shape!r}")
     shape = tuple(_whole("shape", size, shape) for size in shape)
     if not shape:
         raise InvalidValue("x must have at least 1 axis, got a 0-d array")
     if min(shape) < 0:
         raise InvalidValue(f"shape must have sizes of at least 0, got {shape}")
+    _fits("shape", shape, max(shape))
     pooled = _axes(axes, len(shape)) if axes is not None else _last_axes(each, len(shape), name)
     if any(shape[axis] == 0 for axis in pooled):
         raise InvalidValue(f"x must have at least 1 element on each pooled axis, got shape {shape} and axes {pooled}")
@@ -449,7 +451,15 @@ def _each(name: str, value: Whole, rank: int, *, least: int) -> tuple[int, ...]:
 
 
 def _is_whole(value: object) -> bool:
-    return hasattr(value, "__index__") and not isinstance(value, bool | np.bool_ | np.ndarray)
+    if type(value) is int:
+        return True
+    if not hasattr(value, "__index__") or isinstance(value, bool | np.bool_ | np.ndarray):
+        return False
+    try:
+        operator.index(cast("Any", value))
+    except TypeError:  # a tensor of several elements has __index__ too
+        return False
+    return True
 
 
 def _whole(name: str, value: Any, given: object) -> int:

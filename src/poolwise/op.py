@@ -23,7 +23,13 @@ Namespace: TypeAlias = Any  # that framework's functions, under the names of the
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 DTYPES = ("bool", *INTEGERS, *FLOATS)
-_WORKING = {"bool": "uint8", "float16": "float32", "bfloat16": "float32"}
+_WORKING = {
+    "bool": "uint8",
+    "uint16": "int32",  # PyTorch has no maximum of the wider unsigned integers
+    "uint32": "int64",
+    "float16": "float32",
+    "bfloat16": "float32",
+}
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,11 +13,15 @@ def set_num_threads(count: int) -> None:
 
     >>> set_num_threads(get_num_threads())
     """
-    if isinstance(count, bool) or not hasattr(count, "__index__"):
+    if isinstance(count, bool):
         raise InvalidType(f"count must be an int, got {count!r}", "set_num_threads")
-    if not 1 <= operator.index(count) <= 1024:
+    try:
+        number = operator.index(count)
+    except TypeError:
+        raise InvalidType(f"count must be an int, got {count!r}", "set_num_threads") from None
+    if not 1 <= number <= 1024:
         raise InvalidValue(f"count must be between 1 and 1024, got {count!r}", "set_num_threads")
-    _native.set_num_threads(operator.index(count))
+    _native.set_num_threads(number)
 
 
 def get_num_threads() -> int:

@@ -104,6 +104,8 @@ def gather(operands: Sequence[Array], call: Call) -> Iterator[Windows]:
     row = prod(table.widest for table in geometry.tables) * prod(geometry.outputs[1:])
     batch = prod(geometry.shape) // prod(geometry.sizes)
     rows = max(1, CHUNK // max(1, row * batch))
+    if rows < geometry.outputs[0]:  # an output that memory cannot hold fails now, not after hours of its first rows
+        call.framework.empty(geometry.output_shape, call.result_dtype, call.layout, operands[0])
     rest = tuple(table.table() for table in geometry.tables[1:])
     for begin in range(0, geometry.outputs[0], rows):
         end = min(begin + rows, geometry.outputs[0])

@@ -11,6 +11,7 @@ import numpy as np
 
 from poolwise import _native
 from poolwise.call import Call
+from poolwise.errors import InvalidType, InvalidValue
 from poolwise.geometry import Axis, Regular
 from poolwise.op import Array, Selection
 
@@ -40,9 +41,9 @@ class Native:
 
     def backward(self, g: Array, kept: Any, call: Call) -> tuple[Array | None, ...]:
         framework, layout = call.framework, call.layout
-        g = framework.dense(g, layout)
+        g = _output_like("g", g, call.dtype, call)
         gx = framework.empty(call.geometry.shape, call.dtype, layout, g)
-        _run(plan_of(call), "backward", (g, gx, kept), call)
+        _run(plan_of(call), "backward", (g, gx, _kept(kept, call)), call)
         return gx, *(None,) * (len(call.operands) - 1)
 
     def kept_bytes(self, call: Call) -> int:
@@ -50,6 +51,7 @@ class Native:
         return size * prod(call.geometry.output_shape)
 
     def indices(self, kept: Any, call: Call) -> Array:
+        kept = _kept(kept, call)
         flat = call.framework.empty(call.geometry.output_shape, "int64", call.layout, kept)
         _run(plan_of(call), "indices", (kept, flat), call)
         return flat
@@ -69,6 +71,21 @@ class Native:
             flat = flat + (origin + offset % table.taps * table.dilation) * scale
             offset, scale = offset // table.taps, scale * table.size
         return xp.where(nobody, -1, flat)
+
+
+def _kept(kept: Any, call: Call) -> Any:
+    dtype = plan_of(call).kept_dtype
+    return _output_like("kept", kept, dtype, call) if dtype and kept is not None else kept
+
+
+def _output_like(name: str, array: Array, dtype: str, call: Call) -> Array:
+    """The array in the call's layout; an address says nothing of sizes, and hooks may have changed what was kept."""
+    shape = call.geometry.output_shape
+    if tuple(array.shape) != shape:
+        raise InvalidValue(f"{name} must have the output's shape {shape}, got {tuple(array.shape)}")
+    if str(array.dtype).rpartition(".")[2] != dtype:
+        raise InvalidType(f"{name} must be {dtype}, got {array.dtype}")
+    return call.framework.dense(array, call.layout)
 
 
 def _run(plan: _native.Plan, method: str, arrays: tuple[Array | None, ...], call: Call) -> None:

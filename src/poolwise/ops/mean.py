@@ -81,9 +81,9 @@ class Mean(Operation):
         return count if self.count_include_pad else present
 
     def working_dtype(self, dtype: str) -> str:
-        if dtype.startswith("uint"):
-            return "uint64"
-        return "int64" if dtype.startswith("int") else super().working_dtype(dtype)
+        if dtype == "uint64":
+            return dtype
+        return "int64" if dtype.startswith(("int", "uint")) else super().working_dtype(dtype)
 
     def _integer(self, xp: Namespace, values: Array, present: Array, count: Array) -> Array:
         """Exact, even where the sum would overflow: quotients and remainders are summed apart."""

@@ -18,7 +18,7 @@ from torch.autograd import forward_ad
 from poolwise.api import planned, sliding
 from poolwise.call import INPUT, WHERE, Call, Kernel
 from poolwise.doors import Build, Facts, check_mask_shape
-from poolwise.errors import InvalidType
+from poolwise.errors import InvalidType, InvalidValue
 from poolwise.geometry import Geometry
 from poolwise.kernels.native import kept_dtype
 from poolwise.op import DTYPES, Array, Operation, Selection
@@ -35,15 +35,17 @@ class TorchDoor:
     framework = TORCH
 
     def facts(self, x: torch.Tensor) -> Facts:
-        if x.layout is not torch.strided:
+        if x.layout is not torch.strided or x.is_nested:
             raise InvalidType(f"x must be a dense tensor, got layout {x.layout}")
         if x.is_quantized or (name := dtype_name(x)) not in DTYPES:
             raise InvalidType(f"x must have one of the dtypes {', '.join(DTYPES)}, got {x.dtype}")
+        if name == "uint64":
+            raise InvalidType("x must not be uint64, with which PyTorch cannot compute, got torch.uint64")
         device = x.device.type if type(x) in FORMS else f"{x.device.type} ({type(x).__name__})"
         return Facts(tuple(x.shape), name, layout_of(x), device)
 
     def mask(self, where: Any, x: torch.Tensor) -> torch.Tensor:
-        mask = torch.as_tensor(where, device=x.device)
+        mask = _as_mask(where, x)
         if mask.dtype is not torch.bool:
             raise InvalidType(f"where must be boolean, got {mask.dtype}")
         check_mask_shape(mask.shape, x.shape)
@@ -75,6 +77,17 @@ class TorchDoor:
         if _serves_compiled(operands, op, build, arguments, kernel):
             return _compiled(*request)
         return _uncompiled(*request) if torch.compiler.is_dynamo_compiling() else _exported(*request)
+
+
+def _as_mask(where: Any, x: torch.Tensor) -> torch.Tensor:
+    if isinstance(where, torch.Tensor) and (where.layout is not torch.strided or where.is_nested):
+        raise InvalidType(f"where must be a dense tensor, got layout {where.layout}")
+    if isinstance(where, torch.Tensor) and where.is_meta and not x.is_meta:
+        raise InvalidValue(f"where must hold values, as x on {x.device} does, got a tensor on {where.device}")
+    try:
+        return torch.as_tensor(where, device=x.device)
+    except (RuntimeError, TypeError, ValueError) as cause:
+        raise InvalidType(f"where must be a boolean array, got {type(where).__name__} ({cause})") from None
 
 
 class _Forward(torch.autograd.Function):
@@ -264,39 +277,41 @@ def _encoded(op: Operation, build: Build, arguments: tuple[Any, ...]) -> str:
 
 @lru_cache(maxsize=4096)
 def _decoded(text: str) -> tuple[Operation, Build, tuple[Any, ...]]:
-    name, parameters, build, arguments = text.split("|")
-    pairs = [pair.split("=", 1) for pair in parameters.split(";") if pair]
-    op = OPERATORS[name](**{key: literal_eval(value) for key, value in pairs})
-    return op, BUILDERS[build], literal_eval(arguments)
+    try:
+        name, parameters, build, arguments = text.split("|")
+        pairs = [pair.split("=", 1) for pair in parameters.split(";") if pair]
+        op = OPERATORS[name](**{key: literal_eval(value) for key, value in pairs})
+        return op, BUILDERS[build], literal_eval(arguments)
+    except (KeyError, SyntaxError, TypeError, ValueError):
+        raise InvalidValue(f"text must say a pooling as poolwise encodes it, got {text!r}") from None
 
 
-def _planned_for(x: torch.Tensor, text: str, shape: Sequence[int]) -> tuple[Call, Any]:
+def _planned_for(dtype: str, text: str, shape: Sequence[int]) -> tuple[Call, Any]:
     op, build, arguments = _decoded(text)
-    facts = Facts(tuple(map(int, shape)), "float32", tuple(range(len(shape))), "cpu")
-    dtype = dtype_name(x) if x.is_floating_point() else "float32"
+    facts = Facts(tuple(map(int, shape)), dtype, tuple(range(len(shape))), "cpu")
     kinds = tuple(map(type, arguments))
-    call, choice = planned(TORCH, facts._replace(dtype=dtype), op, build, arguments, kinds, (INPUT,), "native", True)
+    call, choice = planned(TORCH, facts, op, build, arguments, kinds, (INPUT,), "native", True)
     return call, choice.kernel
 
 
-@torch.library.custom_op("poolwise::pool", mutates_args=())
+@torch.library.custom_op("poolwise::pool", mutates_args=(), device_types="cpu")
 def _operator(x: torch.Tensor, text: str) -> tuple[torch.Tensor, torch.Tensor]:
-    call, kernel = _planned_for(x, text, x.shape)
+    call, kernel = _planned_for(dtype_name(x), text, x.shape)
     y, kept = kernel.forward((x,), call)
     return y, x.new_empty(0, dtype=torch.uint8) if kept is None else kept
 
 
 @_operator.register_fake
 def _(x: torch.Tensor, text: str) -> tuple[torch.Tensor, torch.Tensor]:
-    call, _ = _planned_for(x, text, x.shape)
+    call, _ = _planned_for(dtype_name(x), text, x.shape)
     kept = kept_dtype(call)
     shape = call.geometry.output_shape
     return x.new_empty(shape), x.new_empty(shape if kept else 0, dtype=getattr(torch, kept or "uint8"))
 
 
-@torch.library.custom_op("poolwise::pool_backward", mutates_args=())
+@torch.library.custom_op("poolwise::pool_backward", mutates_args=(), device_types="cpu")
 def _operator_backward(g: torch.Tensor, kept: torch.Tensor, text: str, shape: list[int]) -> torch.Tensor:
-    call, kernel = _planned_for(g, text, shape)
+    call, kernel = _planned_for(dtype_name(g), text, shape)
     return kernel.backward(g, kept if kept.numel() or not g.numel() else None, call)[0]
 
 
@@ -305,9 +320,9 @@ def _(g: torch.Tensor, kept: torch.Tensor, text: str, shape: list[int]) -> torch
     return g.new_empty(shape)
 
 
-@torch.library.custom_op("poolwise::indices", mutates_args=())
+@torch.library.custom_op("poolwise::indices", mutates_args=(), device_types="cpu")
 def _operator_indices(kept: torch.Tensor, text: str, shape: list[int]) -> torch.Tensor:
-    call, kernel = _planned_for(kept, text, shape)
+    call, kernel = _planned_for("float32", text, shape)  # positions do not depend on the input's dtype
     return kernel.indices(kept, call)
 
 

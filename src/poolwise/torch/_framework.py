@@ -51,6 +51,7 @@ class TorchFramework:
         return array.to(DTYPE[dtype])
 
     def dense(self, array: Array, layout: tuple[int, ...]) -> Array:
+        array = array.resolve_neg()  # an address does not know of a view that negates
         if layout == tuple(range(len(layout))):
             return array.contiguous()
         return array.permute(layout).contiguous().permute(_inverse(layout))
@@ -140,6 +141,8 @@ def _own_refusal(call: Call) -> str | None:
         return f"PyTorch pools {', '.join(OWN_DTYPES)}, and x is {call.dtype}"
     if rank > max(MAX) or geometry.axes != tuple(range(ndim - rank, ndim)):
         return f"PyTorch pools the last 1 to {max(MAX)} axes, and these are {geometry.axes} of {ndim}"
+    if call.device == "cpu" and rank == max(AVG) and isinstance(op, Mean) and call.dtype.endswith("float16"):
+        return f"PyTorch has no mean of {call.dtype} over three axes on the CPU"
     if 0 in geometry.shape:
         return "PyTorch refuses some empty batches"
     if isinstance(op, Mean) and call.dtype in ("float32", "float64") and prod(geometry.window) > LONGEST_OWN_MEAN:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from poolwise.api import named, pooled
-from poolwise.errors import Fault, InvalidValue
+from poolwise.errors import Fault, InvalidType, InvalidValue
 from poolwise.geometry import Geometry
 from poolwise.op import Operation, checked_number
 from poolwise.ops import OPERATIONS, Max, Mean
@@ -85,10 +85,12 @@ def _frozen(value: Any) -> Any:
 
 
 def _mean(count_include_pad: bool, divisor_override: int | None) -> Mean:
+    if not isinstance(count_include_pad, bool):
+        raise InvalidType(f"count_include_pad must be True or False, got {count_include_pad!r}")
     if divisor_override is None:
         return _MEAN_OF_TAPS if count_include_pad else _MEAN_OF_ELEMENTS
     checked_number("divisor_override", divisor_override, least=1)
-    return Mean(count_include_pad=bool(count_include_pad), divisor=divisor_override, rounding="truncate")
+    return Mean(count_include_pad=count_include_pad, divisor=divisor_override, rounding="truncate")
 
 
 def _max_pool(rank: int) -> Callable[..., Any]:

@@ -1,0 +1,337 @@
+"""The PyTorch door, with PyTorch as the oracle."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import io
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as stock
+
+import poolwise
+import poolwise.torch
+import poolwise.torch.functional as ours
+from cases import CASES, OPERATIONS, operands_of, same
+from poolwise import InvalidType, InvalidValue, Max, Mean
+from poolwise.torch.layers import LAYERS, STOCK
+
+# function, sizes of a batch of planes, keyword arguments: what PyTorch accepts
+ACCEPTED: list[tuple[str, tuple[int, ...], dict[str, Any]]] = [
+    ("max_pool1d", (2, 3, 17), {"kernel_size": 3}),
+    ("max_pool1d", (3, 17), {"kernel_size": 3, "stride": 2, "padding": 1, "dilation": 2, "ceil_mode": True}),
+    ("max_pool2d", (2, 3, 7, 11), {"kernel_size": 2}),
+    ("max_pool2d", (3, 7, 11), {"kernel_size": (3, 2), "stride": (2, 1), "padding": (1, 0)}),
+    ("max_pool2d", (2, 3, 7, 11), {"kernel_size": [3], "stride": [2], "padding": [1], "ceil_mode": True}),
+    ("max_pool2d", (2, 3, 13, 11), {"kernel_size": 3, "stride": 1, "padding": 1, "dilation": 3}),
+    ("max_pool3d", (2, 3, 5, 7, 6), {"kernel_size": 2, "stride": (1, 2, 2)}),
+    ("max_pool3d", (2, 5, 7, 6), {"kernel_size": (3, 2, 1), "padding": (1, 1, 0)}),
+    ("avg_pool1d", (2, 3, 17), {"kernel_size": 3, "padding": 1}),
+    ("avg_pool1d", (3, 17), {"kernel_size": 4, "stride": 3, "ceil_mode": True, "count_include_pad": False}),
+    ("avg_pool2d", (2, 3, 7, 11), {"kernel_size": 3, "stride": 2, "padding": 1}),
+    ("avg_pool2d", (2, 3, 7, 11), {"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True}),
+    ("avg_pool2d", (2, 3, 7, 11), {"kernel_size": 3, "padding": 1, "count_include_pad": False}),
+    ("avg_pool2d", (3, 7, 11), {"kernel_size": (2, 3), "divisor_override": 5}),
+    ("avg_pool3d", (2, 3, 5, 7, 6), {"kernel_size": 2, "padding": 1}),
+    ("avg_pool3d", (2, 3, 5, 7, 6), {"kernel_size": (2, 3, 2), "stride": 2, "divisor_override": 3}),
+    ("adaptive_max_pool1d", (2, 3, 17), {"output_size": 5}),
+    ("adaptive_max_pool2d", (2, 3, 7, 11), {"output_size": (3, None)}),
+    ("adaptive_max_pool3d", (2, 3, 5, 7, 6), {"output_size": 2}),
+    ("adaptive_avg_pool1d", (3, 17), {"output_size": 5}),
+    ("adaptive_avg_pool2d", (2, 3, 7, 11), {"output_size": (3, 11)}),
+    ("adaptive_avg_pool2d", (2, 3, 8, 12), {"output_size": 4}),
+    ("adaptive_avg_pool3d", (2, 3, 5, 7, 6), {"output_size": (None, 2, 3)}),
+]
+NAMES = [f"{name} {arguments}" for name, _, arguments in ACCEPTED]
+each_accepted = pytest.mark.parametrize(("name", "shape", "arguments"), ACCEPTED, ids=NAMES)
+
+
+def sample(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Numbers with ties; order decides nothing but the index."""
+    return (torch.randint(-9, 10, shape, generator=torch.Generator().manual_seed(0)) / 4).to(dtype)
+
+
+@each_accepted
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
+def test_values_and_gradients_are_pytorchs(
+    name: str, shape: tuple[int, ...], arguments: dict[str, Any], dtype: torch.dtype
+) -> None:
+    wide = (
+        torch.float32 if name == "avg_pool3d" and dtype.itemsize == 2 else dtype
+    )  # PyTorch has none in half precision
+    x, twin = sample(shape, dtype).requires_grad_(), sample(shape, wide).requires_grad_()
+    y, expected = getattr(ours, name)(x, **arguments), getattr(stock, name)(twin, **arguments)
+    torch.testing.assert_close(y, expected.to(dtype))
+    g = sample(tuple(y.shape), dtype)
+    y.backward(g)
+    expected.backward(g.to(wide))
+    torch.testing.assert_close(x.grad, twin.grad.to(dtype))
+
+
+@each_accepted
+def test_indices_are_pytorchs(name: str, shape: tuple[int, ...], arguments: dict[str, Any]) -> None:
+    if "max" in name:
+        y, indices = getattr(ours, name)(sample(shape), **arguments, return_indices=True)
+        expected, where = getattr(stock, name)(sample(shape), **arguments, return_indices=True)
+        torch.testing.assert_close(y, expected)
+        torch.testing.assert_close(indices, where)
+    else:
+        with pytest.raises(TypeError):
+            getattr(ours, name)(sample(shape), **arguments, return_indices=True)
+
+
+@each_accepted
+def test_without_a_gradient_the_same(name: str, shape: tuple[int, ...], arguments: dict[str, Any]) -> None:
+    torch.testing.assert_close(
+        getattr(ours, name)(sample(shape), **arguments), getattr(stock, name)(sample(shape), **arguments)
+    )
+
+
+@pytest.mark.parametrize("name", [f"{stem}{rank}d" for stem in STOCK for rank in (1, 2, 3)])
+def test_signatures_are_pytorchs(name: str) -> None:
+    assert issubclass(LAYERS[name], getattr(torch.nn, name))
+    assert inspect.signature(LAYERS[name]) == inspect.signature(getattr(torch.nn, name))
+
+
+@pytest.mark.parametrize("name", [f"{kind}_pool{rank}d" for kind in ("max", "avg") for rank in (1, 2, 3)])
+def test_functions_take_pytorchs_arguments_in_pytorchs_order(name: str) -> None:
+    parameters = list(inspect.signature(getattr(ours, name)).parameters)
+    if name.startswith("max"):
+        documented = ["input", "kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices"]
+    else:
+        documented = ["input", "kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override"]
+    assert parameters == documented
+
+
+@pytest.mark.parametrize("op", OPERATIONS, ids=repr)
+@pytest.mark.parametrize("case", CASES)
+def test_a_tensor_is_pooled_as_the_reference_pools_its_array(case: str, op: poolwise.Operation) -> None:
+    shape, arguments = CASES[case]
+    for dtype in ("float32", "float64", "int64", "uint8"):
+        x = operands_of(case, dtype)[0]
+        y = poolwise.pool(torch.from_numpy(x), op, **arguments)
+        same(y.numpy(), poolwise.pool(x, op, **arguments, kernel="reference"), scale=8 * 30)
+
+
+@pytest.mark.parametrize("op", OPERATIONS, ids=repr)
+@pytest.mark.parametrize("case", ["3/2 p1", "uneven padding", "dilated", "channels last", "reflect", "empty windows"])
+@pytest.mark.parametrize("masked", [False, True], ids=["", "masked"])
+def test_gradients_are_the_references_on_every_geometry(case: str, op: poolwise.Operation, masked: bool) -> None:
+    shape, arguments = CASES[case]
+    x = torch.from_numpy(np.random.default_rng(0).permutation(np.prod(shape)).reshape(shape) / 8.0).requires_grad_()
+    mask = torch.from_numpy(operands_of(case, "float64", masked=True)[1]) if masked else None
+    y = poolwise.pool(x, op, **arguments, where=mask)
+    g = torch.randn(y.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    y.backward(g)
+    expected = _reference_gradient(case, op, x.detach().numpy(), None if mask is None else mask.numpy(), g.numpy())
+    finite = np.isfinite(expected)
+    np.testing.assert_allclose(x.grad.numpy()[finite], expected[finite], rtol=1e-12, atol=1e-12)
+
+
+def _reference_gradient(case: str, op: poolwise.Operation, x: Any, mask: Any, g: Any) -> Any:
+    from cases import call_of  # noqa: PLC0415
+    from poolwise.reference import Reference  # noqa: PLC0415
+
+    call = call_of(case, op, "float64", masked=mask is not None)
+    return Reference().backward(g, (x,) if mask is None else (x, mask), call)[0]
+
+
+FUNCTIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "max 2/2": lambda x: ours.max_pool2d(x, 2),
+    "max 3/1 dilated": lambda x: ours.max_pool2d(x, 2, 1, 1, 2),
+    "min 2/1": lambda x: ours.min_pool2d(x, 2, 1),
+    "avg 3/1 p1": lambda x: ours.avg_pool2d(x, 3, 1, 1),
+    "sum 2/2": lambda x: ours.sum_pool2d(x, 2),
+    "adaptive avg": lambda x: ours.adaptive_avg_pool2d(x, (3, 4)),
+    "adaptive max": lambda x: ours.adaptive_max_pool2d(x, (3, 4)),
+}
+each_function = pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
+
+
+def distinct(*shape: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    """No ties, so that finite differences mean something."""
+    numbers = torch.randperm(int(np.prod(shape)), generator=torch.Generator().manual_seed(0))
+    return (numbers.reshape(shape) / 8).to(dtype)
+
+
+@each_function
+def test_first_second_and_forward_derivatives(function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    x = distinct(1, 2, 5, 6).requires_grad_()
+    assert torch.autograd.gradcheck(function, x, check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(function, x, check_fwd_over_rev=True, check_rev_over_rev=True)
+
+
+@each_function
+def test_transforms_of_torch_func(function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    x, tangent = distinct(3, 2, 5, 6), torch.ones(3, 2, 5, 6, dtype=torch.float64)
+    torch.testing.assert_close(torch.vmap(function)(x), function(x))
+    torch.testing.assert_close(torch.vmap(function, in_dims=1)(x), function(x.movedim(1, 0)))
+    once = torch.func.grad(lambda t: (function(t) ** 2).sum())(x)
+    torch.testing.assert_close(torch.vmap(torch.func.grad(lambda t: (function(t) ** 2).sum()))(x), once)
+    jacobian = torch.func.jacrev(function)(x[0])
+    torch.testing.assert_close(torch.func.jacfwd(function)(x[0]), jacobian)
+    pushed = torch.func.jvp(function, (x[0],), (tangent[0],))[1]
+    torch.testing.assert_close(pushed, jacobian.sum((-3, -2, -1)))
+
+
+@each_function
+def test_it_compiles_into_one_graph(function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    torch._dynamo.reset()
+    x = distinct(2, 3, 6, 8, dtype=torch.float32).requires_grad_()
+    compiled = torch.compile(function, backend="aot_eager", fullgraph="adaptive" not in _name(function))(x)
+    torch.testing.assert_close(compiled, function(x))
+    (gradient,) = torch.autograd.grad((compiled**2).sum(), x)
+    torch.testing.assert_close(gradient, torch.autograd.grad((function(x) ** 2).sum(), x)[0])
+
+
+def _name(function: Any) -> str:
+    return next(name for name, known in FUNCTIONS.items() if known is function)
+
+
+@pytest.mark.parametrize("operator", ["pool", "pool_backward", "indices"])
+def test_the_registered_operators_are_sound(operator: str) -> None:
+    text = "max||torch_windows|(2, 3, 2, 1, 1, False)"
+    x = distinct(1, 2, 7, 6, dtype=torch.float32).requires_grad_()
+    y, kept = torch.ops.poolwise.pool(x.detach(), text)
+    samples = {
+        "pool": (x, text),
+        "pool_backward": (torch.ones_like(y), kept, text, [1, 2, 7, 6]),
+        "indices": (kept, text, [1, 2, 7, 6]),
+    }
+    tests = ("test_schema", "test_faketensor", "test_autograd_registration")
+    torch.library.opcheck(getattr(torch.ops.poolwise, operator), samples[operator], test_utils=tests)
+
+
+ONNX_LAYERS = {
+    "MaxPool2d": lambda: poolwise.torch.MaxPool2d(3, 2, 1),
+    "MaxPool1d ceil": lambda: poolwise.torch.MaxPool1d(3, 2, ceil_mode=True),
+    "AvgPool2d": lambda: poolwise.torch.AvgPool2d(2),
+    "AdaptiveAvgPool2d": lambda: poolwise.torch.AdaptiveAvgPool2d((3, 4)),
+    "AdaptiveMaxPool2d": lambda: poolwise.torch.AdaptiveMaxPool2d((3, 4)),
+    "MinPool2d": lambda: poolwise.torch.MinPool2d(2),
+}
+
+
+@pytest.mark.parametrize("name", ONNX_LAYERS)
+def test_plain_onnx_export_runs_in_onnx_runtime(name: str) -> None:
+    import onnxruntime  # noqa: PLC0415
+
+    layer, x = ONNX_LAYERS[name](), sample((1, 2, 7, 11) if "2d" in name else (1, 2, 8))
+    program = torch.onnx.export(layer, (x,), dynamo=True, verbose=False)
+    file = io.BytesIO()
+    program.save(file)
+    session = onnxruntime.InferenceSession(file.getvalue())
+    (y,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(y), layer(x))
+
+
+@pytest.mark.parametrize("form", [torch.channels_last, torch.contiguous_format], ids=str)
+def test_the_memory_format_is_kept(form: torch.memory_format) -> None:
+    x = sample((2, 8, 6, 10)).to(memory_format=form).requires_grad_()
+    y = ours.max_pool2d(x, 2)
+    assert y.is_contiguous(memory_format=form)
+    torch.testing.assert_close(y, stock.max_pool2d(x, 2))
+    y.sum().backward()
+    assert x.grad.is_contiguous(memory_format=form)
+
+
+def test_a_max_keeps_one_byte_per_output_for_backward_and_a_mean_nothing() -> None:
+    x = torch.rand(2, 3, 8, 8, requires_grad=True)
+
+    def kept(pool: Callable[..., torch.Tensor]) -> int:
+        sizes: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.nbytes) or t, lambda t: t):
+            pool(x, 2)
+        return sum(sizes)
+
+    assert kept(ours.max_pool2d) == 2 * 3 * 4 * 4
+    assert kept(ours.avg_pool2d) == 0
+    assert kept(stock.max_pool2d) > 8 * 2 * 3 * 4 * 4
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_copy_pickle_and_print(name: str) -> None:
+    layer = LAYERS[name](2)
+    rank = int(name[-2])
+    x = sample((1, 2, *(6,) * rank))
+    for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        torch.testing.assert_close(twin(x), layer(x))
+        assert repr(twin) == repr(layer)
+    assert layer.state_dict() == {}
+    assert name in repr(layer)
+
+
+def test_pool_layer_takes_any_operation() -> None:
+    layer = poolwise.torch.Pool(Mean(count_include_pad=True), (2, 2), padding=1)
+    x = sample((2, 3, 7, 11))
+    torch.testing.assert_close(layer(x), stock.avg_pool2d(x, 2, padding=1))
+    assert "Mean(count_include_pad=True" in repr(layer)
+    with pytest.raises(TypeError):
+        poolwise.torch.Pool(Max(), (2, 2), stirde=1)
+
+
+def test_meta_and_fake_tensors_have_shapes_only() -> None:
+    from torch._subclasses import FakeTensorMode  # noqa: PLC0415
+
+    assert ours.max_pool2d(torch.empty(1, 2, 8, 8, device="meta"), 2).shape == (1, 2, 4, 4)
+    with FakeTensorMode() as mode:
+        y = ours.avg_pool2d(mode.from_tensor(torch.empty(1, 2, 8, 8)), 2)
+    assert y.shape == (1, 2, 4, 4)
+
+
+def test_a_subclass_of_tensor_is_a_tensor() -> None:
+    x = torch.nn.Parameter(sample((1, 1, 4, 4)))
+    torch.testing.assert_close(ours.max_pool2d(x, 2), stock.max_pool2d(x, 2))
+    assert ours.max_pool2d(x, 2).requires_grad
+
+
+def test_a_mask_and_padding_modes_have_gradients() -> None:
+    x = distinct(1, 1, 4, 4).requires_grad_()
+    mask = torch.rand(4, 4, generator=torch.Generator().manual_seed(0)) > 0.4
+    assert torch.autograd.gradcheck(
+        lambda t: poolwise.pool(t, Max(), (2, 2), stride=1, padding=1, padding_mode="circular", where=mask), x
+    )
+
+
+def test_empty_windows_have_a_backward() -> None:
+    x = torch.rand(1, 1, 2, 2, requires_grad=True)  # PyTorch itself aborts in this backward
+    y = ours.max_pool2d(x, 2, 1, 1, dilation=3)
+    assert torch.isneginf(y).all()
+    y.backward(torch.ones_like(y))
+    assert (x.grad == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("make", "fault", "text"),
+    [
+        (lambda x: ours.max_pool2d(x, 0), InvalidValue, "max_pool2d: window must be at least 1, got 0"),
+        (lambda x: ours.max_pool2d(x, 2, 0), InvalidValue, "max_pool2d: stride must be at least 1, got 0"),
+        (
+            lambda x: ours.max_pool2d(x, 2, padding=2),
+            InvalidValue,
+            "padding must be at most half of kernel_size 2, got 2",
+        ),
+        (lambda x: ours.max_pool2d(x, 9), InvalidValue, "window must fit the padded input"),
+        (lambda x: ours.max_pool2d(x, (2, 2, 2)), InvalidValue, "window must have 2 entries"),
+        (lambda x: ours.max_pool2d(x[0, 0], 2), InvalidValue, "input must have 3 or 4 axes, got shape"),
+        (lambda x: ours.max_pool2d(x.to(torch.complex64), 2), InvalidType, "got torch.complex64"),
+        (lambda x: ours.max_pool2d(x.to_sparse(), 2), InvalidType, "dense tensor"),
+        (
+            lambda x: ours.avg_pool2d(x, 2, divisor_override=0),
+            InvalidValue,
+            "divisor_override must be at least 1, got 0",
+        ),
+        (lambda x: ours.adaptive_avg_pool2d(x, ()), InvalidValue, "output_size must be an int or 2 entries"),
+        (lambda x: ours.adaptive_avg_pool2d(x, 9 * 10**18), InvalidValue, "output_size"),
+        (lambda x: ours.min_pool2d(x, 2, temperature=1), InvalidType, "min_pool2d: unexpected argument temperature=1"),
+    ],
+)
+def test_what_is_refused(make: Callable[[torch.Tensor], Any], fault: type[Exception], text: str) -> None:
+    with pytest.raises(fault) as caught:
+        make(torch.rand(1, 2, 4, 4))
+    assert text in str(caught.value)
