@@ -1,5 +1,8 @@
 """The public functions: sugar over one way in, `pooled`, which plans a call once and runs it."""
 
+# Users pass anything: what the types promise is checked at run time too.
+# pyright: reportUnnecessaryIsInstance=false, reportUnnecessaryComparison=false
+
 from __future__ import annotations
 
 import inspect
@@ -365,5 +368,6 @@ def planned(
 def _exact(argument: Any) -> bool:
     """Whether equal arguments mean the same, so that a plan may be remembered: no 1.0 or True inside a tuple."""
     if type(argument) is tuple:
-        return all(type(entry) is int or (type(entry) is tuple and _exact(entry)) for entry in argument)
+        entries = cast("tuple[Any, ...]", argument)
+        return all(type(entry) is int or (type(entry) is tuple and _exact(entry)) for entry in entries)
     return argument is None or isinstance(argument, int | str)

@@ -18,7 +18,10 @@ WHERE = "where"
 class Framework(Protocol):
     """How to handle one framework's arrays. A singleton for each; the doors bring theirs."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """The framework's name."""
+        ...
 
     @property
     def xp(self) -> Namespace:

@@ -28,7 +28,10 @@ class Facts(NamedTuple):
 class Door(Protocol):
     """One framework's way in and out."""
 
-    framework: Framework
+    @property
+    def framework(self) -> Framework:
+        """How to handle the door's arrays."""
+        ...
 
     def facts(self, x: Array) -> Facts:
         """What the array is; InvalidType if no kernel could serve it."""

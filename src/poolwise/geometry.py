@@ -4,6 +4,9 @@ A geometry holds one table per pooled axis. `Regular` is the compact form (start
 uneven form of adaptive pooling; both expand to a `Table` only when somebody asks for its rows.
 """
 
+# Users pass anything: what the types promise is checked at run time too.
+# pyright: reportUnnecessaryIsInstance=false, reportUnnecessaryComparison=false
+
 from __future__ import annotations
 
 import operator
@@ -50,7 +53,7 @@ class Table:
     @cached_property
     def mask(self) -> NDArray[np.bool_]:
         """(rows, width): True where `index` holds a tap."""
-        return np.arange(self.index.shape[1]) < self.present[:, None]
+        return cast("NDArray[np.bool_]", np.arange(self.index.shape[1]) < self.present[:, None])
 
 
 @dataclass(frozen=True)
@@ -196,22 +199,23 @@ class Geometry:
         >>> Geometry.of((8, 28, 28), window=(2, 2)).output_shape
         (8, 14, 14)
         """
-        shape, axes, rank = _shape_axes(shape, axes, window, "window")
+        shape, pooled, rank = _shape_axes(shape, axes, window, "window")
         taps = _each("window", window, rank, least=1)
         steps = taps if stride is None else _each("stride", stride, rank, least=1)
         dilations = _each("dilation", dilation, rank, least=1)
         mode = _one_of("padding_mode", padding_mode, PADDING_MODES)
-        if type(ceil_mode) is not bool and not isinstance(ceil_mode, np.bool_):
+        if not isinstance(ceil_mode, bool | np.bool_):
             raise InvalidType(f"ceil_mode must be True or False, got {ceil_mode!r}")
         _fits("window", window, prod(taps))
         _fits("stride", stride, prod(steps))
-        sizes = [shape[axis] for axis in axes]
+        sizes = [shape[axis] for axis in pooled]
         pads = _padding(padding, sizes, taps, steps, dilations)
+        columns = zip(pooled, sizes, taps, steps, dilations, pads, strict=True)
         tables = tuple(
-            _regular(*numbers, bool(ceil_mode), mode)
-            for numbers in zip(axes, sizes, taps, steps, dilations, pads, strict=True)
+            _regular(axis, size, count, step, gap, pair, bool(ceil_mode), mode)
+            for axis, size, count, step, gap, pair in columns
         )
-        return cls(shape, axes, tables)._checked(f"window {taps}, padding {padding!r}")
+        return cls(shape, pooled, tables)._checked(f"window {taps}, padding {padding!r}")
 
     @classmethod
     def adaptive(
@@ -221,11 +225,11 @@ class Geometry:
 
         Bins of equal size become a regular table, so that every fast kernel serves them.
         """
-        shape, axes, rank = _shape_axes(shape, axes, output_size, "output_size")
+        shape, pooled, rank = _shape_axes(shape, axes, output_size, "output_size")
         outputs = _each("output_size", output_size, rank, least=1)
         rule = _one_of("bins", bins, BIN_RULES)
-        tables = tuple(_bins(shape[axis], output, rule) for axis, output in zip(axes, outputs, strict=True))
-        return cls(shape, axes, tables)._checked(f"output_size {output_size!r}")
+        tables = tuple(_bins(shape[axis], output, rule) for axis, output in zip(pooled, outputs, strict=True))
+        return cls(shape, pooled, tables)._checked(f"output_size {output_size!r}")
 
     @classmethod
     def whole(cls, shape: Sequence[int], axes: Whole) -> Self:
@@ -278,7 +282,7 @@ class Geometry:
 
     def __str__(self) -> str:
         head = ("axis", "size", "window", "stride", "dilation", "padding", "output", "never read", "empty windows")
-        rows = [head]
+        rows: list[tuple[str, ...]] = [head]
         for axis, table in zip(self.axes, self.tables, strict=True):
             unread = int((_coverage(table) == 0).sum())
             empty = sum(int((part.present == 0).sum()) for part in _parts(table))
@@ -377,9 +381,9 @@ def _named_padding(rule: str, size: int, taps: int, step: int, dilation: int) ->
 
 def _pair(entry: Any, padding: Padding) -> tuple[int, int]:
     if isinstance(entry, Sequence) and not isinstance(entry, str):
-        if len(entry) != 2:
+        if len(cast("Sequence[Any]", entry)) != 2:
             raise InvalidValue(f"padding must have two numbers (low, high) per axis, got {padding!r}")
-        low, high = (_whole("padding", value, padding) for value in entry)
+        low, high = (_whole("padding", value, padding) for value in cast("Sequence[Any]", entry))
     else:
         low = high = _whole("padding", entry, padding)
     if low < 0 or high < 0:

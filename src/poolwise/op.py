@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from numbers import Real
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -18,6 +17,7 @@ from poolwise.errors import InvalidType, InvalidValue
 from poolwise.geometry import Geometry
 
 Array: TypeAlias = Any  # an array of whichever framework `xp` belongs to
+Extras: TypeAlias = Mapping[str, Any]  # the operands beside the input, or their parts, by name
 Namespace: TypeAlias = Any  # that framework's functions, under the names of the array API
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
@@ -47,7 +47,7 @@ class Window:
     positions: NDArray[np.int64]
     size: int
     count: int
-    extras: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    extras: Extras = field(default_factory=dict[str, Any])
 
 
 class Operation:
@@ -78,9 +78,7 @@ class Operation:
         """The gradient of g · window(w): for `w.values`, then for each of `operands`."""
         raise NotImplementedError(f"{type(self).__name__}.window_grad")
 
-    def gathered(
-        self, xp: Namespace, values: Array, present: Array, count: Array, extras: Mapping[str, Array]
-    ) -> Array:
+    def gathered(self, xp: Namespace, values: Array, present: Array, count: Array, extras: Extras) -> Array:
         """The results for an array of windows; the last axis holds the taps, absent ones filled with `fill`."""
         raise NotImplementedError(f"{type(self).__name__}.gathered")
 
@@ -120,9 +118,7 @@ class Selection(Operation):
     def window_grad(self, w: Window, g: float) -> tuple[NDArray[Any], ...]:
         return (np.where(np.arange(len(w.values)) == self.chosen(w), g, 0.0),)
 
-    def gathered(
-        self, xp: Namespace, values: Array, present: Array, count: Array, extras: Mapping[str, Array]
-    ) -> Array:
+    def gathered(self, xp: Namespace, values: Array, present: Array, count: Array, extras: Extras) -> Array:
         return take_winner(xp, values, self.winner(xp, values, present))
 
     def result_dtype(self, dtype: str) -> str:
@@ -149,7 +145,9 @@ class Extremum(Selection):
 def _last_nan_or(xp: Namespace, values: Array, present: Array, first: Array) -> Array:
     nan = xp.isnan(values) & present
     from_the_end = first_true(xp, xp.flip(nan, axis=-1))
-    return xp.where(from_the_end >= 0, values.shape[-1] - 1 - from_the_end, first)
+    taps = values.shape[-1]
+    taps = xp.shape(values)[-1] if taps is None else taps  # None in a TensorFlow graph of unknown sizes
+    return xp.where(from_the_end >= 0, taps - 1 - from_the_end, first)
 
 
 def first_true(xp: Namespace, mask: Array) -> Array:
@@ -171,7 +169,7 @@ def is_integer(values: Array) -> bool:
 def checked_number(name: str, value: object, *, least: float, most: float = np.inf) -> None:
     """Refuse a parameter that is no number, NaN, or outside least ≤ value ≤ most."""
     allowed = f"at least {least}" if most == np.inf else f"between {least} and {most}"
-    if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
         raise InvalidType(f"{name} must be a number, got {value!r}")
     if not least <= value <= most:
         raise InvalidValue(f"{name} must be {allowed}, got {value!r}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +27,8 @@ class Place:
 class Reference:
     """The reference as a kernel, so that a user can ask for it by name."""
 
-    name = "reference"
-    traced = False
+    name: ClassVar[str] = "reference"
+    traced: ClassVar[bool] = False
 
     def refusal(self, call: Call) -> str | None:
         if call.framework.name != "numpy":

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,8 +38,8 @@ class Windows:
 class Gathered:
     """The kernel that refuses nothing but what memory cannot hold."""
 
-    name = "gathered"
-    traced = True
+    name: ClassVar[str] = "gathered"
+    traced: ClassVar[bool] = True
 
     def refusal(self, call: Call) -> str | None:
         widest = prod(table.widest for table in call.geometry.tables)

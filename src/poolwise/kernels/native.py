@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from math import prod
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -23,8 +23,8 @@ MOST_AXES = 3
 class Native:
     """Compiled for each instruction set, chosen at run time; keeps one byte per output of a max, nothing of a mean."""
 
-    name = "native"
-    traced = False
+    name: ClassVar[str] = "native"
+    traced: ClassVar[bool] = False
 
     def refusal(self, call: Call) -> str | None:
         return _refusal(call)
@@ -150,6 +150,8 @@ def _order_refusal(call: Call) -> str | None:
     places = [call.layout.index(axis) for axis in call.geometry.axes]
     if max(places) - min(places) >= MOST_AXES:
         return f"it walks at most {MOST_AXES} neighbouring axes, and these are {call.geometry.axes}"
+    if 0 in (call.geometry.shape[axis] for axis in call.layout[min(places) : max(places)]):
+        return "an axis between the pooled ones is empty"
     indexed = call.keep and isinstance(call.op, Selection)
     if indexed and places != list(range(places[0], places[0] + len(places))):
         return "indices count over the pooled axes in their order, and memory holds them otherwise"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import Any
+from typing import Any, ClassVar
 
 from poolwise.call import Call
 from poolwise.op import Array, Selection
@@ -13,8 +13,8 @@ from poolwise.op import Array, Selection
 class Vendor:
     """The framework's own pooling, where it means the same; the framework differentiates it."""
 
-    name = "vendor"
-    traced = True
+    name: ClassVar[str] = "vendor"
+    traced: ClassVar[bool] = True
 
     def refusal(self, call: Call) -> str | None:
         return call.framework.own_refusal(call)

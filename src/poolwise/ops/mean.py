@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal, get_args
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from poolwise.errors import InvalidType, InvalidValue
-from poolwise.op import Array, Namespace, Operation, Window, checked_number, is_integer
+from poolwise.op import Array, Extras, Namespace, Operation, Window, checked_number, is_integer
 
 Rounding = Literal["nearest", "truncate"]
 
@@ -62,9 +61,7 @@ class Mean(Operation):
     def window_grad(self, w: Window, g: float) -> tuple[NDArray[Any], ...]:
         return (np.full(len(w.values), g) / self._divisor(len(w.values), w.count),)
 
-    def gathered(
-        self, xp: Namespace, values: Array, present: Array, count: Array, extras: Mapping[str, Array]
-    ) -> Array:
+    def gathered(self, xp: Namespace, values: Array, present: Array, count: Array, extras: Extras) -> Array:
         if is_integer(values):
             return self._integer(xp, values, present, count)
         held = xp.sum(xp.where(present, xp.ones_like(values), xp.zeros_like(values)), axis=-1)
@@ -98,6 +95,7 @@ class Mean(Operation):
         floor = xp.sum(quotients, axis=-1) + remainder // divisor
         remainder = remainder % divisor
         if self.rounding == "truncate":
-            return floor + xp.where((floor < 0) & (remainder > 0), 1, 0)
-        up = (remainder > divisor - remainder) | ((remainder == divisor - remainder) & (floor % 2 == 1))
-        return floor + xp.where(up, 1, 0)
+            up = (floor < 0) & (remainder > 0)
+        else:
+            up = (remainder > divisor - remainder) | ((remainder == divisor - remainder) & (floor % 2 == 1))
+        return xp.where(up, floor + 1, floor)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from poolwise.op import FLOATS, Array, Namespace, Operation, Window
+from poolwise.op import FLOATS, Array, Extras, Namespace, Operation, Window
 
 
 @dataclass(frozen=True)
@@ -35,9 +34,7 @@ class Sum(Operation):
     def window_grad(self, w: Window, g: float) -> tuple[NDArray[Any], ...]:
         return (np.full(len(w.values), g),)
 
-    def gathered(
-        self, xp: Namespace, values: Array, present: Array, count: Array, extras: Mapping[str, Array]
-    ) -> Array:
+    def gathered(self, xp: Namespace, values: Array, present: Array, count: Array, extras: Extras) -> Array:
         return xp.sum(values, axis=-1)
 
     def result_dtype(self, dtype: str) -> str:

@@ -4,13 +4,16 @@ Three ways in, because no single one passes: an `autograd.Function` in eager mod
 compiler, PyTorch's own operations under the ONNX exporter.
 """
 
+# PyTorch's base class declares the methods below with *args.
+# pyright: reportIncompatibleMethodOverride=false
+
 from __future__ import annotations
 
 from ast import literal_eval
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.autograd import forward_ad
@@ -76,7 +79,7 @@ class TorchDoor:
             return _exported(*request)
         if _serves_compiled(operands, op, build, arguments, kernel):
             return _compiled(*request)
-        return _uncompiled(*request) if torch.compiler.is_dynamo_compiling() else _exported(*request)
+        return cast("Any", _uncompiled)(*request) if torch.compiler.is_dynamo_compiling() else _exported(*request)
 
 
 def _as_mask(where: Any, x: torch.Tensor) -> torch.Tensor:
@@ -123,7 +126,7 @@ class _Backward(torch.autograd.Function):
 
     @staticmethod
     def forward(g: torch.Tensor, kept: torch.Tensor | None, call: Call, kernel: Kernel) -> torch.Tensor:
-        return kernel.backward(g, kept, call)[0]
+        return cast("torch.Tensor", kernel.backward(g, kept, call)[0])
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
@@ -271,7 +274,7 @@ builder(sliding)
 
 def _encoded(op: Operation, build: Build, arguments: tuple[Any, ...]) -> str:
     """A pooling as a string, which a compiled graph can carry and another process can read."""
-    parameters = [f"{name}={getattr(op, name)!r}" for name in type(op).__dataclass_fields__]
+    parameters = [f"{name}={getattr(op, name)!r}" for name in vars(type(op))["__dataclass_fields__"]]
     return "|".join([op.name, ";".join(parameters), build.__name__, f"{arguments!r}"])
 
 
