@@ -118,7 +118,11 @@ struct Columns {
   }
 
   Columns(const Plan& plan, Taps read, Arena& arena)
-      : lanes(plan.axes[2].output * plan.inner), step(plan.axes[2].step), inner(plan.inner), first_tap(read.first), taps(read.count) {
+      : lanes(plan.axes[2].output * plan.inner),
+        step(plan.axes[2].step),
+        inner(plan.inner),
+        first_tap(read.first),
+        taps(read.count) {
     const Axis& axis = plan.axes[2];
     const Int cells = phase_cells(axis, taps);
     const Int origin = axis.start + first_tap * axis.dilation;
@@ -149,17 +153,23 @@ struct Columns {
       const Int after = larger(end, phase.begin);
       copy_strided(lanes_of[r] + after, from + (after - phase.begin) * S, phase.end - after, S, 1);
     }
-    if (end > begin)
-      split_packs<S>(to, row + phases[0].index + (begin - phases[0].begin) * S, end - begin, std::make_integer_sequence<int, S>{});
+    const T* from = row + phases[0].index + (begin - phases[0].begin) * S;
+    if (end > begin) split_packs<S>(to, from, end - begin, std::make_integer_sequence<int, S>{});
+  }
+
+  POOLWISE_INLINE void split_contiguous(const T* row) {
+    const auto [begin, end, index] = phases[0];
+    copy_lanes(lanes_of[0] + begin * inner, row + index * inner, (end - begin) * inner);
   }
 
   void split(const T* row) {
-    if (step == 1) return copy_lanes(lanes_of[0] + phases[0].begin * inner, row + phases[0].index * inner, (phases[0].end - phases[0].begin) * inner);
+    if (step == 1) return split_contiguous(row);
     if (inner == 1 && all_phases && step == 2) return split_by<2>(row);
     if (inner == 1 && all_phases && step == 3) return split_by<3>(row);
-    for (Int r = 0; r < step; ++r)
-      if (lanes_of[r] != nullptr && phases[r].end > phases[r].begin)
-        copy_strided(lanes_of[r] + phases[r].begin * inner, row + phases[r].index * inner, phases[r].end - phases[r].begin, step, inner);
+    for (Int r = 0; r < step; ++r) {
+      const auto [begin, end, index] = phases[r];
+      if (lanes_of[r] != nullptr) copy_strided(lanes_of[r] + begin * inner, row + index * inner, end - begin, step, inner);
+    }
   }
 };
 
@@ -358,11 +368,12 @@ class RowsForward {
 
   void mark_empty_columns(Int r) {
     const Axis& axis = plan_.axes[2];
+    auto* kept = static_cast<typename B::Offset*>(out_.kept);
     const auto mark = [&](Int begin, Int end) {
       for (Int j = begin; j < end; ++j)
         if (axis.present(j).count == 0)
           for (Int c = 0; c < plan_.inner; ++c)
-            static_cast<typename B::Offset*>(out_.kept)[(r * axis.output + j) * plan_.inner + c] = static_cast<typename B::Offset>(-1);
+            kept[(r * axis.output + j) * plan_.inner + c] = static_cast<typename B::Offset>(-1);
     };
     mark(0, edge_low_);
     mark(edge_high_, axis.output);
@@ -438,6 +449,11 @@ class RowsBackward {
         arena_(scratch(static_cast<std::size_t>(memory(plan)))),
         divisors_(plan, arena_.take<A>(plan.axes[2].output)) {
     lay_out_phases();
+    if constexpr (B::divides) {
+      lane_divisors_ = arena_.take<A>(plan.axes[2].output * plan.inner);
+      for (Int lane = 0; lane < plan.axes[2].output * plan.inner; ++lane)
+        lane_divisors_[lane] = divisors_.columns[lane / plan.inner];
+    }
     const Int room = (after_ - before_) * plan.inner + slack;
     for (Int s = 0; s <= slots(plan); ++s) {  // one more, for a sum of rows
       slots_[s] = {arena_.take<A>(room), arena_.take<I>(B::keeps ? room : 0)};
@@ -480,7 +496,8 @@ class RowsBackward {
 
   static Int memory(const Plan& plan) {
     const Axis& axis = plan.axes[2];
-    return Arena::room<A>(axis.output) + (slots(plan) + 1) * 2 * Arena::room<A>(extent(axis) * plan.inner + slack) +
+    const Int held = 2 * Arena::room<A>(extent(axis) * plan.inner + slack);
+    return Arena::room<A>(axis.output) + Arena::room<A>(axis.output * plan.inner) + (slots(plan) + 1) * held +
            axis.step * Arena::room<A>((axis.size / axis.step + 2) * plan.inner + slack);
   }
 
@@ -545,8 +562,13 @@ class RowsBackward {
     if constexpr (B::keeps) copy_lanes<I>(slots_[slot].kept + at, kept_ + line * lanes, lanes);
     if constexpr (B::divides) {
       divisors_.at_row(i0, i1);
-      for (Int lane = 0; lane < lanes; ++lane) slots_[slot].values[at + lane] /= divisors_.at(plan_.inner == 1 ? lane : lane / plan_.inner);
+      divide(slots_[slot].values + at, lanes);
     }
+  }
+
+  POOLWISE_INLINE void divide(A* values, Int lanes) {
+    const A row = static_cast<A>(divisors_.row);
+    for (Int lane = 0; lane < lanes; ++lane) values[lane] /= lane_divisors_[lane] * row;
   }
 
   void gather_phase(const InputPhase& phase, A* to, Int sources) {
@@ -608,6 +630,7 @@ class RowsBackward {
   Arena arena_;
   Divisors<B> divisors_;
   Int before_ = 0, after_ = 0;  // columns that a held gradient row spans: from before the first to after the last
+  A* lane_divisors_ = nullptr;
   InputPhase phases_[most_phases];
   PhaseTaps taps_;
   A* phase_lanes_[most_phases];

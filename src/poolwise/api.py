@@ -255,6 +255,7 @@ def _dress(function: Callable[..., Any], name: str, kind: type[Operation], own: 
     function.__doc__ = f"`pool` with `{kind.__name__}`.\n\n{inspect.getdoc(kind)}\n\nThe other arguments are `pool`'s."
 
 
+_PLAIN = {int, str, bool, type(None)}
 SHORT_NAMES: dict[str, PoolFunction] = {f"{kind.stems[0]}_pool": short_name(kind) for kind in OPERATIONS}
 
 
@@ -340,8 +341,9 @@ def _plan(
     if kernel is not None and not isinstance(kernel, str):
         raise InvalidType(f"kernel must be None or a kernel's name, got {kernel!r}")
     names = (INPUT, WHERE)[: len(operands)]
-    plan = planned if all(map(_exact, arguments)) else planned.__wrapped__
     kinds = tuple(map(type, arguments))
+    exact = _PLAIN.issuperset(kinds) or all(map(_exact, arguments))
+    plan = planned if exact else planned.__wrapped__
     return plan(door.framework, door.facts(x), op, build, arguments, kinds, names, kernel, keep)
 
 

@@ -20,6 +20,8 @@ from poolwise.ops.mean import Mean
 ONNX = "onnx"  # the device of a tensor that the ONNX exporter traces
 FORMS = (torch.Tensor, torch.nn.Parameter)
 DTYPE = {name: getattr(torch, name) for name in DTYPES}
+DTYPE_NAME = {dtype: name for name, dtype in DTYPE.items()}
+PLAIN = [tuple(range(ndim)) for ndim in range(65)]  # PyTorch's tensors have at most 64 axes
 OWN_DTYPES = ("float16", "bfloat16", "float32", "float64")
 LONGEST_OWN_MEAN = 64  # taps beyond which PyTorch's sequential float32 sum exceeds the promised 4 ulp
 
@@ -40,7 +42,7 @@ class TorchFramework:
         return torch.get_num_threads()
 
     def empty(self, shape: tuple[int, ...], dtype: str, layout: tuple[int, ...], like: Array) -> Array:
-        if layout == tuple(range(len(shape))):
+        if layout == PLAIN[len(shape)]:
             return torch.empty(shape, dtype=DTYPE[dtype], device=like.device)
         return torch.empty_permuted(shape, layout, dtype=DTYPE[dtype], device=like.device)
 
@@ -52,7 +54,7 @@ class TorchFramework:
 
     def dense(self, array: Array, layout: tuple[int, ...]) -> Array:
         array = array.resolve_neg()  # an address does not know of a view that negates
-        if layout == tuple(range(len(layout))):
+        if layout == PLAIN[len(layout)]:
             return array.contiguous()
         return array.permute(layout).contiguous().permute(_inverse(layout))
 
@@ -78,12 +80,12 @@ TORCH = TorchFramework()
 
 def dtype_name(x: torch.Tensor) -> str:
     """The dtype's name, without its package's."""
-    return str(x.dtype).removeprefix("torch.")
+    return DTYPE_NAME.get(x.dtype) or str(x.dtype)
 
 
 def layout_of(x: torch.Tensor) -> tuple[int, ...]:
     """The axes in memory order; the plain order for a tensor that is not dense."""
-    plain = tuple(range(x.ndim))
+    plain = PLAIN[x.ndim]
     return plain if x.is_contiguous() else memory_order(tuple(x.shape), x.stride()) or plain
 
 
