@@ -278,15 +278,15 @@ class Geometry:
     @cached_property
     def has_empty_windows(self) -> bool:
         """Whether some window reads no element at all."""
-        return any(bool((part.present == 0).any()) for table in self.tables for part in _parts(table))
+        return any(_empty_windows(table) for table in self.tables)
 
     def __str__(self) -> str:
         head = ("axis", "size", "window", "stride", "dilation", "padding", "output", "never read", "empty windows")
         rows: list[tuple[str, ...]] = [head]
         for axis, table in zip(self.axes, self.tables, strict=True):
             unread = int((_coverage(table) == 0).sum())
-            empty = sum(int((part.present == 0).sum()) for part in _parts(table))
-            rows.append((str(axis), str(table.size), *table.describe(), str(table.output), str(unread), str(empty)))
+            empty = str(_empty_windows(table))
+            rows.append((str(axis), str(table.size), *table.describe(), str(table.output), str(unread), empty))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
         return "\n".join([f"Geometry {self.shape} → {self.output_shape}", *lines])
@@ -310,10 +310,25 @@ def same_padding(size: int, span: int, step: int) -> int:
 
 
 def _parts(table: Axis, limit: int = 1 << 24) -> Iterator[Table]:
-    """The axis in runs of rows, so that no run expands to more than about `limit` numbers."""
+    """The rows that may read something, in runs of which none expands to more than about `limit` numbers."""
     rows = max(1, limit // max(table.widest, 1))
-    for begin in range(0, table.output, rows):
-        yield table.table(begin, min(begin + rows, table.output))
+    first, end = _reading(table)
+    for begin in range(first, end, rows):
+        yield table.table(begin, min(begin + rows, end))
+
+
+def _reading(table: Axis) -> tuple[int, int]:
+    """The first row that may read an element, and the end of such rows: padding may be far wider than the axis."""
+    if not isinstance(table, Regular) or table.mode != "absent":
+        return 0, table.output
+    begin = max(0, -((table.start + (table.taps - 1) * table.dilation) // table.step))
+    end = min(table.output, (table.size - 1 - table.start) // table.step + 1)
+    return begin, max(begin, end)
+
+
+def _empty_windows(table: Axis) -> int:
+    begin, end = _reading(table)
+    return table.output - (end - begin) + sum(int((part.present == 0).sum()) for part in _parts(table))
 
 
 def _coverage(table: Axis) -> Ints:

@@ -145,6 +145,8 @@ def _own_refusal(call: Call) -> str | None:
         return f"PyTorch pools the last 1 to {max(MAX)} axes, and these are {geometry.axes} of {ndim}"
     if call.device == "cpu" and rank == max(AVG) and isinstance(op, Mean) and call.dtype.endswith("float16"):
         return f"PyTorch has no mean of {call.dtype} over three axes on the CPU"
+    if isinstance(op, Max) and rank == max(MAX) and call.keep and call.layout != PLAIN[ndim]:
+        return "PyTorch loses the index of a −inf that wins in a channels-last volume"
     if 0 in geometry.shape:
         return "PyTorch refuses some empty batches"
     if isinstance(op, Mean) and call.dtype in ("float32", "float64") and prod(geometry.window) > LONGEST_OWN_MEAN:

@@ -1,0 +1,182 @@
+"""The shell's `poolwise`: parses, calls, prints. No logic.
+
+What a command needs is imported inside it, so that `poolwise --help` stays quick.
+"""
+
+# ruff: noqa: PLC0415 (imports inside the commands, for the reason above)
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from io import TextIOWrapper
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from poolwise import Fault, __version__
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+class _Group(TyperGroup):
+    """The commands; a fault of the library's own is one line on standard error and exit status 2."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Fault as fault:
+            typer.echo(f"poolwise: {' '.join(str(fault).split())}", err=True)
+            raise typer.Exit(2) from None
+
+
+class Format(StrEnum):
+    """How a report is written."""
+
+    text = "text"
+    json = "json"
+
+
+app = typer.Typer(
+    cls=_Group,
+    help="Pooling for convolutional networks: see it, size it, measure it.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+FormatOption = Annotated[Format, typer.Option("--format", help="How to write the report.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without → must not end the report
+
+
+@app.command()
+def lab(
+    variants: Annotated[
+        str | None, typer.Option(help="Names joined by commas, or: all.", show_default="the five of the tutorial")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs per variant, with the same seeds for all.")] = 3,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 12,
+    data: Annotated[
+        Path | None, typer.Option(help="An .npz, or a folder of images by class.", show_default="MNIST digits")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="module:factory of the CNN.", show_default="the tutorial's")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
+    scheduler: Annotated[
+        str | None, typer.Option(help="A Dask scheduler, tcp://….", show_default="this machine")
+    ] = None,
+    report: Annotated[Path, typer.Option(help="Where the report goes.")] = Path("report.html"),
+    store: Annotated[
+        Path | None,
+        typer.Option(help="Where every run is kept, to resume and add.", show_default="lab.sqlite beside the report"),
+    ] = None,
+) -> None:
+    """Train a CNN with each pooling on real images, compare, and write a report."""
+    import poolwise.lab
+
+    poolwise.lab.run(
+        variants=variants.split(",") if variants else None,
+        seeds=seeds,
+        epochs=epochs,
+        data=data,
+        model=model,
+        jobs=jobs,
+        scheduler=scheduler,
+        report=report,
+        store=store,
+    )
+
+
+def _grammar(wanted: bool) -> None:
+    if wanted:
+        from poolwise.design import GRAMMAR
+
+        typer.echo(GRAMMAR, nl=False)
+        raise typer.Exit
+
+
+@app.command(no_args_is_help=True)
+def shapes(
+    stack: Annotated[list[str], typer.Argument(metavar="INPUT LAYER", help="Such as: 28x28 conv3 max2/2 max3/2p1")],
+    form: FormatOption = Format.text,
+    grammar: Annotated[
+        bool, typer.Option("--grammar", callback=_grammar, is_eager=True, help="How to write an input and a layer.")
+    ] = False,
+) -> None:
+    """Sizes, strides and receptive fields through a stack of layers, and the elements that nothing reads."""
+    from poolwise.design import parse, show, trace
+
+    given, layers = parse(stack)
+    stages = trace(given, layers)
+    if form is Format.json:
+        typer.echo(json.dumps(show.data(given, stages), indent=2))
+    else:
+        console = _console()
+        console.print(show.table(given, stages))
+        console.print(show.summary(given, stages), highlight=False)
+
+
+@app.command()
+def bench(
+    cases: Annotated[
+        str, typer.Option(metavar="GLOB", help="Only the cases whose name matches, such as 'max*NHWC*'.")
+    ] = "*",
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads for every contender.", show_default="all cores")
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Smaller arrays and 3 rounds: a look, not a measurement.")
+    ] = False,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Also write every number here.")
+    ] = None,
+) -> None:
+    """Measure poolwise beside the other frameworks that are installed, against the speed of a copy."""
+    from poolwise import bench as library
+
+    console, errors = _console(), _console(stderr=True)
+    with library.progress(errors) as said:
+        result = library.run(cases=cases, threads=threads, size=library.QUICK if quick else library.FULL, said=said)
+    library.show(result, console)
+    if json_file is not None:
+        json_file.write_text(json.dumps(result.data(), indent=2) + "\n")
+    raise typer.Exit(0 if result.sound else 1)
+
+
+@app.command()
+def doctor(form: FormatOption = Format.text) -> None:
+    """What is installed, what is missing, and whether each kernel gives the reference's results."""
+    from poolwise import doctor as library
+
+    report = library.examine()
+    if form is Format.json:
+        typer.echo(json.dumps(report.data(), indent=2))
+    else:
+        library.show(report, _console())
+    raise typer.Exit(0 if report.healthy else 1)
+
+
+def _console(*, stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=stderr)

@@ -1,0 +1,11 @@
+"""Designing a network: sizes, strides and receptive fields through a stack of poolings and convolutions.
+
+>>> from poolwise.design import parse, trace
+>>> [stage.output for stage in trace(*parse(["28x28", "conv3", "max2/2"]))]
+[(26, 26), (13, 13)]
+"""
+
+from poolwise.design.stack import GRAMMAR, Input, Layer, parse
+from poolwise.design.trace import Span, Stage, Unread, trace
+
+__all__ = ["GRAMMAR", "Input", "Layer", "Span", "Stage", "Unread", "parse", "trace"]

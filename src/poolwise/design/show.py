@@ -1,0 +1,154 @@
+"""A traced stack as a table and as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from poolwise import Geometry, __version__
+from poolwise.design.stack import Input, Layer
+from poolwise.design.trace import Span, Stage, Unread
+
+SIDES = {
+    1: (("left", "right"),),
+    2: (("top", "bottom"), ("left", "right")),
+    3: (("front", "back"), ("top", "bottom"), ("left", "right")),
+}
+LINES = {1: ("elements",), 2: ("rows", "columns"), 3: ("slices", "rows", "columns")}
+SHORT = {"mean": "avg"}
+
+
+def table(given: Input, stages: Sequence[Stage]) -> Table:
+    """One row per layer, with the size that it gives; the row above it holds the size that it takes."""
+    grid = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    grid.add_column("layer", no_wrap=True)
+    for name in ("size", "stride\nso far", "receptive\nfield", "starts\nat"):
+        grid.add_column(name, justify="right", no_wrap=True)
+    grid.add_column("never read", min_width=11)
+    grid.add_column("kept", justify="right", no_wrap=True)
+    if any(stage.empty for stage in stages):
+        grid.add_column("empty\nwindows", justify="right")
+    grid.add_row("input", _size(given.sizes, given.channels), "1", "1", "0", "", "100 %")
+    for stage in stages:
+        grid.add_row(*_cells(stage), *([str(stage.empty)] if len(grid.columns) > 7 else []))
+    return grid
+
+
+def summary(given: Input, stages: Sequence[Stage]) -> str:
+    """What the whole stack does, in a line."""
+    if not stages:
+        return "no layers"
+    last = stages[-1]
+    share = prod(last.output) / prod(given.sizes)
+    lost = sum(1 for stage in stages if any(map(_lost, stage.unread)))
+    said = f"{lost} of {len(stages)} layers leave elements unread" if lost else "every element is read by every layer"
+    before, after = _size(given.sizes, given.channels), _size(last.output, last.channels[1])
+    return f"{before} → {after}: {_share(share)} of the positions; {said}."
+
+
+def data(given: Input, stages: Sequence[Stage]) -> dict[str, Any]:
+    """The same as JSON's own types; everything per axis is a list."""
+    return {
+        "poolwise": __version__,
+        "input": {"sizes": list(given.sizes), "channels": given.channels},
+        "stages": [_record(stage) for stage in stages],
+    }
+
+
+def _record(stage: Stage) -> dict[str, Any]:
+    layer, tables = stage.layer, stage.geometry.tables
+    return {
+        "layer": layer.text,
+        "op": layer.name or None,
+        "form": layer.form,
+        "input": list(stage.input),
+        "output": list(stage.output),
+        "channels": list(stage.channels),
+        "window": list(stage.geometry.window),
+        "stride": [getattr(axis, "step", None) for axis in tables],
+        "dilation": [getattr(axis, "dilation", 1) for axis in tables],
+        "padding": [[axis.low, axis.high] for axis in tables],
+        "total_stride": [span.jump for span in stage.spans],
+        "receptive_field": [span.field for span in stage.spans],
+        "receptive_field_start": [span.first for span in stage.spans],
+        "receptive_field_centre": [span.centre for span in stage.spans],
+        "even": all(span.even for span in stage.spans),
+        "never_read": [{"before": u.before, "after": u.after, "between": u.between} for u in stage.unread],
+        "empty_windows": stage.empty,
+        "kept": stage.kept,
+    }
+
+
+def _cells(stage: Stage) -> tuple[str, ...]:
+    return (
+        _layer(stage.layer, stage.geometry),
+        _size(stage.output, stage.channels[1]),
+        _alike([_jump(span) for span in stage.spans]),
+        _alike([f"{'' if span.even else '≤'}{span.field}" for span in stage.spans]),
+        _alike([str(span.first).replace("-", "−") for span in stage.spans]),
+        _never_read(stage.unread),
+        _share(stage.kept),
+    )
+
+
+def _layer(layer: Layer, geometry: Geometry) -> str:
+    """The layer with its resolved window, stride and padding."""
+    name = SHORT.get(layer.name, layer.name)
+    if layer.form == "global":
+        return f"global {name}".rstrip()
+    if layer.form == "adaptive":
+        return " ".join(["adaptive", *([name] if name else []), _times(geometry.outputs)])
+    tables: Any = geometry.tables
+    parts = [name, f"{_times(geometry.window)}/{_alike([str(axis.step) for axis in tables])}"]
+    if any(axis.low or axis.high for axis in tables):
+        same = all(axis.low == axis.high for axis in tables)
+        parts.append("p" + _alike([f"{axis.low}" if same else f"{axis.low}+{axis.high}" for axis in tables]))
+    if any(axis.dilation > 1 for axis in tables):
+        parts.append("d" + _alike([str(axis.dilation) for axis in tables]))
+    return " ".join(parts + (["ceil"] if layer.ceil_mode else []))
+
+
+def _never_read(unread: Sequence[Unread]) -> str:
+    """Such as "1 bottom, 1 right, gaps: 14 rows, 14 columns"."""
+    rank = len(unread)
+    sides = SIDES.get(rank, tuple((f"before on axis {n}", f"after on axis {n}") for n in range(rank)))
+    lines = LINES.get(rank, tuple(f"on axis {n}" for n in range(rank)))
+    edges = [
+        f"{count} {side}"
+        for axis, names in zip(unread, sides, strict=True)
+        for count, side in zip((axis.before, axis.after), names, strict=True)
+        if count
+    ]
+    gaps = [f"{axis.between} {line}" for axis, line in zip(unread, lines, strict=True) if axis.between]
+    return ", ".join([*edges, *(["gaps: " + ", ".join(gaps)] if gaps else [])]) or "–"
+
+
+def _lost(unread: Unread) -> int:
+    return unread.before + unread.after + unread.between
+
+
+def _jump(span: Span) -> str:
+    return f"{span.jump:g}" if span.even else f"≈{span.jump:.3g}"
+
+
+def _share(share: float) -> str:
+    """A share in per cent, with one digit that is not 0."""
+    percent = 100 * share
+    return f"{percent:.3g} %" if percent < 1 else f"{percent:.0f} %"
+
+
+def _size(sizes: Sequence[int], channels: int | None) -> str:
+    return _times(sizes) if channels is None else f"{channels}@{_times(sizes)}"
+
+
+def _times(numbers: Sequence[int]) -> str:
+    return "×".join(map(str, numbers))
+
+
+def _alike(parts: Sequence[str]) -> str:
+    """One entry where all axes agree, else all of them."""
+    return parts[0] if len(set(parts)) == 1 else "×".join(parts)
