@@ -1,5 +1,6 @@
 #include "threads.h"
 
+#include <dlfcn.h>
 #include <pthread.h>
 #include <sys/mman.h>
 #if defined(__linux__)
@@ -99,14 +100,43 @@ class Pool {
 std::atomic<Pool*> the_pool{nullptr};
 std::atomic<int> thread_count{0};
 
+std::atomic<bool> forked{false};
+
+const int fork_watch = pthread_atfork(nullptr, nullptr, [] {
+  the_pool = nullptr;
+  forked = true;
+});
+
 Pool& pool() {
-  static const int registered = pthread_atfork(nullptr, nullptr, [] { the_pool = nullptr; });
-  (void)registered;
   if (Pool* there = the_pool) return *there;
   auto fresh = std::make_unique<Pool>();
   Pool* expected = nullptr;
   if (the_pool.compare_exchange_strong(expected, fresh.get())) return *fresh.release();
   return *expected;
+}
+
+// Where another library has brought GNU OpenMP (PyTorch does), its threads go on spinning for a while after their work and
+// hold the processors that our own would need: a training step on two cores took 97 ms with a pool beside them, 16 ms
+// without the spinning. So the work runs on those threads. In a forked child they are gone, and libgomp would wait for them.
+using HostParallel = void (*)(void (*)(void*), void*, unsigned, unsigned);
+
+HostParallel host_parallel() {
+#if defined(__linux__)
+  static std::atomic<HostParallel> found{nullptr};
+  if (forked) return nullptr;
+  if (HostParallel there = found) return there;
+  found = reinterpret_cast<HostParallel>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
+  return found;
+#else
+  return nullptr;
+#endif
+}
+
+void run_on_pool(Work& work, Int helpers) {
+  if (!pool().try_own()) return work.run();
+  Pool& owned = pool();
+  owned.run(work, static_cast<int>(helpers));
+  owned.disown();
 }
 
 int usable_cores() {
@@ -139,12 +169,12 @@ void set_num_threads(int n) { thread_count = n; }
 void share(Int n, Int piece, int threads, RangeTask task, void* context) {
   Work work{.n = n, .piece = piece, .task = task, .context = context};
   const Int helpers = smaller(threads, (n + piece - 1) / piece) - 1;
-  if (helpers >= 1 && pool().try_own()) {
-    Pool& owned = pool();
-    owned.run(work, static_cast<int>(helpers));
-    owned.disown();
-  } else {
+  if (helpers < 1) {
     work.run();
+  } else if (const HostParallel parallel = host_parallel()) {
+    parallel([](void* shared) { static_cast<Work*>(shared)->run(); }, &work, static_cast<unsigned>(helpers + 1), 0);
+  } else {
+    run_on_pool(work, helpers);
   }
   if (work.failure) std::rethrow_exception(work.failure);
 }

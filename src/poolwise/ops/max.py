@@ -18,7 +18,7 @@ class Max(Extremum):
     Source: Ranzato et al., Unsupervised learning of invariant feature hierarchies, CVPR 2007, section 3.
 
     >>> import poolwise
-    >>> poolwise.pool([[1, 3], [2, 4]], Max(), (2, 2))
+    >>> poolwise.pool([[1, 3], [2, 4]], poolwise.Max(), (2, 2))
     array([[4.]])
     """
 

@@ -29,7 +29,7 @@ class Mean(Operation):
     Source: LeCun et al., Gradient-based learning applied to document recognition, 1998, section II.B.
 
     >>> import poolwise
-    >>> poolwise.pool([[1, 3], [2, 4]], Mean(), (2, 2))
+    >>> poolwise.pool([[1, 3], [2, 4]], poolwise.Mean(), (2, 2))
     array([[2.5]])
     """
 

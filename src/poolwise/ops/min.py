@@ -18,7 +18,7 @@ class Min(Extremum):
     Source: Serra, Image Analysis and Mathematical Morphology, 1982, chapter XII.
 
     >>> import poolwise
-    >>> poolwise.pool([[1, 3], [2, 4]], Min(), (2, 2))
+    >>> poolwise.pool([[1, 3], [2, 4]], poolwise.Min(), (2, 2))
     array([[1.]])
     """
 

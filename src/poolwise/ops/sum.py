@@ -21,7 +21,7 @@ class Sum(Operation):
     Source: Boureau, Ponce & LeCun, A theoretical analysis of feature pooling in visual recognition, ICML 2010.
 
     >>> import poolwise
-    >>> poolwise.pool([[1, 3], [2, 4]], Sum(), (2, 2))
+    >>> poolwise.pool([[1, 3], [2, 4]], poolwise.Sum(), (2, 2))
     array([[10.]])
     """
 

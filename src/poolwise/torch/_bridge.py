@@ -136,8 +136,8 @@ class _Eager(torch.autograd.Function):
         _remember(ctx, kept)
         return y, kept
 
-    backward = _Forward.backward
-    jvp = _Forward.jvp
+    backward = _Forward.backward  # pyright: ignore[reportAssignmentType]
+    jvp = _Forward.jvp  # pyright: ignore[reportAssignmentType]
 
 
 class _Backward(torch.autograd.Function):

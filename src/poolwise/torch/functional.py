@@ -46,7 +46,7 @@ def torch_windows(
         axes,
         window=window,
         stride=step,
-        padding=_spread(padding, rank),
+        padding=_both_sides(padding, rank),
         dilation=_spread(dilation, rank),
         ceil_mode=ceil_mode,
     )
@@ -80,6 +80,14 @@ def _spread(value: Any, rank: int) -> Any:
     return tuple(value) * rank if isinstance(value, Sequence) and len(value) == 1 else value
 
 
+def _both_sides(padding: Any, rank: int) -> Any:
+    """PyTorch pads both sides of an axis alike, by numbers only."""
+    given = _spread(padding, rank)
+    if isinstance(given, str) or (isinstance(given, Sequence) and any(isinstance(each, Sequence) for each in given)):
+        raise InvalidType(f"padding must be an int or {rank} ints, got {padding!r}")
+    return given
+
+
 def _frozen(value: Any) -> Any:
     return tuple(value) if type(value) is list else value
 
@@ -89,6 +97,8 @@ def _mean(count_include_pad: bool, divisor_override: int | None) -> Mean:
         raise InvalidType(f"count_include_pad must be True or False, got {count_include_pad!r}")
     if divisor_override is None:
         return _MEAN_OF_TAPS if count_include_pad else _MEAN_OF_ELEMENTS
+    if not isinstance(divisor_override, int):
+        raise InvalidType(f"divisor_override must be an int, got {divisor_override!r}")
     checked_number("divisor_override", divisor_override, least=1)
     return Mean(count_include_pad=count_include_pad, divisor=divisor_override, rounding="truncate")
 
