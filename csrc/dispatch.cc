@@ -3,7 +3,7 @@
 
 namespace poolwise {
 
-#if defined(__x86_64__)
+#if defined(POOLWISE_X86_64_SETS)
 
 namespace x86_64_v2 {
 extern const Kernels kernels;

@@ -19,7 +19,14 @@ enum class Kept { none, bytes, words };
 
 POOLWISE_INLINE Int smaller(Int a, Int b) { return a < b ? a : b; }
 POOLWISE_INLINE Int larger(Int a, Int b) { return a > b ? a : b; }
-POOLWISE_INLINE Int floor_div(Wide a, Int b) { return static_cast<Int>(a >= 0 ? a / b : -((-a + b - 1) / b)); }
+
+// A 128-bit division is a call that costs as much as pooling a short row, and almost no value needs it. `b` is positive.
+POOLWISE_INLINE Wide quotient(Wide a, Int b) {
+  const Int narrow = static_cast<Int>(a);
+  return narrow == a ? narrow / b : a / b;
+}
+POOLWISE_INLINE Int remainder(Wide a, Int b) { return static_cast<Int>(a - quotient(a, b) * b); }
+POOLWISE_INLINE Int floor_div(Wide a, Int b) { return static_cast<Int>(a >= 0 ? quotient(a, b) : -quotient(-a + b - 1, b)); }
 POOLWISE_INLINE Int ceil_div(Wide a, Int b) { return -floor_div(-a, b); }
 
 // Taps first, first + 1, …, of one window along one axis.
@@ -39,11 +46,14 @@ struct Axis {
   Int tap_step = 1;   // and step / gcd(step, dilation) taps
   Int inverse = 0;    // of tap_step modulo cell_step
 
+  POOLWISE_INLINE Int index(Int i, Int tap) const { return start + i * step + tap * dilation; }
+
   // The taps of cell i that fall on indices begin … end - 1.
   POOLWISE_INLINE Taps taps_between(Int i, Int begin, Int end) const {
     const Int base = start + i * step;
     const Int first = base >= begin ? 0 : ceil_div(Wide(begin) - base, dilation);
-    const Int stop = base >= end ? 0 : floor_div(Wide(end) - 1 - base, dilation) + 1;
+    const bool all_before_end = base + Wide(taps - 1) * dilation < end;
+    const Int stop = all_before_end ? taps : base >= end ? 0 : floor_div(Wide(end) - 1 - base, dilation) + 1;
     return {first, larger(0, smaller(stop, taps) - first)};
   }
   POOLWISE_INLINE Taps present(Int i) const { return taps_between(i, 0, size); }
@@ -52,15 +62,22 @@ struct Axis {
   POOLWISE_INLINE Readers readers(Int position) const {
     const Wide ahead = Wide(position) - start;  // = cell * step + tap * dilation
     const Int gcd = dilation / cell_step;
-    if (ahead < 0 || ahead % gcd != 0) return {0, 0, 1, 0, 1};
+    if (ahead < 0 || remainder(ahead, gcd) != 0) return {0, 0, 1, 0, 1};
     const Int low_cell = larger(0, ceil_div(ahead - Wide(taps - 1) * dilation, step));
     const Int high_cell = smaller(output - 1, floor_div(ahead, step));
-    const Int residue = static_cast<Int>((ahead / gcd % cell_step) * inverse % cell_step);
-    const Int beyond = static_cast<Int>(((Wide(residue) - low_cell) % cell_step + cell_step) % cell_step);
+    const Int beyond = cells_beyond(low_cell, quotient(ahead, gcd));
     if (Wide(low_cell) + beyond > high_cell) return {0, 0, 1, 0, 1};
     const Int cell = low_cell + beyond;
-    const Int tap = static_cast<Int>((ahead - Wide(cell) * step) / dilation);
+    const Int tap = static_cast<Int>(quotient(ahead - Wide(cell) * step, dilation));
     return {(high_cell - cell) / cell_step + 1, cell, cell_step, tap, tap_step};
+  }
+
+ private:
+  // How far after low_cell the first cell c stands with c * tap_step = ahead modulo cell_step.
+  POOLWISE_INLINE Int cells_beyond(Int low_cell, Wide ahead) const {
+    if (cell_step == 1) return 0;
+    const Int residue = remainder(Wide(remainder(ahead, cell_step)) * inverse, cell_step);
+    return remainder(remainder(Wide(residue) - low_cell, cell_step) + Wide(cell_step), cell_step);
   }
 };
 

@@ -3,7 +3,8 @@
 #include "backward.h"
 #include "forward.h"
 #include "kernels.h"
-#include "rows.h"
+#include "rows_backward.h"
+#include "rows_forward.h"
 
 namespace poolwise::POOLWISE_ISA {
 namespace {

@@ -1,0 +1,148 @@
+"""The tensors of Keras's TensorFlow and JAX backends, as the kernels see them, and Keras's own pooling operations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from math import prod
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from poolwise.call import Call
+from poolwise.geometry import Geometry, Regular, same_padding
+from poolwise.op import FLOATS, INTEGERS, Array
+from poolwise.ops import Max, Mean
+
+BACKEND: str = keras.backend.backend()
+MOST_AXES = 3
+LONGEST_OWN_MEAN = 64  # taps beyond which TensorFlow's sequential float32 sum exceeds the promised 4 ulp
+_ARRAY_API = {"concat": "concatenate", "pow": "power", "asarray": "convert_to_tensor", "astype": "cast"}
+
+
+class Names:
+    """`keras.ops` under the array API's names."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(ops, _ARRAY_API.get(name, name))
+
+    def max(self, x: Array, axis: Any = None, keepdims: bool = False) -> Array:
+        """As the array API's, also over the windows of an empty batch, which Keras refuses."""
+        return ops.max(x, axis=axis, keepdims=keepdims, initial=_bound(x, "min"))
+
+    def min(self, x: Array, axis: Any = None, keepdims: bool = False) -> Array:
+        """As `max`."""
+        return ops.min(x, axis=axis, keepdims=keepdims, initial=_bound(x, "max"))
+
+    def clip(self, x: Array, low: Any, high: Any) -> Array:
+        """As the array API's; bounds as arrays, since JAX reads a Python int as int32."""
+        dtype = keras.backend.standardize_dtype(x.dtype)
+        if dtype not in INTEGERS:
+            return ops.clip(x, low, high)
+        limits = np.iinfo(dtype)
+        return ops.clip(x, np.asarray(max(low, limits.min), dtype), np.asarray(min(high, limits.max), dtype))
+
+    def broadcast_to(self, x: Array, shape: Sequence[int | None]) -> Array:
+        """As the array API's; a shape that is there already may hold unknown sizes."""
+        return x if tuple(x.shape) == tuple(shape) else ops.broadcast_to(x, shape)
+
+
+def _bound(x: Array, end: str) -> Any:
+    """What a reduction of no elements starts from; None: there are elements."""
+    if 0 not in x.shape:
+        return None
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    return getattr(np.iinfo(dtype), end) if dtype in INTEGERS else {"min": -np.inf, "max": np.inf}[end]
+
+
+class KerasFramework:
+    """Tensors behind `keras.ops`, which Keras's backend differentiates and compiles."""
+
+    name = "keras"
+    xp = Names()
+    threads = 0
+
+    def empty(self, shape: tuple[int, ...], dtype: str, layout: tuple[int, ...], like: Array) -> Array:
+        raise NotImplementedError("Keras's tensors are never written to")
+
+    def constant(self, array: Any, like: Array) -> Array:
+        return ops.convert_to_tensor(array)
+
+    def cast(self, array: Array, dtype: str) -> Array:
+        return ops.cast(array, available(dtype))
+
+    def dense(self, array: Array, layout: tuple[int, ...]) -> Array:
+        raise NotImplementedError("Keras's tensors do not show their memory")
+
+    def memory(self, array: Array, layout: tuple[int, ...]) -> Any:
+        raise NotImplementedError("Keras's tensors do not show their memory")
+
+    def own_refusal(self, call: Call) -> str | None:
+        return _own_refusal(call)
+
+    def own(self, operands: Sequence[Array], call: Call) -> tuple[Array, Array | None]:
+        """Keras's own pooling; halves in float32, where a mean should accumulate and TensorFlow has every operation."""
+        geometry = call.geometry
+        tables = [table for table in geometry.tables if isinstance(table, Regular)]
+        pool = ops.max_pool if isinstance(call.op, Max) else ops.average_pool
+        y = pool(
+            self.cast(operands[0], call.op.working_dtype(call.dtype)),
+            tuple(table.taps for table in tables),
+            tuple(table.step for table in tables),
+            "same" if any(table.low or table.high for table in tables) else "valid",
+            "channels_last" if geometry.axes[0] == 1 else "channels_first",
+        )
+        return self.cast(y, call.dtype), None
+
+
+KERAS = KerasFramework()
+
+
+def available(dtype: str) -> str:
+    """The dtype, or the narrower one that JAX takes for it while its 64-bit types are off."""
+    if BACKEND != "jax" or not dtype.endswith("64"):
+        return dtype
+    import jax  # noqa: PLC0415  (only where it is the backend, so installed)
+
+    return dtype if jax.config.read("jax_enable_x64") else f"{dtype[:-2]}32"
+
+
+@lru_cache(maxsize=4096)
+def _own_refusal(call: Call) -> str | None:
+    geometry, op = call.geometry, call.op
+    if type(op) not in (Max, Mean):
+        return f"Keras has no {op.name} pooling"
+    if call.masked:
+        return "Keras's pooling takes no mask"
+    if call.dtype not in FLOATS:
+        return f"Keras's backends differ on integers, and x is {call.dtype}"
+    if BACKEND == "tensorflow" and call.dtype == "float64" and len(geometry.axes) == MOST_AXES:
+        return "TensorFlow pools no float64 in three dimensions"
+    if isinstance(op, Mean) and op.divisor is not None:
+        return f"Keras's average does not divide by {op.divisor}"
+    if isinstance(op, Mean) and prod(geometry.window) > LONGEST_OWN_MEAN:
+        return f"Keras's average over {prod(geometry.window)} taps is not as exact as promised"
+    return _geometry_refusal(geometry, isinstance(op, Mean) and op.count_include_pad)
+
+
+def _geometry_refusal(geometry: Geometry, padding_counts: bool) -> str | None:
+    rank = len(geometry.axes)
+    first = geometry.axes[0]
+    if rank > MOST_AXES or geometry.axes != tuple(range(first, first + rank)) or len(geometry.shape) != rank + 2:
+        return f"Keras pools 1 to {MOST_AXES} axes between batch and channels, and these are {geometry.axes}"
+    if not geometry.regular or any(isinstance(table, Regular) and table.dilation != 1 for table in geometry.tables):
+        return "Keras's windows are neither dilated nor uneven, and their padding is absent"
+    tables = [table for table in geometry.tables if isinstance(table, Regular)]
+    valid = all(table.low == table.high == 0 for table in tables)
+    if not valid and not all(_is_same(table) for table in tables):
+        return 'Keras pads every axis as "valid" or every axis as "same"'
+    if not valid and padding_counts:
+        return "Keras's average does not count padding"
+    return None
+
+
+def _is_same(table: Regular) -> bool:
+    total = same_padding(table.size, table.taps, table.step)
+    return (table.low, table.high) == (total // 2, total - total // 2)

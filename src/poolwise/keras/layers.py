@@ -1,0 +1,276 @@
+"""Keras layers made from the list of operations: a sliding and a global one for each, in one to three dimensions."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, fields
+from typing import Any, cast
+
+import keras
+from keras import ops
+
+from poolwise.api import named
+from poolwise.call import Call
+from poolwise.errors import Fault, InvalidType, InvalidValue
+from poolwise.geometry import Geometry
+from poolwise.keras._framework import BACKEND, KERAS, available
+from poolwise.keras._windows import Shape, Slide, dtype_of, reduced, slid
+from poolwise.op import Operation
+from poolwise.ops import OPERATIONS
+
+RANKS = (1, 2, 3)
+PACKAGE = "poolwise"
+PADDINGS = ("valid", "same")
+DATA_FORMATS = ("channels_last", "channels_first")
+_FLOAT = "float32"  # what sizes are checked with: every operation takes it
+
+
+class OperationLayer(keras.layers.Layer):
+    """Base of all: an operation, and where an input's pooled axes are."""
+
+    kind: type[Operation]
+    rank: int
+
+    def __init__(self, data_format: str | None = None, **kwargs: Any) -> None:
+        own = {field.name: kwargs.pop(field.name) for field in fields(cast("Any", self.kind)) if field.name in kwargs}
+        self._named(data_format)
+        super().__init__(**kwargs)
+        self.op = named(type(self).__name__, self.kind, own)
+        self.data_format = data_format.lower() if data_format else keras.config.image_data_format()
+        self.input_spec = keras.layers.InputSpec(ndim=self.rank + 2)
+
+    def _named(self, data_format: Any) -> None:
+        if data_format is not None:
+            _one_of(type(self).__name__, "data_format", data_format, DATA_FORMATS)
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """The pooled axes of an input."""
+        first = 1 if self.data_format == "channels_last" else 2
+        return tuple(range(first, first + self.rank))
+
+    def build(self, input_shape: Shape) -> None:
+        """Refuse sizes that cannot work, as far as they are known."""
+        try:
+            self.compute_output_shape(input_shape)
+        except Fault as fault:
+            raise fault.within(type(self).__name__) from None
+        self.built = True
+
+    def compute_output_spec(self, inputs: Any, **_: Any) -> keras.KerasTensor:
+        """The output's shape and dtype, from the input's."""
+        dtype = available(self.op.result_dtype(dtype_of(inputs)))
+        return keras.KerasTensor(self.compute_output_shape(inputs.shape), dtype=dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """What `from_config` needs: Keras's own keys, and each parameter of the operation that is not its default."""
+        own = {
+            field.name: getattr(self.op, field.name)
+            for field in fields(cast("Any", self.kind))
+            if field.default is MISSING or getattr(self.op, field.name) != field.default
+        }
+        return {**super().get_config(), "data_format": self.data_format, **own}
+
+    def _sizes(self, shape: Shape) -> list[int | None]:
+        """The pooled sizes of an input's shape."""
+        if len(shape) != self.rank + 2:
+            raise InvalidValue(f"inputs must have {self.rank + 2} axes, got shape {tuple(shape)}")
+        sizes = [shape[axis] for axis in self.axes]
+        if 0 in sizes:
+            raise InvalidValue(f"inputs must have at least 1 element on each pooled axis, got shape {tuple(shape)}")
+        return sizes
+
+    def _checked(self, geometry: Geometry) -> None:
+        """Let the operation refuse the geometry."""
+        Call(self.op, geometry, KERAS, (_FLOAT,), tuple(range(len(geometry.shape))), BACKEND)
+
+
+class SlidingPooling(OperationLayer):
+    """Base of the layers that slide a window.
+
+    pool_size: taps per pooled axis, an int or a tuple. strides: steps; None: pool_size.
+    padding: "valid", or "same": as many as cover the input, ⌈n / stride⌉; padding is absence, never zeros.
+    data_format: "channels_last" or "channels_first"; None: `keras.config.image_data_format()`.
+    """
+
+    def __init__(
+        self,
+        pool_size: int | Sequence[int],
+        strides: int | Sequence[int] | None = None,
+        padding: str = "valid",
+        data_format: str | None = None,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        said = type(self).__name__
+        self._named(data_format)
+        taps = _each(said, "pool_size", pool_size, self.rank)
+        steps = taps if strides is None else _each(said, "strides", strides, self.rank)
+        rule = _one_of(said, "padding", padding, PADDINGS)
+        super().__init__(data_format, name=name, **kwargs)
+        self.pool_size = taps
+        self.strides = steps
+        self.padding = rule
+
+    @property
+    def slide(self) -> Slide:
+        """The layer's geometry, but for the sizes."""
+        return Slide(self.axes, self.pool_size, self.strides, self.padding)
+
+    def call(self, inputs: Any) -> Any:
+        """(batch, …sizes, channels) → (batch, …outputs, channels), or the channels first."""
+        self._checked_window(inputs.shape)
+        return slid(inputs, self.op, self.slide)
+
+    def compute_output_shape(self, input_shape: Shape) -> tuple[int | None, ...]:
+        """The shape of the output; a size that is None stays None."""
+        self._checked_window(input_shape)
+        shape = list(input_shape)
+        geometry = Geometry.of(
+            self.slide.stand_in(shape), self.axes, window=self.pool_size, stride=self.strides, padding=self.padding
+        )
+        self._checked(geometry)
+        for axis, outputs in zip(self.axes, geometry.outputs, strict=True):
+            shape[axis] = None if shape[axis] is None else outputs
+        return tuple(shape)
+
+    def _checked_window(self, shape: Shape) -> None:
+        sizes = self._sizes(shape)
+        if self.padding == "valid":
+            for size, taps in zip(sizes, self.pool_size, strict=True):
+                if size is not None and taps > size:
+                    raise InvalidValue(
+                        f'pool_size must be at most the size of each pooled axis where padding is "valid", '
+                        f"got {self.pool_size} on inputs of shape {tuple(shape)}"
+                    )
+
+    def get_config(self) -> dict[str, Any]:
+        own = {"pool_size": self.pool_size, "strides": self.strides, "padding": self.padding}
+        return {**super().get_config(), **own}
+
+
+class GlobalPooling(OperationLayer):
+    """Base of the layers with one window over each pooled axis.
+
+    data_format: "channels_last" or "channels_first"; None: `keras.config.image_data_format()`.
+    keepdims: keep the pooled axes, with size 1.
+    """
+
+    def __init__(self, data_format: str | None = None, keepdims: bool = False, **kwargs: Any) -> None:
+        if not isinstance(keepdims, bool):
+            raise InvalidType(f"keepdims must be True or False, got {keepdims!r}", type(self).__name__)
+        super().__init__(data_format, **kwargs)
+        self.keepdims = keepdims
+
+    def call(self, inputs: Any) -> Any:
+        """(batch, …sizes, channels) → (batch, channels), or with keepdims the pooled axes of size 1."""
+        self._sizes(inputs.shape)
+        return reduced(inputs, self.op, self.axes, self.keepdims, None)
+
+    def compute_output_shape(self, input_shape: Shape) -> tuple[int | None, ...]:
+        """The shape of the output; a size that is None stays None."""
+        self._sizes(input_shape)
+        self._checked(Geometry.whole([1 if size is None else size for size in input_shape], self.axes))
+        shape = [(axis, 1 if axis in self.axes else size) for axis, size in enumerate(input_shape)]
+        return tuple(size for axis, size in shape if self.keepdims or axis not in self.axes)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "keepdims": self.keepdims}
+
+
+class MaskedGlobalPooling(GlobalPooling):
+    """The one-dimensional ones: a mask (batch, steps) says which steps are there."""
+
+    def __init__(self, data_format: str | None = None, keepdims: bool = False, **kwargs: Any) -> None:
+        super().__init__(data_format, keepdims, **kwargs)
+        self.supports_masking = True
+
+    def call(self, inputs: Any, mask: Any = None) -> Any:
+        """(batch, steps, channels) → (batch, channels); a masked step is absent, not zero."""
+        if mask is None:
+            return super().call(inputs)
+        self._sizes(inputs.shape)
+        where = ops.expand_dims(ops.cast(mask, "bool"), 2 if self.data_format == "channels_last" else 1)
+        return reduced(inputs, self.op, self.axes, self.keepdims, where)
+
+    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> None:
+        """The steps are gone, and their mask with them."""
+
+
+def _one_of(layer: str, name: str, value: Any, allowed: Sequence[str]) -> str:
+    """One of some words, in whichever case, as Keras takes them."""
+    expected = " or ".join(f'"{word}"' for word in allowed)
+    if not isinstance(value, str):
+        raise InvalidType(f"{name} must be {expected}, got {value!r}", layer)
+    if value.lower() not in allowed:
+        raise InvalidValue(f"{name} must be {expected}, got {value!r}", layer)
+    return value.lower()
+
+
+def _each(layer: str, name: str, value: Any, rank: int) -> tuple[int, ...]:
+    """One int ≥ 1 per pooled axis."""
+    given = (value,) * rank if hasattr(value, "__index__") else value
+    if not isinstance(given, Sequence) or not all(hasattr(entry, "__index__") for entry in given):
+        raise InvalidType(f"{name} must be an int or a tuple of {rank} ints, got {value!r}", layer)
+    if any(isinstance(entry, bool) for entry in given):
+        raise InvalidType(f"{name} must be made of ints, got {value!r}", layer)
+    if len(given) != rank or any(entry < 1 for entry in given):
+        raise InvalidValue(f"{name} must be an int or {rank} ints, each at least 1, got {value!r}", layer)
+    return tuple(int(entry) for entry in given)
+
+
+def _with_default(default: Any) -> Callable[..., None]:
+    """An `__init__` whose pool_size may be left out."""
+
+    def __init__(  # noqa: N807
+        self: Any,
+        pool_size: Any = default,
+        strides: Any = None,
+        padding: str = "valid",
+        data_format: str | None = None,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        SlidingPooling.__init__(self, pool_size, strides, padding, data_format, name, **kwargs)
+
+    return __init__
+
+
+def sliding_layer(kind: type[Operation], rank: int) -> type[SlidingPooling]:
+    """`<Stem>Pooling<rank>D`; pool_size has Keras's default, where Keras has the layer, else that of its max."""
+    name = f"{kind.stems[2]}Pooling{rank}D"
+    model = getattr(keras.layers, name, getattr(keras.layers, f"MaxPooling{rank}D"))
+    default = inspect.signature(model.__init__).parameters["pool_size"].default
+    body = {} if default is inspect.Parameter.empty else {"__init__": _with_default(default)}
+    return cast("type[SlidingPooling]", _registered(name, SlidingPooling, kind, rank, body))
+
+
+def global_layer(kind: type[Operation], rank: int) -> type[GlobalPooling]:
+    """`Global<Stem>Pooling<rank>D`."""
+    base = MaskedGlobalPooling if rank == 1 else GlobalPooling
+    return cast("type[GlobalPooling]", _registered(f"Global{kind.stems[2]}Pooling{rank}D", base, kind, rank, {}))
+
+
+def _registered(name: str, base: type, kind: type[Operation], rank: int, body: dict[str, Any]) -> type:
+    """The class, which a saved model finds by its name."""
+    says = (inspect.getdoc(kind) or "").partition("\n\n>>>")[0]  # the example is NumPy's
+    doc = f"{says}\n\n{inspect.getdoc(base)}"
+    facts = {"kind": kind, "rank": rank, "__doc__": doc, "__module__": "poolwise.keras", "__qualname__": name}
+    layer = type(name, (base,), {**body, **facts})
+    return cast("type", keras.saving.register_keras_serializable(package=PACKAGE)(layer))
+
+
+def layers_of(kind: type[Operation]) -> dict[str, type[OperationLayer]]:
+    """All layers of one operation, under Keras's names and its shorter ones (`MaxPool2D`)."""
+    layers: dict[str, type[OperationLayer]] = {}
+    for rank in RANKS:
+        for prefix, layer in (("", sliding_layer(kind, rank)), ("Global", global_layer(kind, rank))):
+            layers[f"{prefix}{kind.stems[2]}Pooling{rank}D"] = layer
+            layers[f"{prefix}{kind.stems[1]}Pool{rank}D"] = layer
+    return layers
+
+
+LAYERS: dict[str, type[OperationLayer]] = {
+    name: layer for kind in OPERATIONS for name, layer in layers_of(kind).items()
+}

@@ -1,0 +1,101 @@
+"""What is compared: a name, and the pooling stage that it stands for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, Literal, cast
+
+import torch
+from torch import nn
+
+from poolwise import InvalidType, InvalidValue, Operation
+from poolwise.ops import OPERATIONS
+from poolwise.torch import Pool
+
+Family = Literal["none", "convolution", "pooling"]
+NONE, STRIDED, REFERENCE = "none", "strided", "max2/2"
+DEFAULT = (NONE, STRIDED, REFERENCE, "mean2/2", "max3/2")
+_SPELLING = re.compile(r"([a-z_]+?)(\d+)(?:/(\d+))?")
+
+
+class Stage(nn.Module):
+    """Where a model pools; the lab watches what goes in and what comes out.
+
+    Shape: (N, channels, height, width) → (N, channels, smaller, smaller).
+    """
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.body(x)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to pool.
+
+    name: how it is asked for (`max2/2`). label: how it is shown (`max 2/2`). op: None unless it is a pooling.
+    """
+
+    name: str
+    label: str
+    family: Family
+    op: Operation | None = None
+    window: int = 1
+    stride: int = 1
+
+    def stage(self, channels: int) -> Stage:
+        """A fresh stage for maps of so many channels; a strided convolution is the only one that learns."""
+        if self.op is not None:
+            return Stage(Pool(self.op, (self.window, self.window), stride=(self.stride, self.stride)))
+        if self.family == "none":
+            return Stage(nn.Identity())
+        # 2×2/2 with a ReLU: the "All-CNN" of Springenberg et al., Striving for simplicity, 2015, section 2
+        return Stage(nn.Sequential(nn.Conv2d(channels, channels, 2, stride=2), nn.ReLU()))
+
+
+FIXED = {
+    NONE: Variant(NONE, "no pooling", "none"),
+    STRIDED: Variant(STRIDED, "strided convolution", "convolution", window=2, stride=2),
+}
+KINDS = {name: kind for kind in OPERATIONS for name in (kind.name, kind.stems[0])}
+
+
+def parse(name: str) -> Variant:
+    """`none`, `strided`, or an operation with its window and stride: `max2/2`, `mean3/2`, `min2`."""
+    if not isinstance(name, str):
+        raise InvalidType(f"variants must be names, got {name!r}")
+    spelled = name.strip().lower().replace(" ", "")
+    match = _SPELLING.fullmatch(spelled)
+    if spelled in FIXED:
+        return FIXED[spelled]
+    if match is None or match[1] not in KINDS:
+        known = ", ".join([*FIXED, *(f"{kind.name}2/2" for kind in OPERATIONS)])
+        raise InvalidValue(f"variants must be of {known} (any window/stride), or 'all', got {name!r}")
+    kind, window, stride = KINDS[match[1]], int(match[2]), int(match[3] or match[2])
+    if window < 1 or stride < 1:
+        raise InvalidValue(f"variants must have a window and a stride of at least 1, got {name!r}")
+    if not stands_alone(kind):
+        raise InvalidValue(f"variants must be operations without further parameters or operands, got {name!r}")
+    return Variant(f"{kind.name}{window}/{stride}", f"{kind.name} {window}/{stride}", "pooling", kind(), window, stride)
+
+
+def stands_alone(kind: type[Operation]) -> bool:
+    """Whether an operation can be made from its name: every parameter has a default, and no operand is needed."""
+    needed = [f for f in fields(cast("Any", kind)) if f.default is MISSING and f.default_factory is MISSING]
+    return not needed and not kind.operands
+
+
+def chosen(names: Sequence[str] | None) -> tuple[Variant, ...]:
+    """The variants asked for, each once; None: the five of the tutorial's questions; `all`: every operation too."""
+    if names is not None and not names:
+        raise InvalidValue("variants must name at least one variant, got none")
+    if isinstance(names, str):
+        names = names.split(",")
+    every = (*DEFAULT, *(f"{kind.name}2/2" for kind in OPERATIONS if stands_alone(kind)))
+    listed = [given for name in names or DEFAULT for given in (every if name == "all" else (name,))]
+    return tuple({variant.name: variant for variant in map(parse, listed)}.values())
