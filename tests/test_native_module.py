@@ -39,7 +39,11 @@ CASES = {
     "channels 64": (1, [(5, 2, 0, 2, 1, 3, 0, 0), (5, 2, 0, 2, 1, 2, 0, 0)], 64),
     "channels 83, 9 x 7": (1, [(11, 11, -4, 1, 1, 9, 4, 4), (5, 5, -3, 1, 1, 7, 3, 3)], 83),
     "3-D": (2, [(5, 3, -1, 2, 1, 3, 1, 1), (6, 3, 0, 2, 1, 2, 0, 0), (37, 19, -1, 2, 1, 3, 1, 1)], 1),
-    "3-D, stride 1, channels 5": (1, [(5, 4, 0, 1, 1, 2, 0, 0), (3, 3, -1, 1, 1, 3, 1, 1), (4, 3, 0, 1, 1, 2, 0, 0)], 5),
+    "3-D, stride 1, channels 5": (
+        1,
+        [(5, 4, 0, 1, 1, 2, 0, 0), (3, 3, -1, 1, 1, 3, 1, 1), (4, 3, 0, 1, 1, 2, 0, 0)],
+        5,
+    ),
     "dilated 2": (2, [(17, 9, 0, 1, 2, 5, 0, 0), (43, 39, 0, 1, 2, 3, 0, 0)], 1),
     "dilated 2, stride 2": (2, [(13, 5, 0, 2, 2, 3, 0, 0), (47, 22, -1, 2, 2, 3, 1, 1)], 1),
     "dilated 3, stride 2": (2, [(13, 4, -2, 2, 3, 4, 2, 2), (41, 18, -2, 2, 3, 4, 2, 2)], 1),
@@ -134,7 +138,9 @@ def expected(case, body, x, g, **words):
 def same(actual, wanted, ulp=0):
     """Equal, NaN to NaN and zeros of either sign; or within ulp, where sums are compared."""
     if ulp:
-        np.testing.assert_allclose(actual, wanted, rtol=ulp * np.finfo(actual.dtype).eps, atol=ulp * np.finfo(actual.dtype).eps)
+        np.testing.assert_allclose(
+            actual, wanted, rtol=ulp * np.finfo(actual.dtype).eps, atol=ulp * np.finfo(actual.dtype).eps
+        )
     else:
         np.testing.assert_array_equal(actual, wanted)
 
@@ -238,7 +244,9 @@ def test_sums_are_those_of_the_loop(case, body, words, special):
         same(gx, wanted_gx, ulp=64)
 
 
-@pytest.mark.parametrize("case", ["3/1, padded", "5/1, padded", "13/1, padded", "3/2, padded", "channels 83, 9 x 7", "global"])
+@pytest.mark.parametrize(
+    "case", ["3/1, padded", "5/1, padded", "13/1, padded", "3/2, padded", "channels 83, 9 x 7", "global"]
+)
 def test_a_float32_mean_errs_by_at_most_four_ulp_of_the_magnitudes(case, instruction_set):
     x = np.random.default_rng(1).standard_normal(shapes(case)[0]).astype("float32")
     words = MEANS["present"]
@@ -263,7 +271,9 @@ def test_one_odd_value_reaches_only_the_windows_that_hold_it(odd, instruction_se
 
 
 @pytest.mark.parametrize("body", ["max", "min", "sum", "mean"])
-@pytest.mark.parametrize("case", ["2/2", "3/2, padded", "3/1, padded", "13/1, padded", "channels 17", "channels 83, 9 x 7", "3-D"])
+@pytest.mark.parametrize(
+    "case", ["2/2", "3/2, padded", "3/1, padded", "13/1, padded", "channels 17", "channels 83, 9 x 7", "3-D"]
+)
 def test_threads_and_instruction_sets_do_not_change_a_bit(case, body):
     outer, axes, inner = CASES[case]
     rng = np.random.default_rng(2)
@@ -289,7 +299,9 @@ def test_large_arrays_are_shared_among_threads_without_a_seam(instruction_set):
 # ---- kept offsets are not trusted --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("case", ["3/2, padded", "channels 16", "17 x 19, bytes are not enough", "empty windows beside full ones"])
+@pytest.mark.parametrize(
+    "case", ["3/2, padded", "channels 16", "17 x 19, bytes are not enough", "empty windows beside full ones"]
+)
 def test_a_wrong_offset_sends_nothing_anywhere(case, instruction_set):
     x, g = arrays(case, "float32", special=False)
     p = plan(case, "max", "float32")
@@ -417,10 +429,19 @@ def test_addresses_serve_as_arrays_do_and_bad_ones_are_refused():
     p.backward_at(y.ctypes.data, gx.ctypes.data, kept.ctypes.data, 1)
     same(y, [1, 3, 5, 7])
     same(gx, [0, 1, 0, 3, 0, 5, 0, 7])
-    for bad in [(0, y.ctypes.data), (x.ctypes.data, 0), (x.ctypes.data + 1, y.ctypes.data), (x.ctypes.data, y.ctypes.data + 2)]:
+    for bad in [
+        (0, y.ctypes.data),
+        (x.ctypes.data, 0),
+        (x.ctypes.data + 1, y.ctypes.data),
+        (x.ctypes.data, y.ctypes.data + 2),
+    ]:
         with pytest.raises(ValueError, match="address"):
             p.forward_at(*bad, 0, 1)
-    for bad in [(0, gx.ctypes.data, kept.ctypes.data), (y.ctypes.data, 0, kept.ctypes.data), (y.ctypes.data, gx.ctypes.data, 0)]:
+    for bad in [
+        (0, gx.ctypes.data, kept.ctypes.data),
+        (y.ctypes.data, 0, kept.ctypes.data),
+        (y.ctypes.data, gx.ctypes.data, 0),
+    ]:
         with pytest.raises(ValueError):
             p.backward_at(*bad, 1)
 

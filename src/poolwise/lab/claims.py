@@ -98,7 +98,7 @@ CLAIMS = (
     Claim(
         "Pooling therefore takes less time.",
         _against_none("step_seconds", -1),
-        "Fewer multiplications do not promise this: pooling moves memory too, forward and backward.",
+        "What the claim before suggests, but does not promise: pooling moves memory too, forward and backward.",
     ),
     Claim(
         "Pooling makes the network invariant to small translations.",
