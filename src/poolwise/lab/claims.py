@@ -1,6 +1,6 @@
 """The tutorial's claims, one by one, with what was measured and the verdict that follows from the numbers.
 
-The rule, fixed before any run: a claim is a set of comparisons, each a paired difference that the claim says lies on
+The rule, the same for every run: a claim is a set of comparisons, each a paired difference that the claim says lies on
 one side of a bound. A comparison is supported when its whole 95 % interval lies there, not supported when the whole
 interval lies on the other side, else not decided by these runs. A claim is supported when all its comparisons are, not
 supported when any of them is not, else not decided.

@@ -66,7 +66,7 @@ def tables(results: Results) -> list[tuple[str, list[str], list[tuple[str, list[
         (f"Mean and 95 % interval over the seeds, n = {seeds}", means(results, "outcome", "retention")),
         ("Costs: exact, the same for every seed; step time is measured", means(results, "cost", "time")),
     ]
-    if seeds > 1:
+    if seeds > 1 and len(results.variants) > 1:
         caption = f"Difference to {results.reference.label}, paired by seed: mean and 95 % interval, n = {seeds}"
         made.insert(1, (caption, differences(results)))
     return [(caption, headings, rows) for caption, (headings, rows) in made]

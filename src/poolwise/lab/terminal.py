@@ -84,14 +84,18 @@ def lines(console: Console, total: int, done: int) -> Advance:
 def show(console: Console, results: Results, judged: Sequence[Judged]) -> None:
     """The tables, the claims, and where the report is."""
     seeds = len(results.seeds)
-    heading = f"{len(results.variants)} variants × {seeds} seed{'s' * (seeds > 1)}, {results.data.name}"
+    heading = f"{counted(len(results.variants), 'variant')} × {counted(seeds, 'seed')}, {results.data.name}"
     console.print(f"\n[bold]{heading}[/bold]", highlight=False)
     console.print(table("What it costs, per image", results, COSTS))
     console.print(table(f"What comes of it: mean ± 95 % interval, n = {seeds}", results, OUTCOMES))
     console.print(table("What is left of a feature map", results, RETENTION))
-    if seeds > 1:
+    if seeds > 1 and len(results.variants) > 1:
         console.print(difference_table(results))
     show_claims(console, judged)
+
+
+def counted(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number > 1)}"
 
 
 def table(title: str, results: Results, keys: Sequence[str]) -> Table:
