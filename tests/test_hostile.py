@@ -302,7 +302,10 @@ TORCH: dict[str, Row] = {
         VALUE,
         ("avg_pool2d", "divisor_override", "-3"),
     ),
-    "divisor text": ("F.avg_pool2d(t, 2, divisor_override='a')", TYPE, ("divisor_override", "number", "'a'")),
+    "divisor text": ("F.avg_pool2d(t, 2, divisor_override='a')", TYPE, ("divisor_override", "an int", "'a'")),
+    "divisor fractional": ("F.avg_pool2d(t, 2, divisor_override=2.5)", TYPE, ("divisor_override", "an int", "2.5")),
+    "padding by name": ("F.max_pool2d(t, 2, padding='same')", TYPE, ("padding", "an int", "'same'")),
+    "padding by pairs": ("F.max_pool2d(t, 2, padding=((0, 1), 0))", TYPE, ("padding", "an int", "((0, 1), 0)")),
     "count_include_pad text": (
         "F.avg_pool2d(t, 2, count_include_pad='a')",
         TYPE,
