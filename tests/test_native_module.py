@@ -1,4 +1,4 @@
-"""The compiled module against loops: every geometry, body, dtype and instruction set gives what one window at a time gives."""
+"""The compiled module against loops: every geometry, body, dtype and instruction set, one window at a time."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ DTYPES = ("float32", "float64")
 SETS = _native.instruction_sets()
 
 
-# ---- the oracle: one window at a time ----------------------------------------------------------------------------------
+# ---- the oracle: one window at a time ----
 
 
 def taps_of(axis, cell):
@@ -145,7 +145,7 @@ def same(actual, wanted, ulp=0):
         np.testing.assert_array_equal(actual, wanted)
 
 
-# ---- inputs ------------------------------------------------------------------------------------------------------------
+# ---- inputs ----
 
 
 def plan(case, body, dtype, **words):
@@ -196,7 +196,7 @@ def instruction_set(request):
     return request.param
 
 
-# ---- values ------------------------------------------------------------------------------------------------------------
+# ---- values ----
 
 
 @pytest.mark.parametrize("special", [False, True], ids=["plain", "special"])
@@ -296,7 +296,7 @@ def test_large_arrays_are_shared_among_threads_without_a_seam(instruction_set):
     same(y, x[:, :1500, :1202].reshape(1, 750, 2, 601, 2).max((2, 4)))
 
 
-# ---- kept offsets are not trusted --------------------------------------------------------------------------------------
+# ---- kept offsets are not trusted ----
 
 
 @pytest.mark.parametrize(
@@ -320,7 +320,7 @@ def test_a_wrong_offset_sends_nothing_anywhere(case, instruction_set):
     same(flat, wanted_flat)
 
 
-# ---- refusals ----------------------------------------------------------------------------------------------------------
+# ---- refusals ----
 
 GOOD = (4, 2, 0, 2, 1, 2, 0, 0)
 
@@ -446,7 +446,7 @@ def test_addresses_serve_as_arrays_do_and_bad_ones_are_refused():
             p.backward_at(*bad, 1)
 
 
-# ---- threads, fork, instruction sets -----------------------------------------------------------------------------------
+# ---- threads, fork, instruction sets ----
 
 
 def a_large_max():
