@@ -271,8 +271,18 @@ def test_pool_layer_takes_any_operation() -> None:
     x = sample((2, 3, 7, 11))
     torch.testing.assert_close(layer(x), stock.avg_pool2d(x, 2, padding=1))
     assert "Mean(count_include_pad=True" in repr(layer)
-    with pytest.raises(TypeError):
+    with pytest.raises(InvalidType, match="Pool: unexpected argument stirde=1"):
         poolwise.torch.Pool(Max(), (2, 2), stirde=1)
+
+
+def test_a_further_operations_layer_returns_indices_where_it_picks_an_element() -> None:
+    x = sample((2, 3, 7, 11))
+    y, indices = poolwise.torch.MinPool2d(2, return_indices=True)(x)
+    expected, where = stock.max_pool2d(-x, 2, return_indices=True)
+    torch.testing.assert_close(y, -expected)
+    torch.testing.assert_close(indices, where)
+    with pytest.raises(InvalidValue, match="picks no element"):
+        poolwise.torch.SumPool2d(2, return_indices=True)(x)
 
 
 def test_meta_and_fake_tensors_have_shapes_only() -> None:

@@ -1,4 +1,4 @@
-"""The PyTorch door: `torch.nn`'s pooling modules under their own names, and a module for every other operation.
+"""The PyTorch door: `torch.nn`'s max, average and adaptive modules, and a module for every other operation.
 
 >>> import torch, poolwise.torch
 >>> x = torch.tensor([[[[1.0, 3.0], [2.0, 4.0]]]])

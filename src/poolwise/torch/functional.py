@@ -1,4 +1,4 @@
-"""Every pooling function of `torch.nn.functional` under its own name and signature, and poolwise's own operations.
+"""Max, average and adaptive pooling as in `torch.nn.functional`, and poolwise's further operations in the same style.
 
 What differs from PyTorch, everywhere on purpose: bad arguments are a ValueError or TypeError before any work; a window
 without elements has a gradient (none) instead of aborting; an integer mean keeps PyTorch's truncation.

@@ -1,4 +1,4 @@
-"""Pooling modules: PyTorch's under their own names and signatures, and one for every other operation."""
+"""PyTorch's max, average and adaptive modules under their own names, and one for every other operation."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ class Pool(torch.nn.Module):
         super().__init__()
         if not isinstance(op, Operation):
             raise InvalidType(f"op must be an operation such as Max(), got {op!r}", "Pool")
-        inspect.signature(pool).bind_partial(None, op, window, **arguments)
+        unknown = set(arguments) - set(inspect.signature(pool).parameters)
+        if unknown:
+            raise InvalidType(f"unexpected argument {min(unknown)}={arguments[min(unknown)]!r}", "Pool")
         self.op = op
         self.window = window
         self.arguments = arguments
@@ -58,6 +60,7 @@ class OperationPool(torch.nn.Module):
         padding: Any = 0,
         dilation: Any = 1,
         ceil_mode: bool = False,
+        return_indices: bool = False,
         **parameters: Any,
     ) -> None:
         super().__init__()
@@ -67,6 +70,7 @@ class OperationPool(torch.nn.Module):
         self.padding = padding
         self.dilation = dilation
         self.ceil_mode = ceil_mode
+        self.return_indices = return_indices
         self.parameters_of_operation = parameters
 
     def forward(self, input: torch.Tensor) -> Any:
@@ -77,6 +81,7 @@ class OperationPool(torch.nn.Module):
             self.padding,
             self.dilation,
             self.ceil_mode,
+            self.return_indices,
             **self.parameters_of_operation,
         )
 
