@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*)
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: lab test core bench lint clean
+.PHONY: lab test core bench soak lint clean
 .DEFAULT_GOAL := test
 
 lab: $(VENV)/.lab
@@ -19,6 +19,9 @@ core: $(VENV)/.dev  ## without the tests marked slow
 
 bench: $(VENV)/.dev
 	$(BIN)/poolwise bench
+
+soak: $(VENV)/.dev  ## random calls of the C++ kernel against the reference
+	$(BIN)/python tests/soak.py --cases 100000 --jobs 2 --output benchmarks/soak.md
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check src tests examples

@@ -1,23 +1,34 @@
-// What one instruction set offers: the same entries, each over a range of rows so that threads can share the work.
+// What one instruction set offers: the same entries, each over a range of units of work so that threads can share it.
 #pragma once
 
-#include "geometry.h"
+#include "plan.h"
 
 namespace poolwise {
 
+// The arrays of one call. Strides are in bytes, one per dim of the plan; all other arrays are dense in the order of the dims.
 struct Buffers {
-  const void* from;  // the input, or the gradient of the output, or kept offsets
-  void* to;          // the output, or the gradient of the input, or indices
-  void* kept;        // one offset per output element, or null
+  const void* from = nullptr;                  // the input, or the gradient of the output, or kept offsets
+  void* to = nullptr;                          // the output, or the gradient of the input, or indices
+  void* kept = nullptr;                        // one offset per output element, or null
+  const std::uint8_t* mask = nullptr;          // over the input, or null: which elements are there
+  const Int* from_strides = nullptr;           // of the input; null: dense
+  const Int* mask_strides = nullptr;
 };
 
-using RowsKernel = void (*)(const Plan&, const Buffers&, Int begin, Int end);
+using UnitsKernel = Int (*)(const Plan&, const Buffers&);
+using RangeKernel = void (*)(const Plan&, const Buffers&, Int begin, Int end);
+
+struct Family {
+  UnitsKernel units;
+  RangeKernel run;
+};
 
 struct Kernels {
   const char* name;
-  RowsKernel forward;   // over output rows
-  RowsKernel backward;  // over input rows
-  RowsKernel indices;   // over output rows
+  Family forward;   // over the output
+  Family backward;  // over the input
+  Family shares;    // over the output: g divided by how many elements the mask leaves, in the accumulator's dtype
+  Family indices;   // over the output
 };
 
 // A list of the sets that this machine can run, the best last.

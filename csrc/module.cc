@@ -1,22 +1,21 @@
-// The Python module poolwise._native: the only file that knows Python. It checks everything that comes in (sizes in 64-bit
-// checked arithmetic, arrays against the plan) and hands the work to the kernels with the GIL released.
+// The Python module poolwise._native: the only file that knows Python. It checks every array against the plan and hands the work
+// to the kernels with the GIL released.
 #include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
-#include <nanobind/stl/array.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
-#include <algorithm>
-#include <array>
-#include <limits>
-#include <numeric>
+#include <cstring>
+#include <new>
 #include <optional>
+#include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
-#include "kernels.h"
+#include "run.h"
 #include "threads.h"
+#include "unpool.h"
 
 namespace nb = nanobind;
 
@@ -24,261 +23,308 @@ namespace poolwise {
 namespace {
 
 [[noreturn]] void refuse(const std::string& sentence) { throw nb::value_error(sentence.c_str()); }
+[[noreturn]] void refuse_type(const std::string& sentence) { throw nb::type_error(sentence.c_str()); }
 
-// ---- plans -------------------------------------------------------------------------------------------------------------
+// ---- arrays ------------------------------------------------------------------------------------------------------------
 
-void require_at_least(const std::string& field, Int value, Int least) {
-  if (value < least) refuse("Plan: " + field + " must be at least " + std::to_string(least) + ", got " + std::to_string(value));
-}
-
-Int fits(Wide value, const std::string& what) {
-  if (value > INT64_MAX || value < INT64_MIN) refuse("Plan: " + what + " does not fit in 64 bits");
-  return static_cast<Int>(value);
-}
-
-using AxisFields = std::array<Int, 8>;
-
-Int inverse_modulo(Int value, Int modulus) {
-  Wide r0 = modulus, r1 = value % modulus, s0 = 0, s1 = 1;
-  while (r1 != 0) {
-    const Wide q = r0 / r1;
-    r0 -= q * r1, std::swap(r0, r1);
-    s0 -= q * s1, std::swap(s0, s1);
+// An array's memory, held through Python's buffer protocol: any strides in bytes, read-only memory too.
+class Memory {
+ public:
+  Memory(nb::handle array, const std::string& name, bool writable) {
+    if (PyObject_GetBuffer(array.ptr(), &view_, PyBUF_STRIDES | PyBUF_FORMAT | (writable ? PyBUF_WRITABLE : 0)) == 0) return;
+    PyErr_Clear();
+    if (!PyObject_CheckBuffer(array.ptr()))
+      refuse_type(name + ": must be an array with Python's buffer protocol, got " + nb::inst_name(array).c_str());
+    refuse(name + ": must be an array of plain numbers" + (writable ? " that can be written to" : "") + ", got another");
   }
-  return static_cast<Int>((s0 % modulus + modulus) % modulus);
-}
+  Memory(const Memory&) = delete;
+  ~Memory() { PyBuffer_Release(&view_); }
 
-Axis axis_of(const AxisFields& fields, std::size_t number) {
-  static constexpr const char* names[8] = {"size", "output", "start", "step", "dilation", "taps", "low", "high"};
-  static constexpr Int least[8] = {1, 1, INT64_MIN, 1, 1, 1, 0, 0};
-  const std::string where = "axes[" + std::to_string(number) + "].";
-  for (int f = 0; f < 8; ++f) require_at_least(where + names[f], fields[f], least[f]);
-  const auto [size, output, start, step, dilation, taps, low, high] = fields;
-  const Int cells = fits(Wide(output - 1) * step, where + "(output - 1) * step");
-  const Int window = fits(Wide(taps - 1) * dilation, where + "(taps - 1) * dilation");
-  fits(Wide(start) + cells, where + "start + (output - 1) * step");
-  fits(Wide(start) + window, where + "start + (taps - 1) * dilation");
-  fits(Wide(start) + cells + window, where + "the index of the last tap");
-  fits(Wide(size) + high, where + "size + high");
-  Axis axis{size, output, start, step, dilation, taps, low, high};
-  const Int gcd = std::gcd(step, dilation);
-  axis.cell_step = dilation / gcd;
-  axis.tap_step = step / gcd;
-  axis.inverse = inverse_modulo(axis.tap_step, axis.cell_step);
-  return axis;
-}
+  void* data() const { return view_.buf; }
+  int ndim() const { return view_.ndim; }
+  Int itemsize() const { return view_.itemsize; }
+  Int size(int axis) const { return view_.shape[axis]; }
+  Int stride(int axis) const { return view_.strides[axis]; }
 
-Body body_of(const std::string& name) {
-  if (name == "max") return Body::max;
-  if (name == "min") return Body::min;
-  if (name == "sum") return Body::sum;
-  if (name == "mean") return Body::mean;
-  refuse("Plan: body must be 'max', 'min', 'sum' or 'mean', got '" + name + "'");
-}
-
-Dtype dtype_of(const std::string& name) {
-  if (name == "float32") return Dtype::float32;
-  if (name == "float64") return Dtype::float64;
-  refuse("Plan: dtype must be 'float32' or 'float64', got '" + name + "'");
-}
-
-Kept kept_of(const Plan& plan) {
-  if (plan.body == Body::sum || plan.body == Body::mean) return Kept::none;
-  Wide taps = 1;
-  for (const Axis& axis : plan.axes) taps = std::min<Wide>(taps * axis.taps, INT64_MAX);
-  return taps <= 255 ? Kept::bytes : taps <= INT32_MAX ? Kept::words : Kept::none;
-}
-
-Int elements(const Plan& plan, Int Axis::* extent, const std::string& what) {
-  Int n = std::max<Int>(plan.outer, 1);  // an empty batch is no excuse for sizes that could not be indexed
-  for (const Axis& axis : plan.axes) n = fits(Wide(n) * (axis.*extent), what);
-  n = fits(Wide(n) * std::max<Int>(plan.inner, 1), what);
-  fits(Wide(n) * static_cast<Int>(sizeof(Int)), what + " in bytes");
-  return plan.outer == 0 || plan.inner == 0 ? 0 : n;
-}
-
-Plan plan_of(const std::string& body, const std::string& dtype, Int outer, const std::vector<AxisFields>& axes, Int inner,
-             bool count_include_pad, double divisor) {
-  if (axes.empty() || axes.size() > 3) refuse("Plan: axes must hold 1 to 3 axes, got " + std::to_string(axes.size()));
-  if (!(divisor >= 0) || divisor > std::numeric_limits<double>::max())
-    refuse("Plan: divisor must be finite and at least 0 (0: none), got " + std::to_string(divisor));
-  require_at_least("outer", outer, 0);
-  require_at_least("inner", inner, 0);
-  Plan plan{body_of(body), dtype_of(dtype), outer, inner, {}, count_include_pad, divisor, Kept::none, 0, 0};
-  for (std::size_t a = 0; a < axes.size(); ++a) plan.axes[3 - axes.size() + a] = axis_of(axes[a], a);
-  plan.kept = kept_of(plan);
-  plan.input_size = elements(plan, &Axis::size, "the input's size");
-  plan.output_size = elements(plan, &Axis::output, "the output's size");
-  return plan;
-}
-
-const char* kept_dtype(const Plan& plan) {
-  return plan.kept == Kept::bytes ? "uint8" : plan.kept == Kept::words ? "int32" : "";
-}
-
-// ---- instruction sets --------------------------------------------------------------------------------------------------
-
-const Kernels* chosen = best_kernels();
-
-const Kernels& kernels_named(const std::string& name) {
-  std::string here;
-  for (const Kernels* kernels : usable_kernels()) {
-    if (name == kernels->name) return *kernels;
-    here += (here.empty() ? "" : ", ") + std::string(kernels->name);
+  // What the elements are: '?' bool, 'i' signed, 'u' unsigned, 'f' floating, in the machine's byte order.
+  char kind() const {
+    const char* format = view_.format;
+    if (*format == '@' || *format == '=' || *format == '<') ++format;
+    if (*format == '?') return '?';
+    if (format[0] == '\0' || format[1] != '\0') return 0;
+    if (std::strchr("bhilq", *format) != nullptr) return 'i';
+    if (std::strchr("BHILQ", *format) != nullptr) return 'u';
+    return std::strchr("efd", *format) != nullptr ? 'f' : 0;
   }
-  refuse("use_instruction_set: this machine runs " + here + ", got '" + name + "'");
-}
 
-// ---- buffers -----------------------------------------------------------------------------------------------------------
-
-using ReadArray = nb::ndarray<nb::ro, nb::device::cpu>;
-using WriteArray = nb::ndarray<nb::device::cpu>;
-
-struct Expected {
-  std::string name;
-  nb::dlpack::dtype dtype;
-  const char* dtype_name;
-  Int size;
+ private:
+  Py_buffer view_;
 };
 
-Expected floats(const Plan& plan, const char* name, Int size) {
-  if (plan.dtype == Dtype::float32) return {name, nb::dtype<float>(), "float32", size};
-  return {name, nb::dtype<double>(), "float64", size};
+char kind_of(Dtype dtype) {
+  if (dtype == Dtype::boolean) return '?';
+  if (dtype == Dtype::bfloat16) return 'u';  // the buffer protocol has no name for it: its bits as uint16
+  return dtype >= Dtype::float16 ? 'f' : dtype >= Dtype::uint8 ? 'u' : 'i';
 }
 
-Expected offsets(const Plan& plan) {
-  if (plan.kept == Kept::none)
-    refuse("kept: this plan keeps nothing (a sum, a mean, or a window of 2**31 taps or more), got an array");
-  if (plan.kept == Kept::bytes) return {"kept", nb::dtype<std::uint8_t>(), "uint8", plan.output_size};
-  return {"kept", nb::dtype<std::int32_t>(), "int32", plan.output_size};
+std::string listed(const std::vector<Int>& sizes) {
+  std::string text;
+  for (const Int size : sizes) text += (text.empty() ? "" : ", ") + std::to_string(size);
+  return "(" + text + ")";
 }
 
-template <class Array>
-bool is_dense(const Array& array) {
-  Int run = 1;
-  for (std::size_t d = array.ndim(); d-- > 0;) {
-    if (array.shape(d) != 1 && array.stride(d) != run) return false;
-    run *= static_cast<Int>(array.shape(d));
+void check_elements(const Memory& memory, const std::string& name, Dtype dtype) {
+  if (memory.itemsize() == itemsize_of(dtype) && memory.kind() == kind_of(dtype)) return;
+  const char* wanted = dtype == Dtype::bfloat16 ? "uint16 (the bits of bfloat16)" : name_of(dtype);
+  refuse(name + ": must be " + wanted + ", got another dtype");
+}
+
+void check_shape(const Memory& memory, const std::string& name, const Plan& plan, Int Dim::*extent) {
+  std::vector<Int> wanted(static_cast<std::size_t>(plan.ndim)), got;
+  for (int d = 0; d < plan.ndim; ++d) wanted[static_cast<std::size_t>(plan.dims[d].number)] = plan.dims[d].*extent;
+  for (int axis = 0; axis < memory.ndim(); ++axis) got.push_back(memory.size(axis));
+  if (got != wanted) refuse(name + ": must have the shape " + listed(wanted) + ", got " + listed(got));
+}
+
+// Memory that is dense in the plan's order of axes.
+void* dense(const Memory& memory, const std::string& name, Dtype dtype, const Plan& plan, Int Dim::*extent) {
+  check_elements(memory, name, dtype);
+  check_shape(memory, name, plan, extent);
+  Int run = memory.itemsize();
+  bool even = reinterpret_cast<std::uintptr_t>(memory.data()) % static_cast<std::uintptr_t>(run) == 0;
+  for (int d = plan.ndim - 1; d >= 0; --d) {
+    const int axis = plan.dims[d].number;
+    if (memory.size(axis) == 0) return memory.data();
+    even = even && (memory.size(axis) == 1 || memory.stride(axis) == run);
+    run *= memory.size(axis);
   }
-  return true;
+  if (!even) refuse(name + ": must be aligned and dense in the plan's order, got other strides");
+  return memory.data();
 }
 
-template <class Array>
-auto checked(const Array& array, const Expected& expected) {
-  const std::string& name = expected.name;
-  if (array.dtype() != expected.dtype) refuse(name + ": must be " + expected.dtype_name + ", got another dtype");
-  if (static_cast<Int>(array.size()) != expected.size)
-    refuse(name + ": must hold " + std::to_string(expected.size) + " elements, got " + std::to_string(array.size()));
-  if (expected.size > 0 && !is_dense(array)) refuse(name + ": must be dense and in C order, got other strides");
-  const auto address = reinterpret_cast<std::uintptr_t>(array.data());
-  const auto itemsize = static_cast<std::uintptr_t>(expected.dtype.bits / 8);
-  if (expected.size > 0 && address % itemsize != 0) refuse(name + ": must be aligned to its elements, got an unaligned array");
-  return array.data();
+Dtype kept_dtype(const Plan& plan) {
+  return plan.kept == Kept::bytes ? Dtype::uint8 : plan.kept == Kept::words ? Dtype::int32 : Dtype::int64;
 }
 
-// The same for a bare address, of which only so much can be known.
-void* checked_address(std::uintptr_t address, const Expected& expected) {
-  const auto itemsize = static_cast<std::uintptr_t>(expected.dtype.bits / 8);
-  if (address == 0 && expected.size > 0) refuse(expected.name + ": the address must not be null, got 0");
-  if (address % itemsize != 0)
-    refuse(expected.name + ": the address must be a multiple of " + std::to_string(itemsize) + ", got " + std::to_string(address));
+void* kept_memory(const Memory& memory, const Plan& plan) {
+  if (plan.kept == Kept::none) refuse("kept: this plan keeps nothing (a sum, a mean), got an array");
+  return dense(memory, "kept", kept_dtype(plan), plan, &Dim::output);
+}
+
+// Strides in bytes, one per dim of the plan, from those of the axes.
+using Strides = std::vector<Int>;
+
+Strides in_order(const Plan& plan, const std::vector<Int>& strides, const std::string& name) {
+  if (static_cast<int>(strides.size()) != plan.ndim)
+    refuse(name + ": must have " + std::to_string(plan.ndim) + " entries, got " + std::to_string(strides.size()));
+  Strides ordered;
+  for (int d = 0; d < plan.ndim; ++d) ordered.push_back(strides[static_cast<std::size_t>(plan.dims[d].number)]);
+  return ordered;
+}
+
+Strides strides_of(const Memory& memory, const Plan& plan) {
+  Strides ordered;
+  for (int d = 0; d < plan.ndim; ++d) ordered.push_back(memory.stride(plan.dims[d].number));
+  return ordered;
+}
+
+// The same for bare addresses, of which only so much can be known.
+void* address_of(std::uintptr_t address, const std::string& name, Int elements, Int alignment) {
+  if (address == 0 && elements > 0) refuse(name + ": the address must not be null, got 0");
+  if (address % static_cast<std::uintptr_t>(alignment) != 0)
+    refuse(name + ": the address must be a multiple of " + std::to_string(alignment) + ", got " + std::to_string(address));
   return reinterpret_cast<void*>(address);
 }
 
-// ---- running -----------------------------------------------------------------------------------------------------------
-
-constexpr Int bytes_per_piece = 1 << 18;       // enough work that handing it out costs nothing
-constexpr Int bytes_worth_sharing = 1 << 18;   // below this, waking a thread costs more than it saves
-constexpr Int bytes_worth_advice = 4 << 20;
-
-int threads_for(int asked) {
-  if (asked < 0) refuse("threads: must be at least 0 (0: the module's count), got " + std::to_string(asked));
-  return asked == 0 ? num_threads() : asked;
+void* kept_address(std::uintptr_t address, const Plan& plan) {
+  if (address == 0) return nullptr;
+  if (plan.kept == Kept::none) refuse("kept: this plan keeps nothing (a sum, a mean), got an address");
+  return address_of(address, "kept", plan.output_size, kept_size(plan.kept));
 }
 
-struct Job {
-  const Plan& plan;
-  const Buffers& buffers;
-  RowsKernel kernel;
+// ---- entries -----------------------------------------------------------------------------------------------------------
+
+using Runner = void (*)(const Plan&, const Buffers&, int);
+
+void run(Runner runner, const Plan& plan, const Buffers& buffers, int threads) {
+  const nb::gil_scoped_release release;
+  runner(plan, buffers, threads);
+}
+
+// A mask over the input, if one is given.
+struct Mask {
+  std::optional<Memory> memory;
+  Strides strides;
+
+  Mask(nb::handle array, const Plan& plan) {
+    if (array.is_none()) return;
+    memory.emplace(array, "mask", false);
+    check_elements(*memory, "mask", Dtype::boolean);
+    check_shape(*memory, "mask", plan, &Dim::input);
+    strides = strides_of(*memory, plan);
+  }
+  void into(Buffers& buffers) const {
+    if (!memory) return;
+    buffers.mask = static_cast<const std::uint8_t*>(memory->data());
+    buffers.mask_strides = strides.data();
+  }
 };
 
-void run_rows(const Plan& plan, const Buffers& buffers, RowsKernel kernel, Int rows, int threads) {
-  if (plan.output_size == 0 || rows == 0) return;
-  const Int bytes = (plan.input_size + plan.output_size) * plan.itemsize();
-  const Int per_row = std::max<Int>(bytes / rows, 1);
-  const Int even = (rows + threads - 1) / threads;
-  const Int piece = std::max<Int>(1, std::min(even, bytes_per_piece / per_row));
-  Job job{plan, buffers, kernel};
-  const nb::gil_scoped_release release;
-  share(rows, bytes < bytes_worth_sharing ? rows : piece, threads,
-        [](void* context, Int begin, Int end) {
-          const Job& job = *static_cast<Job*>(context);
-          job.kernel(job.plan, job.buffers, begin, end);
-        },
-        &job);
+void forward(const Plan& plan, nb::handle x, nb::handle y, nb::handle kept, nb::handle mask, int threads) {
+  const Memory from(x, "x", false), to(y, "y", true);
+  const Mask present(mask, plan);
+  std::optional<Memory> offsets;
+  if (!kept.is_none()) offsets.emplace(kept, "kept", true);
+  check_elements(from, "x", plan.dtype);
+  check_shape(from, "x", plan, &Dim::input);
+  const Strides strides = strides_of(from, plan);
+  Buffers buffers;
+  buffers.from = from.data();
+  buffers.from_strides = strides.data();
+  buffers.to = dense(to, "y", result_dtype(plan), plan, &Dim::output);
+  buffers.kept = offsets ? kept_memory(*offsets, plan) : nullptr;
+  present.into(buffers);
+  run(run_forward, plan, buffers, threads);
 }
 
-void advise(void* to, Int elements, Int itemsize) {
-  const Int bytes = elements * itemsize;
-  if (bytes >= bytes_worth_advice) advise_huge_pages(to, static_cast<std::size_t>(bytes));
+void backward(const Plan& plan, nb::handle g, nb::handle gx, nb::handle kept, nb::handle mask, int threads) {
+  const Memory from(g, "g", false), to(gx, "gx", true);
+  const Mask present(mask, plan);
+  std::optional<Memory> offsets;
+  if (!kept.is_none()) offsets.emplace(kept, "kept", false);
+  Buffers buffers;
+  buffers.from = dense(from, "g", plan.dtype, plan, &Dim::output);
+  buffers.to = dense(to, "gx", plan.dtype, plan, &Dim::input);
+  buffers.kept = offsets ? kept_memory(*offsets, plan) : nullptr;
+  present.into(buffers);
+  run(run_backward, plan, buffers, threads);
 }
 
-void run_forward(const Plan& plan, const Buffers& buffers, int threads) {
-  advise(buffers.to, plan.output_size, plan.itemsize());
-  run_rows(plan, buffers, chosen->forward, plan.output_rows(), threads);
+void indices(const Plan& plan, nb::handle kept, nb::handle out, int threads) {
+  const Memory from(kept, "kept", false), to(out, "out", true);
+  Buffers buffers;
+  buffers.from = kept_memory(from, plan);
+  buffers.to = dense(to, "out", Dtype::int64, plan, &Dim::output);
+  run(run_indices, plan, buffers, threads);
 }
 
-void run_backward(const Plan& plan, const Buffers& buffers, int threads) {
-  const bool picks = plan.body == Body::max || plan.body == Body::min;
-  if (picks && buffers.kept == nullptr && plan.output_size > 0)
-    refuse("backward: kept must be given for max and min, got none");
-  advise(buffers.to, plan.input_size, plan.itemsize());
-  run_rows(plan, buffers, chosen->backward, plan.input_rows(), threads);
+using OptionalStrides = std::optional<std::vector<Int>>;
+
+void forward_at(const Plan& plan, std::uintptr_t x, std::uintptr_t y, std::uintptr_t kept, std::uintptr_t mask,
+                const OptionalStrides& x_strides, const OptionalStrides& mask_strides, int threads) {
+  Strides from, present;
+  Buffers buffers;
+  buffers.from = address_of(x, "x", plan.input_size, 1);
+  buffers.to = address_of(y, "y", plan.output_size, itemsize_of(result_dtype(plan)));
+  buffers.kept = kept_address(kept, plan);
+  if (x_strides) buffers.from_strides = (from = in_order(plan, *x_strides, "x_strides")).data();
+  if (mask != 0) {
+    if (!mask_strides) refuse("mask_strides: must be given with a mask, got none");
+    buffers.mask = reinterpret_cast<const std::uint8_t*>(mask);
+    buffers.mask_strides = (present = in_order(plan, *mask_strides, "mask_strides")).data();
+  }
+  run(run_forward, plan, buffers, threads);
 }
 
-void forward(const Plan& plan, const ReadArray& x, const WriteArray& y, const std::optional<WriteArray>& kept, int threads) {
-  const Buffers buffers{checked(x, floats(plan, "x", plan.input_size)), checked(y, floats(plan, "y", plan.output_size)),
-                        kept ? checked(*kept, offsets(plan)) : nullptr};
-  run_forward(plan, buffers, threads_for(threads));
-}
-
-void backward(const Plan& plan, const ReadArray& g, const WriteArray& gx, const std::optional<ReadArray>& kept, int threads) {
-  const void* from = kept ? checked(*kept, offsets(plan)) : nullptr;
-  const Buffers buffers{checked(g, floats(plan, "g", plan.output_size)), checked(gx, floats(plan, "gx", plan.input_size)),
-                        const_cast<void*>(from)};
-  run_backward(plan, buffers, threads_for(threads));
-}
-
-void forward_at(const Plan& plan, std::uintptr_t x, std::uintptr_t y, std::uintptr_t kept, int threads) {
-  const Buffers buffers{checked_address(x, floats(plan, "x", plan.input_size)),
-                        checked_address(y, floats(plan, "y", plan.output_size)),
-                        kept == 0 ? nullptr : checked_address(kept, offsets(plan))};
-  run_forward(plan, buffers, threads_for(threads));
-}
-
-void backward_at(const Plan& plan, std::uintptr_t g, std::uintptr_t gx, std::uintptr_t kept, int threads) {
-  const Buffers buffers{checked_address(g, floats(plan, "g", plan.output_size)),
-                        checked_address(gx, floats(plan, "gx", plan.input_size)),
-                        kept == 0 ? nullptr : checked_address(kept, offsets(plan))};
-  run_backward(plan, buffers, threads_for(threads));
-}
-
-void indices(const Plan& plan, const ReadArray& kept, const WriteArray& out, int threads) {
-  const Expected winners{"out", nb::dtype<Int>(), "int64", plan.output_size};
-  const Buffers buffers{checked(kept, offsets(plan)), checked(out, winners), nullptr};
-  run_rows(plan, buffers, chosen->indices, plan.output_rows(), threads_for(threads));
+void backward_at(const Plan& plan, std::uintptr_t g, std::uintptr_t gx, std::uintptr_t kept, std::uintptr_t mask,
+                 const OptionalStrides& mask_strides, int threads) {
+  Strides present;
+  Buffers buffers;
+  buffers.from = address_of(g, "g", plan.output_size, itemsize_of(plan.dtype));
+  buffers.to = address_of(gx, "gx", plan.input_size, itemsize_of(plan.dtype));
+  buffers.kept = kept_address(kept, plan);
+  if (mask != 0) {
+    if (!mask_strides) refuse("mask_strides: must be given with a mask, got none");
+    buffers.mask = reinterpret_cast<const std::uint8_t*>(mask);
+    buffers.mask_strides = (present = in_order(plan, *mask_strides, "mask_strides")).data();
+  }
+  run(run_backward, plan, buffers, threads);
 }
 
 void indices_at(const Plan& plan, std::uintptr_t kept, std::uintptr_t out, int threads) {
-  const Expected winners{"out", nb::dtype<Int>(), "int64", plan.output_size};
-  const Buffers buffers{checked_address(kept, offsets(plan)), checked_address(out, winners), nullptr};
-  run_rows(plan, buffers, chosen->indices, plan.output_rows(), threads_for(threads));
+  Buffers buffers;
+  buffers.from = kept_address(kept, plan);
+  buffers.to = address_of(out, "out", plan.output_size, sizeof(Int));
+  if (buffers.from == nullptr && plan.output_size > 0) refuse("kept: the address must not be null, got 0");
+  run(run_indices, plan, buffers, threads);
 }
 
-std::vector<std::string> instruction_sets() {
-  std::vector<std::string> names;
-  for (const Kernels* kernels : usable_kernels()) names.push_back(kernels->name);
-  return names;
+// ---- plans -------------------------------------------------------------------------------------------------------------
+
+// (output, start, step, dilation, taps, low, high, mode), or (taps, spans) with int64 spans of shape (planes, output, 2).
+AxisFields axis_fields(nb::handle table) {
+  if (!nb::isinstance<nb::tuple>(table)) refuse_type("Plan: each of tables must be a tuple");
+  const nb::tuple entries = nb::borrow<nb::tuple>(table);
+  AxisFields fields;
+  if (entries.size() == 8) {
+    Int numbers[7];
+    for (std::size_t i = 0; i < 7; ++i) numbers[i] = nb::cast<Int>(entries[i]);
+    fields.regular = {numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5], numbers[6],
+                      nb::cast<std::string>(entries[7])};
+    return fields;
+  }
+  if (entries.size() != 2) refuse_type("Plan: each of tables must have 8 entries or 2, got " + std::to_string(entries.size()));
+  fields.uneven = true;
+  fields.taps = nb::cast<Int>(entries[0]);
+  const Memory spans(entries[1], "spans", false);
+  check_elements(spans, "spans", Dtype::int64);
+  if (spans.ndim() != 3 || spans.size(2) != 2) refuse("spans: must have the shape (planes, output, 2), got another");
+  fields.planes = spans.size(0);
+  for (Int plane = 0; plane < spans.size(0); ++plane)
+    for (Int cell = 0; cell < spans.size(1); ++cell) {
+      Span span;
+      const char* at = static_cast<const char*>(spans.data()) + plane * spans.stride(0) + cell * spans.stride(1);
+      std::memcpy(&span.first, at, sizeof span.first);
+      std::memcpy(&span.count, at + spans.stride(2), sizeof span.count);
+      fields.spans.push_back(span);
+    }
+  return fields;
+}
+
+void make_plan(Plan* self, std::string body, std::string dtype, std::vector<Int> shape, std::vector<Int> axes, nb::list tables,
+               std::vector<Int> order, bool count_include_pad, double divisor, bool truncate) {
+  PlanFields fields{std::move(body), std::move(dtype), std::move(shape), std::move(axes), {}, std::move(order),
+                    count_include_pad, divisor, truncate};
+  for (const nb::handle table : tables) {
+    try {
+      fields.tables.push_back(axis_fields(table));
+    } catch (const nb::cast_error&) {
+      refuse_type("Plan: tables must hold integers of 64 bits and a mode");
+    }
+  }
+  new (self) Plan(plan_of(fields));
+}
+
+// ---- unpooling ---------------------------------------------------------------------------------------------------------
+
+// Memory in C order, of that many bytes.
+void* whole(const Memory& memory, const std::string& name, Int itemsize, Int elements) {
+  Int held = 1, run = itemsize;
+  bool even = memory.itemsize() == itemsize && reinterpret_cast<std::uintptr_t>(memory.data()) % static_cast<std::uintptr_t>(itemsize) == 0;
+  for (int axis = memory.ndim() - 1; axis >= 0; --axis) {
+    even = even && (memory.size(axis) <= 1 || elements == 0 || memory.stride(axis) == run);
+    held *= memory.size(axis), run *= memory.size(axis);
+  }
+  if (!even || held != elements)
+    refuse(name + ": must hold " + std::to_string(elements) + " aligned elements of " + std::to_string(itemsize) +
+           " bytes in C order, got others");
+  return memory.data();
+}
+
+using Unpooler = Int (*)(const Unpool&, const void*, const Int*, void*, int);
+
+template <Unpooler unpooler, Int Unpool::*read, Int Unpool::*written>
+Int unpool(Int itemsize, Int outer, Int inputs, Int outputs, Int inner, nb::handle from, nb::handle indices, nb::handle to,
+           int threads) {
+  const Unpool sizes = unpool_of(itemsize, outer, inputs, outputs, inner);
+  if (threads < 0) refuse("threads: must be at least 0 (0: the module's count), got " + std::to_string(threads));
+  const Memory source(from, "from", false), places(indices, "indices", false), target(to, "to", true);
+  check_elements(places, "indices", Dtype::int64);
+  const void* read_from = whole(source, "from", itemsize, outer * (sizes.*read) * inner);
+  const void* at = whole(places, "indices", sizeof(Int), outer * inputs * inner);
+  void* write_to = whole(target, "to", itemsize, outer * (sizes.*written) * inner);
+  const nb::gil_scoped_release release;
+  return unpooler(sizes, read_from, static_cast<const Int*>(at), write_to, threads);
 }
 
 void set_threads(int n) {
@@ -291,33 +337,39 @@ void set_threads(int n) {
 
 NB_MODULE(_native, m) {
   using namespace poolwise;
-  if (chosen == nullptr) throw nb::import_error("poolwise needs a processor with at least x86-64-v2");
+  if (instruction_set().empty()) throw nb::import_error("poolwise needs a processor with at least x86-64-v2");
   nb::set_leak_warnings(false);  // plans that Python's caches hold at exit are no leak
-  m.doc() = "Pooling kernels on dense arrays of shape (outer, sizes…, inner).";
+  m.doc() = "Pooling kernels. Arrays come through the buffer protocol, or as addresses (`_at`) with strides in bytes.";
 
   nb::class_<Plan>(m, "Plan")
-      .def("__init__",
-           [](Plan* self, const std::string& body, const std::string& dtype, Int outer, const std::vector<AxisFields>& axes,
-              Int inner, bool count_include_pad, double divisor) {
-             new (self) Plan(plan_of(body, dtype, outer, axes, inner, count_include_pad, divisor));
-           },
-           nb::arg("body"), nb::arg("dtype"), nb::arg("outer"), nb::arg("axes"), nb::arg("inner"),
-           nb::arg("count_include_pad") = false, nb::arg("divisor") = 0.0)
-      .def_prop_ro("kept_dtype", kept_dtype)
+      .def("__init__", make_plan, nb::arg("body"), nb::arg("dtype"), nb::arg("shape"), nb::arg("axes"), nb::arg("tables"),
+           nb::arg("order"), nb::arg("count_include_pad") = false, nb::arg("divisor") = 0.0, nb::arg("truncate") = false)
+      .def_prop_ro("kept_dtype", [](const Plan& plan) { return kept_name(plan.kept); })
+      .def_prop_ro("result_dtype", [](const Plan& plan) { return name_of(result_dtype(plan)); })
       .def_ro("input_size", &Plan::input_size)
       .def_ro("output_size", &Plan::output_size)
-      .def("forward", forward, nb::arg("x").noconvert(), nb::arg("y").noconvert(), nb::arg("kept").noconvert() = nb::none(),
+      .def("forward", forward, nb::arg("x"), nb::arg("y"), nb::arg("kept") = nb::none(), nb::arg("mask") = nb::none(),
            nb::arg("threads") = 0)
-      .def("backward", backward, nb::arg("g").noconvert(), nb::arg("gx").noconvert(),
-           nb::arg("kept").noconvert() = nb::none(), nb::arg("threads") = 0)
-      .def("indices", indices, nb::arg("kept").noconvert(), nb::arg("out").noconvert(), nb::arg("threads") = 0)
-      .def("forward_at", forward_at, nb::arg("x"), nb::arg("y"), nb::arg("kept") = 0, nb::arg("threads") = 0)
-      .def("backward_at", backward_at, nb::arg("g"), nb::arg("gx"), nb::arg("kept") = 0, nb::arg("threads") = 0)
+      .def("backward", backward, nb::arg("g"), nb::arg("gx"), nb::arg("kept") = nb::none(), nb::arg("mask") = nb::none(),
+           nb::arg("threads") = 0)
+      .def("indices", indices, nb::arg("kept"), nb::arg("out"), nb::arg("threads") = 0)
+      .def("forward_at", forward_at, nb::arg("x"), nb::arg("y"), nb::arg("kept") = 0, nb::arg("mask") = 0,
+           nb::arg("x_strides") = nb::none(), nb::arg("mask_strides") = nb::none(), nb::arg("threads") = 0)
+      .def("backward_at", backward_at, nb::arg("g"), nb::arg("gx"), nb::arg("kept") = 0, nb::arg("mask") = 0,
+           nb::arg("mask_strides") = nb::none(), nb::arg("threads") = 0)
       .def("indices_at", indices_at, nb::arg("kept"), nb::arg("out"), nb::arg("threads") = 0);
 
+  const auto def_unpool = [&m](const char* name, auto function) {
+    m.def(name, function, nb::arg("itemsize"), nb::arg("outer"), nb::arg("inputs"), nb::arg("outputs"), nb::arg("inner"),
+          nb::arg("from_"), nb::arg("indices"), nb::arg("to"), nb::arg("threads") = 0);
+  };
+  def_unpool("unpool", unpool<unpool_forward, &Unpool::inputs, &Unpool::outputs>);
+  def_unpool("unpool_backward", unpool<unpool_backward, &Unpool::outputs, &Unpool::inputs>);
+
+  m.def("bodies", body_names);
   m.def("set_num_threads", set_threads, nb::arg("n"));
   m.def("get_num_threads", num_threads);
-  m.def("instruction_set", [] { return std::string(chosen->name); });
+  m.def("instruction_set", instruction_set);
   m.def("instruction_sets", instruction_sets);
-  m.def("use_instruction_set", [](const std::string& name) { chosen = &kernels_named(name); }, nb::arg("name"));
+  m.def("use_instruction_set", use_instruction_set, nb::arg("name"));
 }

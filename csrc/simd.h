@@ -1,4 +1,5 @@
-// Packs of N lanes in the compiler's own vector types, and how a row of lanes is cut into packs.
+// Packs of N lanes in the compiler's own vector types, how they meet the elements in memory, and how a row of lanes is cut into
+// packs.
 #pragma once
 
 #include <cstring>
@@ -15,66 +16,206 @@
 
 namespace poolwise::POOLWISE_ISA {
 
+// ---- packs -------------------------------------------------------------------------------------------------------------
+
 template <class T, int N>
 struct PackOf {
   typedef T type __attribute__((vector_size(N * sizeof(T))));
 };
+template <>
+struct PackOf<Wide, 1> {
+  using type = Wide;  // no vector holds it
+};
 template <class T, int N>
 using Pack = typename PackOf<T, N>::type;
 
-// The integer as wide as an element: what a comparison of packs yields, and what carries a tap's offset.
-template <class T>
-struct LaneOf;
+// The integer as wide as an accumulator: what a comparison of packs yields, and what carries a tap's offset.
+template <std::size_t Bytes>
+struct IntegerOf;
 template <>
-struct LaneOf<float> {
+struct IntegerOf<1> {
+  using type = std::int8_t;
+};
+template <>
+struct IntegerOf<2> {
+  using type = std::int16_t;
+};
+template <>
+struct IntegerOf<4> {
   using type = std::int32_t;
 };
 template <>
-struct LaneOf<double> {
+struct IntegerOf<8> {
   using type = std::int64_t;
 };
+template <>
+struct IntegerOf<16> {
+  using type = Wide;
+};
 template <class T>
-using Lane = typename LaneOf<T>::type;
+using Lane = typename IntegerOf<sizeof(T)>::type;
 
 template <class T>
-inline constexpr int full = POOLWISE_VECTOR_BYTES / sizeof(T);
-
-template <class To, int N, class From>
-POOLWISE_INLINE Pack<To, N> load(const From* p) {
-  Pack<From, N> v;
-  std::memcpy(&v, p, sizeof v);
-  if constexpr (std::is_same_v<To, From>)
-    return v;
-  else
-    return __builtin_convertvector(v, Pack<To, N>);
-}
-
-template <int N, class From, class To>
-POOLWISE_INLINE void store(To* p, Pack<From, N> v) {
-  if constexpr (std::is_same_v<To, From>) {
-    std::memcpy(p, &v, sizeof v);
-  } else {
-    const auto narrow = __builtin_convertvector(v, Pack<To, N>);
-    std::memcpy(p, &narrow, sizeof narrow);
-  }
-}
+inline constexpr int full = sizeof(T) > POOLWISE_VECTOR_BYTES ? 1 : POOLWISE_VECTOR_BYTES / sizeof(T);
+template <>
+inline constexpr int full<Wide> = 1;
 
 template <class T, int N>
 POOLWISE_INLINE Pack<T, N> every(T value) {
   return Pack<T, N>{} + value;
 }
 
+template <class To, class From>
+POOLWISE_INLINE To same_bits(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  std::memcpy(&to, &from, sizeof to);
+  return to;
+}
+
+// ---- elements that are not numbers of C++ ------------------------------------------------------------------------------
+
+struct Truth {  // a bool; any byte but 0 is true
+  std::uint8_t byte;
+};
+struct Half {  // float16
+  std::uint16_t bits;
+};
+struct Brain {  // bfloat16
+  std::uint16_t bits;
+};
+
+// The number as which an element is computed with, before any widening.
+template <class T>
+struct NumberOf {
+  using type = T;
+};
+template <>
+struct NumberOf<Truth> {
+  using type = std::uint8_t;
+};
+template <>
+struct NumberOf<Half> {
+  using type = float;
+};
+template <>
+struct NumberOf<Brain> {
+  using type = float;
+};
+template <class T>
+using Number = typename NumberOf<T>::type;
+
+template <int N>
+using Words = Pack<std::uint32_t, N>;
+
+template <int N>
+POOLWISE_INLINE Pack<float, N> decoded(const Half*, Words<N> h) {
+  const Words<N> exponent = h & 0x7c00u, sign = (h & 0x8000u) << 16;
+  Words<N> bits = ((h & 0x7fffu) << 13) + (112u << 23);
+  bits = exponent == 0x7c00u ? bits + (112u << 23) : bits;
+  const auto tiny = same_bits<Words<N>>(same_bits<Pack<float, N>>(bits + (1u << 23)) - 0x1p-14f);
+  return same_bits<Pack<float, N>>((exponent == 0u ? tiny : bits) | sign);
+}
+template <int N>
+POOLWISE_INLINE Pack<float, N> decoded(const Brain*, Words<N> h) {
+  return same_bits<Pack<float, N>>(h << 16);
+}
+
+// To the nearest, ties to even; NaN stays NaN.
+template <int N>
+POOLWISE_INLINE Words<N> encoded(const Half*, Pack<float, N> v) {
+  const auto all = same_bits<Words<N>>(v);
+  const Words<N> sign = (all >> 16) & 0x8000u, bits = all & 0x7fffffffu;
+  const Words<N> normal = (bits + 0xc8000fffu + ((bits >> 13) & 1u)) >> 13;
+  const Words<N> tiny = same_bits<Words<N>>(same_bits<Pack<float, N>>(bits) + 0.5f) - 0x3f000000u;
+  const Words<N> huge = bits > 0x7f800000u ? Words<N>{} + 0x7e00u : Words<N>{} + 0x7c00u;
+  return (bits >= 0x47800000u ? huge : bits < 0x38800000u ? tiny : normal) | sign;
+}
+template <int N>
+POOLWISE_INLINE Words<N> encoded(const Brain*, Pack<float, N> v) {
+  const auto bits = same_bits<Words<N>>(v);
+  const Words<N> nearest = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  return (bits & 0x7fffffffu) > 0x7f800000u ? (bits >> 16) | 0x40u : nearest;
+}
+
+// ---- memory ------------------------------------------------------------------------------------------------------------
+
+template <class To, class From, int N>
+POOLWISE_INLINE Pack<To, N> converted(Pack<From, N> v) {
+  if constexpr (std::is_same_v<To, From>)
+    return v;
+  else if constexpr (std::is_same_v<To, Wide>)
+    return v[0];
+  else if constexpr (std::is_same_v<From, Wide>)
+    return Pack<To, N>{static_cast<To>(v)};
+  else
+    return __builtin_convertvector(v, Pack<To, N>);
+}
+
+// N elements at any address, as numbers of type To.
+template <class To, int N, class From>
+POOLWISE_INLINE Pack<To, N> load(const From* p) {
+  if constexpr (std::is_same_v<From, Half> || std::is_same_v<From, Brain>) {
+    Pack<std::uint16_t, N> h;
+    std::memcpy(&h, p, sizeof h);
+    return converted<To, float, N>(decoded<N>(p, converted<std::uint32_t, std::uint16_t, N>(h)));
+  } else if constexpr (std::is_same_v<From, Truth>) {
+    Pack<std::uint8_t, N> bytes;
+    std::memcpy(&bytes, p, sizeof bytes);
+    return converted<To, std::uint8_t, N>(same_bits<Pack<std::uint8_t, N>>(bytes != 0) & 1);
+  } else {
+    Pack<From, N> v;
+    std::memcpy(&v, p, sizeof v);
+    return converted<To, From, N>(v);
+  }
+}
+
+template <int N, class From, class To>
+POOLWISE_INLINE void store(To* p, Pack<From, N> v) {
+  if constexpr (std::is_same_v<To, Half> || std::is_same_v<To, Brain>) {
+    const auto h = converted<std::uint16_t, std::uint32_t, N>(encoded<N>(p, converted<float, From, N>(v)));
+    std::memcpy(p, &h, sizeof h);
+  } else if constexpr (std::is_same_v<To, Truth>) {
+    store<N, From>(&p->byte, v);
+  } else {
+    const auto narrow = converted<To, From, N>(v);
+    std::memcpy(p, &narrow, sizeof narrow);
+  }
+}
+
+// ---- rows of lanes -----------------------------------------------------------------------------------------------------
+
 // Calls at<N, U>(lane) so that every lane below n is covered by U packs of N lanes. The last pack overlaps the one before it
 // rather than being shorter, so `at` must give the same result when it meets a lane twice.
 template <int N, class At>
-POOLWISE_INLINE void for_lanes(Int n, At&& at) {
+POOLWISE_INLINE void for_short_row(Int n, At&& at) {
   if constexpr (N > 1) {
-    if (n < N) return for_lanes<N / 2>(n, at);
+    if (n < N) return for_short_row<N / 2>(n, at);
+  }
+  Int lane = 0;
+  for (; lane + N <= n; lane += N) at.template operator()<N, 1>(lane);
+  if (lane < n) at.template operator()<N, 1>(n - N);
+}
+
+template <int N, class At>
+POOLWISE_INLINE void for_lanes(Int n, At&& at) {
+  if (n < N) {
+    if constexpr (N > 1) for_short_row<N / 2>(n, at);
+    return;
   }
   Int lane = 0;
   for (; lane + 4 * N <= n; lane += 4 * N) at.template operator()<N, 4>(lane);
   for (; lane + N <= n; lane += N) at.template operator()<N, 1>(lane);
   if (lane < n) at.template operator()<N, 1>(n - N);
+}
+
+// The same with full packs and single lanes alone, for what is too rare to be compiled in every width.
+template <int N, class At>
+POOLWISE_INLINE void for_rare_lanes(Int n, At&& at) {
+  Int lane = 0;
+  if constexpr (N > 1)
+    for (; lane + N <= n; lane += N) at.template operator()<N, 1>(lane);
+  for (; lane < n; ++lane) at.template operator()<1, 1>(lane);
 }
 
 // Lane i of the result is lane `Pick::of(i)` of a followed by b.

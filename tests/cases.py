@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from poolwise import Max, Mean, Min, Operation, Sum
+from poolwise import Max, Mean, Min, Operation, ReLUMax, Sum
 from poolwise.api import sliding
 from poolwise.call import Call
 from poolwise.doors import NUMPY, Facts, enter
@@ -16,6 +16,7 @@ from poolwise.geometry import Geometry
 OPERATIONS: list[Operation] = [
     Max(),
     Min(),
+    ReLUMax(),
     Sum(),
     Mean(),
     Mean(count_include_pad=True),

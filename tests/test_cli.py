@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import types
@@ -266,7 +267,7 @@ def test_a_lying_kernel_makes_the_doctor_fail(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(Gathered, "forward", lying)
     done = shell("doctor")
     assert done.exit_code == 1
-    assert "FAIL 8 of 8" in done.stdout
+    assert re.search(r"FAIL (\d+) of \1\b", done.stdout)
     assert "gathered, forward, Max()" in done.stdout
 
 

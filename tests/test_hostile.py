@@ -39,6 +39,7 @@ ENCODED = bridge._encoded(Max(), bridge.sliding, ((2, 2), None, 0, 1, False, "ab
 """
 
 VALUE, TYPE = "ValueError", "TypeError"
+INF = float("inf")
 
 # name -> snippet, kind of fault, words that its text must hold: the argument, the value, what is allowed
 Row = tuple[str, str, tuple[str, ...]]
@@ -222,6 +223,16 @@ KERNELS: dict[str, Row] = {
         VALUE,
         ("kept must", "none"),
     ),
+    "backward of a masked mean without its mask": (
+        "call = explain(t, Mean(), (2, 2), where=t > 3).call\nNative().backward(torch.ones(1, 1, 2, 2), None, call)",
+        VALUE,
+        ("kept must", "none"),
+    ),
+    "backward of a masked mean with a smaller mask": (
+        "call = explain(x, Mean(), (2, 2), where=x > 3).call\nNative().backward(np.ones((2, 2)), x[:1] > 3, call)",
+        VALUE,
+        ("kept must", "(4, 4)", "(1, 4)"),
+    ),
     "indices of offsets that are too few": (
         "call = explain(t, Max(), (2, 2)).call\nNative().indices(torch.zeros(1, 1, 1, 2, dtype=torch.uint8), call)",
         VALUE,
@@ -246,9 +257,9 @@ KERNELS: dict[str, Row] = {
         ("kept must", "(1, 1, 2, 2)", "(1, 1, 2, 1)"),
     ),
     "registered operator, a dtype without a kernel": (
-        "torch.ops.poolwise.pool(t.int(), ENCODED)",
-        VALUE,
-        ("kernel", "float32 and float64", "int32"),
+        "torch.ops.poolwise.pool(t.cfloat(), ENCODED)",
+        TYPE,
+        ("x must", "float64", "complex64"),
     ),
     "registered operator, a text that says nothing": (
         "torch.ops.poolwise.pool(t, 'max')",
@@ -377,6 +388,139 @@ AUTOGRAD: dict[str, Row] = {
     ),
 }
 
+# The compiled module called directly: x of 4x4 float32, windows 2/2 over both axes unless said.
+MODULE_PRELUDE = """
+import numpy as np
+from poolwise import _native as native
+
+AXIS = (2, 0, 2, 1, 2, 0, 0, "absent")
+
+def plan(body="max", dtype="float32", shape=(4, 4), axes=(0, 1), tables=(AXIS, AXIS), order=(0, 1), **more):
+    return native.Plan(body, dtype, shape, axes, list(tables), order, **more)
+
+def spans(*pairs):
+    return (2, np.array([pairs], np.int64))
+
+def unpool(indices, outputs=16):
+    out = np.full(outputs, 7, "f4")
+    return native.unpool(4, 1, 4, outputs, 1, np.ones(4, "f4"), np.array(indices), out), set(out.tolist())
+
+x, mask = np.arange(16, dtype="f4").reshape(4, 4), np.ones((4, 4), bool)
+y, kept = np.zeros((2, 2), "f4"), np.zeros((2, 2), "u1")
+"""
+MODULE_REFUSED: dict[str, Row] = {
+    "step 0 (CVE-2021-29586)": ("plan(tables=[(2, 0, 0, 1, 2, 0, 0, 'absent'), AXIS])", VALUE, ("step", "1", "0")),
+    "taps negative (CVE-2022-35941)": ("plan(tables=[AXIS, (2, 0, 2, 1, -2, 0, 0, 'absent')])", VALUE, ("taps", "-2")),
+    "sizes that overflow (CVE-2022-35963)": ("plan(shape=(2**40, 2**40))", VALUE, ("input's size", "64 bits")),
+    "a negative size": ("plan(shape=(4, -4))", VALUE, ("size", "-4")),
+    "dilation over the edge of 64 bits (pytorch #189664)": (
+        "plan(tables=[(2, 0, 2, 2**62, 4, 0, 0, 'absent'), AXIS])",
+        VALUE,
+        ("(taps - 1) * dilation", "64 bits"),
+    ),
+    "padding of 2**62": ("plan(tables=[(2, 0, 2, 1, 2, 2**62, 2**62, 'absent'), AXIS])", VALUE, ("low", "64 bits")),
+    "a number of 65 bits": ("plan(tables=[(2**64, 0, 2, 1, 2, 0, 0, 'absent'), AXIS])", TYPE, ("64 bits",)),
+    "a table of text": ("plan(tables=['absent!!', AXIS])", TYPE, ("tuple",)),
+    "a padding mode that is none": ("plan(tables=[(2, 0, 2, 1, 2, 0, 0, 'wrap'), AXIS])", VALUE, ("mode", "'wrap'")),
+    "spans outside the axis": ("plan(tables=[spans((0, 2), (3, 2)), AXIS])", VALUE, ("spans", "4", "3 + 2")),
+    "spans that go back (CVE-2021-29578)": (
+        "plan(tables=[spans((2, 2), (0, 2)), AXIS])",
+        VALUE,
+        ("spans", "0 after 2"),
+    ),
+    "spans of more than the taps": ("plan(tables=[spans((0, 4)), AXIS])", VALUE, ("spans", "at most 2", "0 + 4")),
+    "no spans at all": ("plan(tables=[(2, np.zeros((1, 0, 2), np.int64)), AXIS])", VALUE, ("spans", "at least 1")),
+    "spans of another shape": ("plan(tables=[(2, np.zeros((2, 2), np.int64)), AXIS])", VALUE, ("spans", "(planes")),
+    "spans for planes that are not there": (
+        "plan(tables=[(2, np.zeros((3, 2, 2), np.int64)), AXIS])",
+        VALUE,
+        ("spans", "each of the 1", "3"),
+    ),
+    "axes twice": ("plan(axes=(1, 1))", VALUE, ("axes", "1 twice")),
+    "axes past the end": ("plan(axes=(0, 2))", VALUE, ("axes", "between 0 and 1", "2")),
+    "fewer tables than axes": ("plan(tables=[AXIS])", VALUE, ("axes", "2 and 1")),
+    "an order that repeats": ("plan(order=(0, 0))", VALUE, ("order", "once")),
+    "a pooled axis without elements": ("plan(shape=(0, 4))", VALUE, ("pooled axis", "at least 1", "0")),
+    "a body that is none": ("plan(body='median')", VALUE, ("body", "'median'", "'relumax'")),
+    "a dtype that is none": ("plan(dtype='complex64')", VALUE, ("dtype", "'complex64'", "'bfloat16'")),
+    "divisor NaN": ("plan(body='mean', divisor=float('nan'))", VALUE, ("divisor", "nan")),
+    "divisor -3": ("plan(body='mean', divisor=-3.0)", VALUE, ("divisor", "-3")),
+    "a divisor of integers with a fraction": ("plan('mean', 'int8', divisor=2.5)", VALUE, ("divisor", "2.5")),
+    "an array of another shape": ("plan().forward(x[:3], y)", VALUE, ("x", "(4, 4)", "(3, 4)")),
+    "an output too small": ("plan().forward(x, y[:1])", VALUE, ("y", "(2, 2)", "(1, 2)")),
+    "an output of another dtype": ("plan().forward(x, y.astype('f8'))", VALUE, ("y", "float32")),
+    "an output with gaps": ("plan().forward(x, np.zeros((2, 4), 'f4')[:, ::2])", VALUE, ("y", "dense")),
+    "an output that is read-only": (
+        "z = y.copy()\nz.flags.writeable = False\nplan().forward(x, z)",
+        VALUE,
+        ("y", "written to"),
+    ),
+    "big-endian numbers": ("plan().forward(x.astype('>f4'), y)", VALUE, ("x", "float32")),
+    "objects": ("plan().forward(x.astype(object), y)", VALUE, ("x", "float32")),
+    "a list": ("plan().forward([[1.0]], y)", TYPE, ("x", "array", "list")),
+    "kept too small": ("plan().forward(x, y, kept[:1])", VALUE, ("kept", "(2, 2)", "(1, 2)")),
+    "kept of a mean": ("plan('mean').forward(x, y, kept)", VALUE, ("kept", "nothing")),
+    "a mask of another shape": ("plan().forward(x, y, None, mask[:1])", VALUE, ("mask", "(4, 4)", "(1, 4)")),
+    "a mask of numbers": ("plan().forward(x, y, None, x)", VALUE, ("mask", "bool")),
+    "threads negative": ("plan().forward(x, y, threads=-1)", VALUE, ("threads", "at least 0", "-1")),
+    "backward without kept": ("plan().backward(y, x)", VALUE, ("kept", "none")),
+    "backward of integers": ("plan(dtype='int32').backward(y.astype('i4'), x.astype('i4'), kept)", VALUE, ("int32",)),
+    "backward, gradient of another shape (CVE-2021-29577)": (
+        "plan().backward(np.zeros((2, 3), 'f4'), x, kept)",
+        VALUE,
+        ("g", "(2, 2)", "(2, 3)"),
+    ),
+    "backward, an empty gradient (CVE-2021-29574)": ("plan().backward(y[:0], x, kept)", VALUE, ("g", "(0, 2)")),
+    "indices of nothing": ("plan('sum').indices(kept, np.zeros((2, 2), 'i8'))", VALUE, ("kept", "nothing")),
+    "a null address": ("plan().forward_at(0, y.ctypes.data)", VALUE, ("x", "null")),
+    "an odd address": ("plan().forward_at(x.ctypes.data, y.ctypes.data + 2)", VALUE, ("y", "multiple of 4")),
+    "a negative address": ("plan().forward_at(-8, y.ctypes.data)", TYPE, ("forward_at",)),
+    "strides too few": ("plan().forward_at(x.ctypes.data, y.ctypes.data, 0, 0, (4,))", VALUE, ("x_strides", "2", "1")),
+    "a mask's address without strides": (
+        "plan().forward_at(x.ctypes.data, y.ctypes.data, 0, mask.ctypes.data)",
+        VALUE,
+        ("mask_strides",),
+    ),
+    "unpool, sizes that overflow": (
+        "native.unpool(4, 2**40, 2**40, 4, 1, y, np.zeros(4, 'i8'), y)",
+        VALUE,
+        ("size", "64 bits"),
+    ),
+    "unpool, arrays too small": ("native.unpool(4, 1, 5, 4, 1, y, np.zeros(5, 'i8'), y)", VALUE, ("from", "5 aligned")),
+    "unpool, indices of 32 bits": ("unpool(np.zeros(4, 'i4'))", VALUE, ("indices", "int64")),
+    "unpool, elements of 3 bytes": ("native.unpool(3, 1, 4, 4, 1, y, kept, y)", VALUE, ("itemsize", "3")),
+    "no instruction set of that name": ("native.use_instruction_set('z80')", VALUE, ("'z80'",)),
+}
+# Nothing is written where an index is wrong; an offset outside the window sends nothing anywhere.
+MODULE_WORKS: dict[str, tuple[str, object]] = {
+    "unpool, an index one past the end (pytorch #91555)": ("unpool([0, 1, 2, 16])", (3, {7.0})),
+    "unpool, an index far outside (pytorch #152913)": ("unpool([0, 10**9, -1, 3])", (1, {7.0})),
+    "unpool, the least index there is": ("unpool([-(2**63), 1, 2, 3])", (0, {7.0})),
+    "backward, offsets that are none (pytorch #142459)": (
+        "gx = np.full((4, 4), 7, 'f4')\n"
+        "plan().backward(y + 1, gx, np.array([[0, 4], [200, 255]], 'u1'))\n(gx.sum().item(), gx[0, 0].item())",
+        (1.0, 1.0),
+    ),
+    "indices of offsets that are none": (
+        "out = np.zeros((2, 2), 'i8')\nplan().indices(np.array([[0, 4], [200, 255]], 'u1'), out)\nout.tolist()",
+        [[0, -1], [-1, -1]],
+    ),
+    "windows wholly outside": (
+        "p = plan(shape=(4,), axes=(0,), tables=[(2, 2**40, 2**40, 1, 2, 0, 0, 'absent')], order=(0,))\n"
+        "p.forward(x[0], y[0])\ny[0].tolist()",
+        [-INF, -INF],
+    ),
+    "an empty batch": (
+        "p = plan(shape=(0, 4), axes=(1,), tables=[AXIS], order=(0, 1))\np.forward(x[:0], y[:0])\np.output_size",
+        0,
+    ),
+    "a window of 2**62 taps": (
+        "p = plan('max', shape=(4,), axes=(0,), tables=[(1, -(2**61), 1, 1, 2**62, 0, 0, 'absent')], order=(0,))\n"
+        "p.forward(x[0], y[0, :1])\n(y[0, 0].item(), p.kept_dtype)",
+        (3.0, "int64"),
+    ),
+}
+
 REFUSED: dict[str, Row] = {
     f"{group}: {name}": row
     for group, rows in {
@@ -391,7 +535,6 @@ REFUSED: dict[str, Row] = {
 }
 
 MAXIMA = [[5.0, 7.0], [13.0, 15.0]]
-INF = float("inf")
 
 # name -> snippet, what it gives (as Python's own numbers)
 WORKS: dict[str, tuple[str, object]] = {
@@ -587,6 +730,27 @@ def test_what_is_legal_gives_the_right_answer(name: str, answers: dict[str, Outc
     assert not got.signal, f"{got.signal} {got.text}"
     assert not got.fault, f"{got.fault}: {got.text}"
     assert got.value == repr(expected)
+
+
+@pytest.fixture(scope="module")
+def module_answers() -> dict[str, Outcome]:
+    snippets = {name: snippet for name, (snippet, *_) in {**MODULE_REFUSED, **MODULE_WORKS}.items()}
+    return outcomes(snippets, MODULE_PRELUDE)
+
+
+@pytest.mark.parametrize("name", MODULE_REFUSED)
+def test_the_compiled_module_refuses_by_itself(name: str, module_answers: dict[str, Outcome]) -> None:
+    _, kind, words = MODULE_REFUSED[name]
+    got = module_answers[name]
+    assert (got.signal, got.fault) == ("", kind), got
+    assert [word for word in words if word not in got.text] == [], got.text
+
+
+@pytest.mark.parametrize("name", MODULE_WORKS)
+def test_the_compiled_module_goes_nowhere_that_it_was_not_given(name: str, module_answers: dict[str, Outcome]) -> None:
+    got = module_answers[name]
+    assert (got.signal, got.fault) == ("", ""), got
+    assert got.value == repr(MODULE_WORKS[name][1])
 
 
 def test_the_runner_reports_a_crash_a_strange_exit_and_a_hang_and_goes_on() -> None:

@@ -30,14 +30,16 @@ ROOMS: dict[str, set[str]] = {
     "choose": {"call", "errors", "kernels", "reference"},
     "doors": {"call", "op", "errors", "geometry"},
     "api": API,
+    "unpool": API,
     "torch": API | {"torch"},
     "keras": API | {"keras"},
-    "__init__": API,
+    "__init__": API | {"unpool"},
     "doctor": API,  # it asks every kernel
 }
 PUBLIC = {
     "",
     "api",
+    "unpool",
     "errors",
     "torch",
     "keras",

@@ -202,7 +202,11 @@ def test_memory_order_is_kept() -> None:
             "max_pool: stride must be at",
         ),
         (lambda: poolwise.max_pool(np.ones(3), (2,), kernel="triton9"), InvalidValue, "kernel must be None or one of"),
-        (lambda: poolwise.max_pool(np.ones(3, "f2"), (2,), kernel="native"), InvalidValue, "x is float16"),
+        (
+            lambda: poolwise.avg_pool(np.ones(3, "i2"), (2,), divisor=2.5, kernel="native"),
+            InvalidValue,
+            "divisor is 2.5",
+        ),
         (lambda: poolwise.max_pool(np.float64(3), (1,)), InvalidValue, "0-d array"),
         (lambda: poolwise.max_pool(np.ones(3, complex), (1,)), InvalidType, "got complex128"),
         (lambda: poolwise.max_pool(np.array(["a"]), (1,)), InvalidType, "got <U1"),
@@ -267,10 +271,9 @@ def test_explain_names_the_kernel_and_why_each_other_one_refused() -> None:
     assert served.kept_bytes == 2 * 3 * 2 * 2
     assert set(served.refusals) == {"vendor", "gathered", "reference"}
     assert served.refusals["vendor"] == "NumPy has no pooling of its own"
-    half = poolwise.explain(x.astype("float16"), Max(), (3, 3))
-    assert half.kernel == "gathered"
-    assert "float16" in half.refusals["native"]
-    masked = poolwise.explain(x, Max(), (3, 3), where=x > 0)
-    assert masked.refusals["native"] == "it takes no mask"
+    assert poolwise.explain(x.astype("float16"), Max(), (3, 3), where=x > 0).kernel == "native"
+    fraction = poolwise.explain(x.astype("int32"), Mean(divisor=2.5), (3, 3))
+    assert fraction.kernel == "gathered"
+    assert fraction.refusals["native"] == "it divides integers by whole numbers, and the divisor is 2.5"
     assert "kernel: native" in str(served)
     assert all(name in str(served) for name in served.refusals)

@@ -16,6 +16,7 @@ from poolwise.errors import Fault, InvalidType, InvalidValue, MissingExtra
 from poolwise.geometry import Geometry
 from poolwise.op import Operation
 from poolwise.threads import get_num_threads, set_num_threads
+from poolwise.unpool import max_unpool
 
 globals().update(SHORT_NAMES)
 globals().update({kind.__name__: kind for kind in ops.OPERATIONS})
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from poolwise.ops import Max as Max
     from poolwise.ops import Mean as Mean
     from poolwise.ops import Min as Min
+    from poolwise.ops import ReLUMax as ReLUMax
     from poolwise.ops import Sum as Sum
 
     def __getattr__(name: str) -> PoolFunction: ...
@@ -42,6 +44,7 @@ __all__ = [
     "explain",
     "get_num_threads",
     "global_pool",
+    "max_unpool",
     "pool",
     "set_num_threads",
     *SHORT_NAMES,

@@ -5,25 +5,62 @@ from typing import Any
 
 class Plan:
     kept_dtype: str
+    result_dtype: str
     input_size: int
     output_size: int
     def __init__(
         self,
         body: str,
         dtype: str,
-        outer: int,
-        axes: Sequence[tuple[int, ...]],
-        inner: int,
+        shape: Sequence[int],
+        axes: Sequence[int],
+        tables: list[tuple[Any, ...]],
+        order: Sequence[int],
         count_include_pad: bool = False,
         divisor: float = 0.0,
+        truncate: bool = False,
     ) -> None: ...
-    def forward(self, x: Any, y: Any, kept: Any = None, threads: int = 0) -> None: ...
-    def backward(self, g: Any, gx: Any, kept: Any = None, threads: int = 0) -> None: ...
+    def forward(self, x: Any, y: Any, kept: Any = None, mask: Any = None, threads: int = 0) -> None: ...
+    def backward(self, g: Any, gx: Any, kept: Any = None, mask: Any = None, threads: int = 0) -> None: ...
     def indices(self, kept: Any, out: Any, threads: int = 0) -> None: ...
-    def forward_at(self, x: int, y: int, kept: int = 0, threads: int = 0) -> None: ...
-    def backward_at(self, g: int, gx: int, kept: int = 0, threads: int = 0) -> None: ...
+    def forward_at(
+        self,
+        x: int,
+        y: int,
+        kept: int = 0,
+        mask: int = 0,
+        x_strides: Sequence[int] | None = None,
+        mask_strides: Sequence[int] | None = None,
+        threads: int = 0,
+    ) -> None: ...
+    def backward_at(
+        self, g: int, gx: int, kept: int = 0, mask: int = 0, mask_strides: Sequence[int] | None = None, threads: int = 0
+    ) -> None: ...
     def indices_at(self, kept: int, out: int, threads: int = 0) -> None: ...
 
+def unpool(
+    itemsize: int,
+    outer: int,
+    inputs: int,
+    outputs: int,
+    inner: int,
+    from_: Any,
+    indices: Any,
+    to: Any,
+    threads: int = 0,
+) -> int: ...
+def unpool_backward(
+    itemsize: int,
+    outer: int,
+    inputs: int,
+    outputs: int,
+    inner: int,
+    from_: Any,
+    indices: Any,
+    to: Any,
+    threads: int = 0,
+) -> int: ...
+def bodies() -> list[str]: ...
 def set_num_threads(n: int) -> None: ...
 def get_num_threads() -> int: ...
 def instruction_set() -> str: ...

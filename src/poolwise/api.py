@@ -152,7 +152,7 @@ def explain(
 
     >>> import numpy as np, poolwise
     >>> explain(np.ones((8, 8), "float16"), poolwise.Max(), (3, 3)).kernel
-    'gathered'
+    'native'
     """
     arguments = (window, stride, padding, dilation, ceil_mode, padding_mode, axes)
     try:

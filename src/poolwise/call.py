@@ -44,13 +44,8 @@ class Framework(Protocol):
         """The array itself if memory holds its axes densely in the order `layout`, else such a copy."""
         ...
 
-    def memory(self, array: Array, layout: tuple[int, ...]) -> Any:
-        """What the native module takes for a dense array: its address, or a view of it in C order."""
-        ...
-
-    @property
-    def threads(self) -> int:
-        """How many threads the framework's own operations use; 0: poolwise's own count."""
+    def spread(self, mask: Array, shape: tuple[int, ...]) -> Array:
+        """The mask over an input of that shape, without a copy."""
         ...
 
     def own_refusal(self, call: Call) -> str | None:
@@ -59,6 +54,22 @@ class Framework(Protocol):
 
     def own(self, operands: Sequence[Array], call: Call) -> tuple[Array, Array | None]:
         """The framework's own operation: the output, and flat indices where a selection's call keeps them."""
+        ...
+
+
+class ShowsMemory(Framework, Protocol):
+    """A framework whose arrays the native module can read and write. `arrays` are x or g, y or gx, kept, mask."""
+
+    def native_forward(self, plan: Any, arrays: tuple[Any, ...]) -> None:
+        """plan.forward on the arrays' memory."""
+        ...
+
+    def native_backward(self, plan: Any, arrays: tuple[Any, ...]) -> None:
+        """plan.backward on the arrays' memory."""
+        ...
+
+    def native_indices(self, plan: Any, kept: Array, flat: Array) -> None:
+        """plan.indices on the arrays' memory."""
         ...
 
 
@@ -146,23 +157,11 @@ class Kernel(Protocol):
 
 
 @lru_cache(maxsize=4096)
-def memory_order(shape: tuple[int, ...], strides: tuple[int, ...], unit: int = 1) -> tuple[int, ...] | None:
-    """The axes in the order in which dense memory holds them, slowest first; None: the array is not dense.
-
-    strides count in `unit`s: 1 for elements, the item size for bytes.
-    """
+def memory_order(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[int, ...]:
+    """The axes in the order in which memory holds them, slowest first; where several would do, the plain order."""
     axes = tuple(range(len(shape)))
-    if 0 in shape or _dense(shape, strides, axes, unit):
+    moving = [axis for axis in axes if shape[axis] != 1]
+    if 0 in shape or any(strides[axis] == 0 for axis in moving):
         return axes
-    order = tuple(sorted(axes, key=lambda axis: (-strides[axis], -shape[axis], axis)))
-    return order if _dense(shape, strides, order, unit) else None
-
-
-def _dense(shape: tuple[int, ...], strides: tuple[int, ...], order: tuple[int, ...], unit: int) -> bool:
-    """Whether the array is contiguous with its axes in that order."""
-    expected = unit
-    for axis in reversed(order):
-        if shape[axis] != 1 and strides[axis] != expected:
-            return False
-        expected *= shape[axis]
-    return True
+    ordered = sorted(moving, key=lambda axis: (-abs(strides[axis]), axis))
+    return axes if ordered == moving else (*(axis for axis in axes if shape[axis] == 1), *ordered)

@@ -71,7 +71,6 @@ class NumpyFramework:
 
     name = "numpy"
     xp = np
-    threads = 0
 
     def empty(self, shape: tuple[int, ...], dtype: str, layout: tuple[int, ...], like: Array) -> Array:
         del like
@@ -90,8 +89,17 @@ class NumpyFramework:
     def dense(self, array: Array, layout: tuple[int, ...]) -> Array:
         return np.require(array.transpose(layout), requirements=("C", "A")).transpose(np.argsort(layout))
 
-    def memory(self, array: Array, layout: tuple[int, ...]) -> Any:
-        return array.transpose(layout)
+    def spread(self, mask: Array, shape: tuple[int, ...]) -> Array:
+        return np.broadcast_to(mask, shape)
+
+    def native_forward(self, plan: Any, arrays: tuple[Any, ...]) -> None:
+        plan.forward(*map(_buffer, arrays))
+
+    def native_backward(self, plan: Any, arrays: tuple[Any, ...]) -> None:
+        plan.backward(*map(_buffer, arrays))
+
+    def native_indices(self, plan: Any, kept: Array, flat: Array) -> None:
+        plan.indices(kept, flat)
 
     def own_refusal(self, call: Call) -> str | None:
         return "NumPy has no pooling of its own"
@@ -100,15 +108,18 @@ class NumpyFramework:
         raise NotImplementedError("NumPy has no pooling of its own")
 
 
+def _buffer(array: Any) -> Any:
+    """What the native module takes for an array: itself, or bfloat16's bits, whose dtype buffers cannot name."""
+    return array.view(np.uint16) if array is not None and array.dtype.name == "bfloat16" else array
+
+
 class NumpyDoor:
     """NumPy arrays, and everything that NumPy turns into one (a list of numbers is float64)."""
 
     framework = NumpyFramework()
 
     def facts(self, x: Array) -> Facts:
-        order = tuple(range(x.ndim))
-        if not x.flags.c_contiguous:
-            order = memory_order(x.shape, x.strides, x.itemsize) or order
+        order = tuple(range(x.ndim)) if x.flags.c_contiguous else memory_order(x.shape, x.strides)
         return Facts(x.shape, x.dtype.name, order, "cpu")
 
     def mask(self, where: Any, x: Array) -> Array:

@@ -117,13 +117,14 @@ class Bins:
     def table(self, begin: int = 0, end: int | None = None) -> Table:
         """The rows begin ≤ i < end."""
         rows = np.arange(begin, self.output if end is None else end, dtype=np.int64)
-        start, stop = self._bounds(rows)
+        start, stop = self.bounds(rows)
         present = stop - start
         tap = np.arange(max(1, int(present.max(initial=0))), dtype=np.int64)
         index = np.where(tap < present[:, None], start[:, None] + tap, 0)
         return Table(index, np.zeros_like(rows), present, present)
 
-    def _bounds(self, rows: Ints) -> tuple[Ints, Ints]:
+    def bounds(self, rows: Ints) -> tuple[Ints, Ints]:
+        """Where each bin begins and ends."""
         if self.rule == "overlapping":
             return rows * self.size // self.output, -(-(rows + 1) * self.size // self.output)
         short, longer = divmod(self.size, self.output)
@@ -302,6 +303,56 @@ def output_size(size: int, low: int, high: int, span: int, step: int, ceil_mode:
         return free // step + 1
     rounded = (free + step - 1) // step + 1
     return rounded - 1 if (rounded - 1) * step >= size + low else rounded
+
+
+def unpooled(
+    shape: Sequence[int],
+    axes: Whole | None,
+    window: Whole,
+    stride: Whole | None,
+    padding: Padding,
+    dilation: Whole,
+    output_size: Sequence[int] | None,
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The pooled axes, and the shape whose pooling gave `shape`: (n − 1)·s − padding + span, or a size near to it."""
+    shape, pooled, rank = _shape_axes(shape, axes, window, "window")
+    taps = _each("window", window, rank, least=1)
+    steps = taps if stride is None else _each("stride", stride, rank, least=1)
+    dilations = _each("dilation", dilation, rank, least=1)
+    if isinstance(padding, str):
+        raise InvalidValue(f"padding must be given in numbers where the size is sought, got {padding!r}")
+    pads = _padding(padding, [shape[axis] for axis in pooled], taps, steps, dilations)
+    sizes = list(shape)
+    asked = _asked_sizes(output_size, shape, pooled)
+    for number, axis in enumerate(pooled):
+        plain = (shape[axis] - 1) * steps[number] - sum(pads[number]) + (taps[number] - 1) * dilations[number] + 1
+        sizes[axis] = plain if asked is None else asked[number]
+        if sizes[axis] < 1:
+            raise InvalidValue(f"padding must leave an output of at least 1 on axis {axis}, got {padding!r}")
+        if not plain - steps[number] < sizes[axis] < plain + steps[number]:
+            raise InvalidValue(
+                f"output_size must lie between {plain - steps[number]} and {plain + steps[number]} (without them) "
+                f"on axis {axis}, got {output_size!r}"
+            )
+    if prod(sizes) * 8 > LARGEST_BYTES:
+        raise InvalidValue(
+            f"window {taps} and stride {steps} give the shape {tuple(sizes)}, more than memory can address"
+        )
+    return pooled, tuple(sizes)
+
+
+def _asked_sizes(
+    output_size: Sequence[int] | None, shape: Sequence[int], pooled: tuple[int, ...]
+) -> tuple[int, ...] | None:
+    """One size per pooled axis, out of one for each of those or one for every axis."""
+    if output_size is None:
+        return None
+    if len(pooled) != len(shape) and isinstance(output_size, Sequence) and len(output_size) == len(shape):
+        sizes = tuple(_whole("output_size", size, output_size) for size in output_size)
+        if any(size != shape[axis] for axis, size in enumerate(sizes) if axis not in pooled):
+            raise InvalidValue(f"output_size must keep the sizes of the axes that are not pooled, got {output_size!r}")
+        return tuple(sizes[axis] for axis in pooled)
+    return _each("output_size", output_size, len(pooled), least=1)
 
 
 def same_padding(size: int, span: int, step: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -122,7 +123,7 @@ def _cast(value: Any, dtype: np.dtype[Any]) -> Any:
     """The value in the result's dtype; what an integer dtype cannot hold, infinities included, saturates."""
     if dtype.kind in "iu":
         limits = np.iinfo(dtype)
-        return 0 if np.isnan(value) else int(min(max(value, limits.min), limits.max))
+        return 0 if math.isnan(value) else int(min(max(value, limits.min), limits.max))
     if dtype.kind == "b":
         return value > 0
     return value

@@ -62,7 +62,6 @@ class KerasFramework:
 
     name = "keras"
     xp = Names()
-    threads = 0
 
     def empty(self, shape: tuple[int, ...], dtype: str, layout: tuple[int, ...], like: Array) -> Array:
         raise NotImplementedError("Keras's tensors are never written to")
@@ -76,8 +75,8 @@ class KerasFramework:
     def dense(self, array: Array, layout: tuple[int, ...]) -> Array:
         raise NotImplementedError("Keras's tensors do not show their memory")
 
-    def memory(self, array: Array, layout: tuple[int, ...]) -> Any:
-        raise NotImplementedError("Keras's tensors do not show their memory")
+    def spread(self, mask: Array, shape: tuple[int, ...]) -> Array:
+        return ops.broadcast_to(mask, shape)
 
     def own_refusal(self, call: Call) -> str | None:
         return _own_refusal(call)

@@ -4,6 +4,7 @@ from poolwise.op import Operation
 from poolwise.ops.max import Max
 from poolwise.ops.mean import Mean
 from poolwise.ops.min import Min
+from poolwise.ops.relumax import ReLUMax
 from poolwise.ops.sum import Sum
 
-OPERATIONS: tuple[type[Operation], ...] = (Max, Min, Sum, Mean)
+OPERATIONS: tuple[type[Operation], ...] = (Max, Min, ReLUMax, Sum, Mean)

@@ -23,8 +23,8 @@ from poolwise.call import INPUT, WHERE, Call, Kernel
 from poolwise.doors import Build, Facts, check_mask_shape
 from poolwise.errors import InvalidType, InvalidValue
 from poolwise.geometry import Geometry
-from poolwise.kernels.native import kept_dtype
-from poolwise.op import DTYPES, Array, Operation, Selection
+from poolwise.kernels.native import BODIES, kept_dtype
+from poolwise.op import DTYPES, FLOATS, Array, Operation, Selection
 from poolwise.ops import OPERATIONS
 from poolwise.torch._framework import FORMS, ONNX, TORCH, dtype_name, layout_of
 
@@ -61,7 +61,7 @@ class TorchDoor:
         if not call.keep or kernel.traced:
             return kernel.forward(operands, call)
         bridge = _Forward if _transforms_active() else _Eager
-        return bridge.apply(operands[0], call, kernel)
+        return bridge.apply(call, kernel, *(TORCH.spread(operand, call.geometry.shape) for operand in operands))
 
     def tracing(self) -> bool:
         return torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
@@ -98,29 +98,35 @@ class _Forward(torch.autograd.Function):
     """A kernel's forward; what it keeps is an output, so that every transform of torch.func can carry it."""
 
     @staticmethod
-    def forward(x: torch.Tensor, call: Call, kernel: Kernel) -> tuple[torch.Tensor, torch.Tensor | None]:
-        return kernel.forward((x,), call)
+    def forward(call: Call, kernel: Kernel, *operands: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        return kernel.forward(operands, call)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
-        _, ctx.call, ctx.kernel = inputs
+        ctx.call, ctx.kernel, *_ = inputs
         if output[1] is not None:
             ctx.mark_non_differentiable(output[1])
         _remember(ctx, output[1])
 
     @staticmethod
-    def backward(ctx: Any, g: torch.Tensor, _: Any) -> tuple[torch.Tensor, None, None]:
+    def backward(ctx: Any, g: torch.Tensor, _: Any) -> tuple[torch.Tensor | None, ...]:
         if torch.is_grad_enabled() or _transforms_active():
-            return _Backward.apply(g, _kept(ctx), ctx.call, ctx.kernel), None, None
-        return ctx.kernel.backward(g, _kept(ctx), ctx.call)[0], None, None
+            gx = _Backward.apply(g, _kept(ctx), ctx.call, ctx.kernel)
+        else:
+            gx = ctx.kernel.backward(g, _kept(ctx), ctx.call)[0]
+        return None, None, gx, *(None,) * (len(ctx.call.operands) - 1)
 
     @staticmethod
-    def jvp(ctx: Any, tangent: torch.Tensor, *_: Any) -> tuple[torch.Tensor, None]:
+    def jvp(ctx: Any, _call: None, _kernel: None, tangent: torch.Tensor, *_: None) -> tuple[torch.Tensor, None]:
         return _pushed(tangent, _kept(ctx), ctx.call, ctx.kernel), None
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], x: torch.Tensor, call: Call, kernel: Kernel) -> tuple[Any, Any]:
-        y, kept = _Forward.apply(x.movedim(in_dims[0], 0), _batched(call, info.batch_size), kernel)
+    def vmap(
+        info: Any, in_dims: tuple[Any, ...], call: Call, kernel: Kernel, *operands: torch.Tensor
+    ) -> tuple[Any, Any]:
+        size = info.batch_size
+        stacked = (_at_front(x, dim, size) for x, dim in zip(operands, in_dims[2:], strict=True))
+        y, kept = _Forward.apply(_batched(call, size), kernel, *stacked)
         return (y, kept), (0, None if kept is None else 0)
 
 
@@ -128,9 +134,11 @@ class _Eager(torch.autograd.Function):
     """The same outside torch.func's transforms, in the older form, whose call costs a quarter of `_Forward`'s."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, call: Call, kernel: Kernel) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def forward(
+        ctx: Any, call: Call, kernel: Kernel, *operands: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         ctx.call, ctx.kernel = call, kernel
-        y, kept = kernel.forward((x,), call)
+        y, kept = kernel.forward(operands, call)
         if kept is not None:
             ctx.mark_non_differentiable(kept)
         _remember(ctx, kept)
@@ -183,7 +191,7 @@ def _pushed(tangent: torch.Tensor, kept: torch.Tensor | None, call: Call, kernel
     """The derivative of forward along a tangent; linear, and the transpose of backward."""
     if isinstance(call.op, Selection):
         return _picked(tangent, kernel.winners(kept, call), call)
-    return _Forward.apply(tangent, call, kernel)[0]
+    return _Forward.apply(call, kernel, tangent, *(() if kept is None else (kept,)))[0]  # a sum keeps its mask alone
 
 
 def _picked(x: torch.Tensor, index: torch.Tensor, call: Call) -> torch.Tensor:
@@ -256,11 +264,10 @@ def _serves_compiled(
     return (
         len(operands) == 1
         and kernel in (None, "native")
-        and op.name in NATIVE_BODIES
+        and op.name in BODIES
         and x.device.type == "cpu"
-        and x.dtype in (torch.float32, torch.float64)
+        and dtype_name(x) in FLOATS
         and build.__name__ in BUILDERS
-        and not any(mode in arguments for mode in ("circular", "reflect", "replicate"))
     )
 
 
@@ -279,7 +286,6 @@ def _compiled(
 
 
 BUILDERS: dict[str, Build] = {}
-NATIVE_BODIES = ("max", "min", "sum", "mean")
 
 
 def builder(build: Build) -> Build:
@@ -328,7 +334,8 @@ def _(x: torch.Tensor, text: str) -> tuple[torch.Tensor, torch.Tensor]:
     call, _ = _planned_for(dtype_name(x), text, x.shape)
     kept = kept_dtype(call)
     shape = call.geometry.output_shape
-    return x.new_empty(shape), x.new_empty(shape if kept else 0, dtype=getattr(torch, kept or "uint8"))
+    y = x.new_empty(shape, dtype=getattr(torch, call.result_dtype))
+    return y, x.new_empty(shape if kept else 0, dtype=getattr(torch, kept or "uint8"))
 
 
 @torch.library.custom_op("poolwise::pool_backward", mutates_args=(), device_types="cpu")

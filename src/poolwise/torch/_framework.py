@@ -37,10 +37,6 @@ class TorchFramework:
     name = "torch"
     xp = array_api
 
-    @property
-    def threads(self) -> int:
-        return torch.get_num_threads()
-
     def empty(self, shape: tuple[int, ...], dtype: str, layout: tuple[int, ...], like: Array) -> Array:
         if layout == PLAIN[len(shape)]:
             return torch.empty(shape, dtype=DTYPE[dtype], device=like.device)
@@ -58,8 +54,23 @@ class TorchFramework:
             return array.contiguous()
         return array.permute(layout).contiguous().permute(_inverse(layout))
 
-    def memory(self, array: Array, layout: tuple[int, ...]) -> Any:
-        return array.data_ptr()
+    def spread(self, mask: Array, shape: tuple[int, ...]) -> Array:
+        return mask.expand(shape)
+
+    def native_forward(self, plan: Any, arrays: tuple[Any, ...]) -> None:
+        x, y, kept, mask = arrays
+        if x.is_neg():  # an address does not know of a view that negates
+            x = x.resolve_neg()
+        addresses = (x.data_ptr(), y.data_ptr(), _address(kept), _address(mask))
+        plan.forward_at(*addresses, _strides(x), _strides(mask), torch.get_num_threads())
+
+    def native_backward(self, plan: Any, arrays: tuple[Any, ...]) -> None:
+        g, gx, kept, mask = arrays
+        addresses = (g.data_ptr(), gx.data_ptr(), _address(kept), _address(mask))
+        plan.backward_at(*addresses, _strides(mask), torch.get_num_threads())
+
+    def native_indices(self, plan: Any, kept: Array, flat: Array) -> None:
+        plan.indices_at(kept.data_ptr(), flat.data_ptr(), torch.get_num_threads())
 
     def own_refusal(self, call: Call) -> str | None:
         return _own_refusal(call)
@@ -84,9 +95,20 @@ def dtype_name(x: torch.Tensor) -> str:
 
 
 def layout_of(x: torch.Tensor) -> tuple[int, ...]:
-    """The axes in memory order; the plain order for a tensor that is not dense."""
-    plain = PLAIN[x.ndim]
-    return plain if x.is_contiguous() else memory_order(tuple(x.shape), x.stride()) or plain
+    """The axes in the order in which memory holds them."""
+    return PLAIN[x.ndim] if x.is_contiguous() else memory_order(tuple(x.shape), x.stride())
+
+
+def _address(x: torch.Tensor | None) -> int:
+    return 0 if x is None else x.data_ptr()
+
+
+def _strides(x: torch.Tensor | None) -> tuple[int, ...] | None:
+    """In bytes."""
+    if x is None:
+        return None
+    size = x.element_size()
+    return tuple([stride * size for stride in x.stride()])
 
 
 def _inverse(layout: tuple[int, ...]) -> list[int]:

@@ -1,0 +1,271 @@
+// The general engine: cell by cell, right for every geometry, dtype, layout and mask. The lanes of a pack lie along the last dim
+// in memory where that is not pooled (channels last), and are single elements otherwise.
+#pragma once
+
+#include "bodies.h"
+#include "walk.h"
+
+namespace poolwise::POOLWISE_ISA {
+
+template <class T>
+POOLWISE_INLINE T* moved(T* p, Int bytes) {
+  return reinterpret_cast<T*>(reinterpret_cast<std::uintptr_t>(p) + static_cast<std::uintptr_t>(bytes));
+}
+
+// ---- from a plan to a walk ---------------------------------------------------------------------------------------------
+
+// Forward: strides in bytes, as the input may lie in any way.
+POOLWISE_OUTLINE void walk_output(Walk<TapsOfCell>& walk, const Plan& plan, const Buffers& buffers, Int itemsize) {
+  Int dense[most_axes];
+  for (Int d = plan.ndim - 1, stride = itemsize; d >= 0; --d) dense[d] = stride, stride *= plan.dims[d].input;
+  const Int* strides = buffers.from_strides != nullptr ? buffers.from_strides : dense;
+  SourceStride along[most_axes];
+  for (int d = 0; d < plan.ndim; ++d) {
+    const Dim& dim = plan.dims[d];
+    const Int mask = buffers.mask != nullptr ? buffers.mask_strides[d] : 0;
+    if (dim.pooled >= 0) along[dim.pooled] = {strides[d], mask};
+    walk.add_dim(dim.pooled >= 0 ? TargetDim{dim.output, 0, 0, 0, dim.pooled}
+                                 : TargetDim{dim.output, strides[d], mask, dim.plane_stride, -1});
+  }
+  for (int a = 0; a < plan.rank; ++a) walk.add_axis(plan.axes[a], along[a]);
+  walk.finish(itemsize);
+}
+
+// Backward: strides in elements of the output, which gradients and kept offsets share; the mask lies over the target.
+POOLWISE_OUTLINE void walk_input(Walk<ReadersOfElement>& walk, const Plan& plan, const Buffers& buffers) {
+  SourceStride along[most_axes];
+  Int dense[most_axes];
+  for (Int d = plan.ndim - 1, stride = 1; d >= 0; --d) dense[d] = stride, stride *= plan.dims[d].output;
+  for (int d = 0; d < plan.ndim; ++d) {
+    const Dim& dim = plan.dims[d];
+    const Int mask = buffers.mask != nullptr ? buffers.mask_strides[d] : 0;
+    if (dim.pooled >= 0) along[dim.pooled] = {dense[d], 0};
+    walk.add_dim(dim.pooled >= 0 ? TargetDim{dim.input, 0, mask, 0, dim.pooled}
+                                 : TargetDim{dim.input, dense[d], mask, dim.plane_stride, -1});
+  }
+  for (int a = 0; a < plan.rank; ++a) walk.add_axis(plan.axes[a], along[a]);
+  walk.finish(1);
+}
+
+// A mean divides by the product of these over the axes; a given divisor stands on the last axis alone.
+POOLWISE_INLINE double divided_by(const Plan& plan, int a, Int cell, Int plane) {
+  const Axis& axis = plan.axes[a];
+  if (plan.divisor > 0) return a + 1 == plan.rank ? plan.divisor : 1;
+  if (is_whole(axis, cell)) return static_cast<double>(axis.taps);
+  return static_cast<double>(plan.count_include_pad ? counting_of(axis, cell, plane) : taps_of(axis, cell, plane).count);
+}
+
+// What a mean divides the window of this cell by, where no mask thins it out.
+template <class A>
+POOLWISE_OUTLINE A divisor_at(const Plan& plan, const Walk<TapsOfCell>& walk) {
+  if constexpr (std::is_integral_v<A> || std::is_same_v<A, Wide>) {
+    if (plan.divisor > 0) return static_cast<A>(plan.divisor);
+    Wide product = 1;
+    for (int a = 0; a < plan.rank; ++a) {
+      const Axis& axis = plan.axes[a];
+      const Int place = walk.place(a), plane = walk.plane();
+      product *= plan.count_include_pad ? axis.counting(place, plane) : axis.present(place, plane).count;
+      product = product < INT64_MAX ? product : INT64_MAX;
+    }
+    return static_cast<A>(product);
+  } else {
+    double product = 1;
+    for (int a = 0; a < plan.rank; ++a) product *= divided_by(plan, a, walk.place(a), walk.plane());
+    return static_cast<A>(product);
+  }
+}
+
+// The same for a cell that an element meets backward.
+template <class A>
+POOLWISE_OUTLINE A divisor_met(const Plan& plan, const Walk<ReadersOfElement>& walk, Int cell) {
+  double product = divided_by(plan, plan.rank - 1, cell, walk.plane());
+  for (int a = 0; a + 1 < plan.rank; ++a) product *= divided_by(plan, a, walk.met(a), walk.plane());
+  return static_cast<A>(product);
+}
+
+template <class B, class At>
+POOLWISE_INLINE void for_lanes_of(Int n, At&& at) {
+  constexpr int N = full<typename B::Accumulator>;
+  if constexpr (B::common && std::is_floating_point_v<Number<typename B::Element>>)
+    for_lanes<N>(n, at);
+  else
+    for_rare_lanes<N>(n, at);
+}
+
+// ---- forward -----------------------------------------------------------------------------------------------------------
+
+// Where a finished reduction goes.
+template <class B>
+struct Output {
+  typename B::Result* y;
+  void* kept;
+  Kept width;
+
+  template <int N>
+  POOLWISE_INLINE void put(Int at, const typename B::template State<N>& state, const Share<typename B::Accumulator, N>& share) const {
+    using A = typename B::Accumulator;
+    store<N, A>(y + at, state.finish(share));
+    if constexpr (B::keeps) store_offsets<typename B::Offset, Lane<A>, N>(kept, width, at, state.offset());
+  }
+};
+
+template <class B>
+POOLWISE_INLINE Output<B> output_of(const Plan& plan, const Buffers& buffers) {
+  return {static_cast<typename B::Result*>(buffers.to), buffers.kept, plan.kept};
+}
+
+template <class B>
+void forward_cells(const Plan& plan, const Buffers& buffers, Int begin, Int end) {
+  using T = typename B::Element;
+  using A = typename B::Accumulator;
+  const T* x = static_cast<const T*>(buffers.from);
+  const Output<B> out = output_of<B>(plan, buffers);
+  Walk<TapsOfCell> walk;
+  walk_output(walk, plan, buffers, sizeof(T));
+  walk.seek(begin);
+  for (Int unit = begin; unit < end; ++unit, walk.advance()) {
+    const A divisor = B::divides ? divisor_at<A>(plan, walk) : A(1);
+    const T* row = x + walk.lane_begin();
+    const Int first = B::keeps ? walk.first_offset() : 0, to = walk.target();
+    for_lanes_of<B>(walk.lane_count(), [&]<int N, int U>(Int lane) POOLWISE_LAMBDA {
+      typename B::template State<N> state[U];
+      for (int u = 0; u < U; ++u) state[u].start(first);
+      walk.meet([&](Int source, Int, Int offset, Int) POOLWISE_LAMBDA {
+        const T* p = moved(row, source) + lane;
+        for (int u = 0; u < U; ++u) state[u].add(load<A, N>(p + u * N), offset);
+      });
+      for (int u = 0; u < U; ++u) out.template put<N>(to + lane + u * N, state[u], {every<A, N>(divisor), plan.truncate});
+    });
+  }
+}
+
+// N lanes of a mask: all ones where an element is there.
+template <class A, int N>
+POOLWISE_INLINE Pack<Lane<A>, N> there(const std::uint8_t* mask, Int stride) {
+  if (stride == 0) return every<Lane<A>, N>(*mask != 0 ? -1 : 0);
+  return load<Lane<A>, N>(mask) != 0;
+}
+
+// The same where a mask says which elements are there.
+template <class B>
+void forward_masked(const Plan& plan, const Buffers& buffers, Int begin, Int end) {
+  using T = typename B::Element;
+  using A = typename B::Accumulator;
+  using L = Lane<A>;
+  const T* x = static_cast<const T*>(buffers.from);
+  const Output<B> out = output_of<B>(plan, buffers);
+  const bool counts = B::divides && !(plan.divisor > 0) && !plan.count_include_pad;
+  Walk<TapsOfCell> walk;
+  walk_output(walk, plan, buffers, sizeof(T));
+  walk.seek(begin);
+  for (Int unit = begin; unit < end; ++unit, walk.advance()) {
+    const A divisor = B::divides ? divisor_at<A>(plan, walk) : A(1);
+    const T* row = x + walk.lane_begin();
+    const Int to = walk.target(), mask_step = walk.lane_mask();
+    for_rare_lanes<full<A>>(walk.lane_count(), [&]<int N, int U>(Int lane) POOLWISE_LAMBDA {
+      const std::uint8_t* mask = buffers.mask + (walk.lane_begin() + lane) * mask_step;
+      typename B::template State<N> state;
+      state.start(-1);
+      Pack<L, N> first = every<L, N>(-1);
+      Pack<A, N> held{};
+      walk.meet([&](Int source, Int at, Int offset, Int) POOLWISE_LAMBDA {
+        const auto here = there<A, N>(mask + at, mask_step);
+        state.add(here ? load<A, N>(moved(row, source) + lane) : every<A, N>(B::absent), offset);
+        if constexpr (B::keeps) first = (first < 0) & here ? every<L, N>(static_cast<L>(offset)) : first;
+        if constexpr (B::divides) held += here ? every<A, N>(1) : Pack<A, N>{};
+      });
+      if constexpr (B::keeps) state.begun_at(first);
+      out.template put<N>(to + lane, state, {counts ? held : every<A, N>(divisor), plan.truncate});
+    });
+  }
+}
+
+// The gradient of the output over how many elements the mask leaves of each window: a masked mean's share for each of them.
+template <class T>
+void shares_cells(const Plan& plan, const Buffers& buffers, Int begin, Int end) {
+  const T* g = static_cast<const T*>(buffers.from);
+  double* shares = static_cast<double*>(buffers.to);
+  Walk<TapsOfCell> walk;
+  walk_output(walk, plan, buffers, 1);
+  walk.seek(begin);
+  for (Int unit = begin; unit < end; ++unit, walk.advance())
+    for (Int lane = 0; lane < walk.lane_count(); ++lane) {
+      const std::uint8_t* mask = buffers.mask + (walk.lane_begin() + lane) * walk.lane_mask();
+      double held = 0;
+      walk.meet([&](Int, Int at, Int, Int) POOLWISE_LAMBDA { held += mask[at] != 0 ? 1 : 0; });
+      store<1, double>(shares + walk.target() + lane, load<double, 1>(g + walk.target() + lane) / held);
+    }
+}
+
+// Flat indices over the pooled axes, from kept offsets that are not trusted: -1 for any that names no present tap.
+POOLWISE_OUTLINE Int flat_index(const Plan& plan, const Walk<TapsOfCell>& walk, Int offset) {
+  Int flat = 0;
+  for (int a = plan.rank - 1; a >= 0; --a) {
+    const Axis& axis = plan.axes[a];
+    const Int tap = offset % axis.taps;
+    offset /= axis.taps;
+    const Taps present = axis.present(walk.place(a), walk.plane());
+    if (tap < present.first || tap >= present.first + present.count) return -1;
+    flat += axis.element(walk.place(a), tap, walk.plane()) * axis.flat_stride;
+  }
+  return offset == 0 ? flat : -1;
+}
+
+template <class K>
+void indices_cells(const Plan& plan, const Buffers& buffers, Int begin, Int end) {
+  const K* kept = static_cast<const K*>(buffers.from);
+  Int* flat = static_cast<Int*>(buffers.to);
+  Walk<TapsOfCell> walk;
+  walk_output(walk, plan, buffers, 1);
+  walk.seek(begin);
+  for (Int unit = begin; unit < end; ++unit, walk.advance())
+    for (Int at = walk.target(); at < walk.target() + walk.lane_count(); ++at) {
+      const Int offset = static_cast<Int>(kept[at]);
+      flat[at] = offset < 0 ? -1 : flat_index(plan, walk, offset);
+    }
+}
+
+// ---- backward ----------------------------------------------------------------------------------------------------------
+
+// Gathered: every element of the input adds what the windows that read it send back, in their order, so each is written once and
+// nothing depends on the threads. Kept offsets are only compared with those of taps that exist, so a wrong one reaches nothing.
+template <class B>
+void backward_cells(const Plan& plan, const Buffers& buffers, Int begin, Int end) {
+  using T = typename B::Element;
+  using A = typename B::Accumulator;
+  using L = Lane<A>;
+  const auto* g = static_cast<const typename B::Gradient*>(buffers.from);
+  T* gx = static_cast<T*>(buffers.to);
+  Walk<ReadersOfElement> walk;
+  walk_input(walk, plan, buffers);
+  walk.seek(begin);
+  for (Int unit = begin; unit < end; ++unit, walk.advance()) {
+    const Int first = walk.lane_begin(), to = walk.target();
+    for_lanes_of<B>(walk.lane_count(), [&]<int N, int U>(Int lane) POOLWISE_LAMBDA {
+      Pack<A, N> sum[U];
+      for (int u = 0; u < U; ++u) sum[u] = Pack<A, N>{};
+      walk.meet([&](Int source, Int, Int offset, Int cell) POOLWISE_LAMBDA {
+        const Int at = source + first + lane;
+        const A divisor = B::divides ? divisor_met<A>(plan, walk, cell) : A(1);
+        for (int u = 0; u < U; ++u) {
+          const auto sent = load<A, N>(g + at + u * N);
+          if constexpr (B::keeps) {
+            const auto kept = load_offsets<typename B::Offset, L, N>(buffers.kept, plan.kept, at + u * N);
+            sum[u] = B::template route<N>(sum[u], sent, kept, offset);
+          } else {
+            sum[u] = B::template route<N>(sum[u], sent, divisor);
+          }
+        }
+      });
+      for (int u = 0; u < U; ++u) {
+        if (buffers.mask != nullptr && !B::keeps) {  // what a mask has taken away is no winner, but would have its share
+          const std::uint8_t* mask = buffers.mask + walk.mask() + (lane + u * N) * walk.lane_mask();
+          sum[u] = there<A, N>(mask, walk.lane_mask()) ? sum[u] : Pack<A, N>{};
+        }
+        store<N, A>(gx + to + lane + u * N, sum[u]);
+      }
+    });
+  }
+}
+
+}  // namespace poolwise::POOLWISE_ISA

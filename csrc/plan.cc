@@ -1,0 +1,291 @@
+#include "plan.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <stdexcept>
+#include <utility>
+
+namespace poolwise {
+namespace {
+
+[[noreturn]] void refuse(const std::string& sentence) { throw std::invalid_argument("Plan: " + sentence); }
+
+void require_at_least(const std::string& field, Int value, Int least) {
+  if (value < least) refuse(field + " must be at least " + std::to_string(least) + ", got " + std::to_string(value));
+}
+
+Int fits(Wide value, const std::string& what) {
+  if (value > INT64_MAX || value < INT64_MIN) refuse(what + " does not fit in 64 bits");
+  return static_cast<Int>(value);
+}
+
+template <class Value, std::size_t N>
+Value named(const std::string& field, const std::string& name, const std::pair<const char*, Value> (&known)[N]) {
+  std::string allowed;
+  for (const auto& [text, value] : known) {
+    if (name == text) return value;
+    allowed += (allowed.empty() ? "'" : ", '") + std::string(text) + "'";
+  }
+  refuse(field + " must be one of " + allowed + ", got '" + name + "'");
+}
+
+constexpr std::pair<const char*, Body> bodies[] = {
+    {"max", Body::max}, {"min", Body::min}, {"relumax", Body::relumax}, {"sum", Body::sum}, {"mean", Body::mean}};
+constexpr std::pair<const char*, Mode> modes[] = {{"absent", Mode::absent},
+                                                  {"circular", Mode::circular},
+                                                  {"reflect", Mode::reflect},
+                                                  {"replicate", Mode::replicate}};
+constexpr std::pair<const char*, Dtype> dtypes[] = {
+    {"bool", Dtype::boolean},     {"int8", Dtype::int8},         {"int16", Dtype::int16},     {"int32", Dtype::int32},
+    {"int64", Dtype::int64},      {"uint8", Dtype::uint8},       {"uint16", Dtype::uint16},   {"uint32", Dtype::uint32},
+    {"uint64", Dtype::uint64},    {"float16", Dtype::float16},   {"bfloat16", Dtype::bfloat16}, {"float32", Dtype::float32},
+    {"float64", Dtype::float64}};
+
+bool is_float(Dtype dtype) { return dtype >= Dtype::float16; }
+bool is_unsigned(Dtype dtype) { return dtype >= Dtype::uint8 && dtype <= Dtype::uint64; }
+
+Int inverse_modulo(Int value, Int modulus) {
+  Wide r0 = modulus, r1 = value % modulus, s0 = 0, s1 = 1;
+  while (r1 != 0) {
+    const Wide q = r0 / r1;
+    r0 -= q * r1, std::swap(r0, r1);
+    s0 -= q * s1, std::swap(s0, s1);
+  }
+  return static_cast<Int>((s0 % modulus + modulus) % modulus);
+}
+
+// ---- axes --------------------------------------------------------------------------------------------------------------
+
+void find_whole(Axis& axis) {
+  const Wide low = -Wide(axis.padded_begin()), reach = Wide(axis.taps - 1) * axis.dilation;
+  const Int begin = larger(0, ceil_div(-low - Wide(axis.start), axis.step));
+  const Int end = smaller(axis.output, floor_div(Wide(axis.padded_end()) - 1 - reach - axis.start, axis.step) + 1);
+  axis.whole_begin = begin;
+  axis.whole_end = larger(begin, end);
+}
+
+Axis regular_axis(Int size, const RegularFields& fields, const std::string& where) {
+  const auto& [output, start, step, dilation, taps, low, high, mode] = fields;
+  require_at_least(where + "output", output, 1);
+  require_at_least(where + "step", step, 1);
+  require_at_least(where + "dilation", dilation, 1);
+  require_at_least(where + "taps", taps, 1);
+  require_at_least(where + "low", low, 0);
+  require_at_least(where + "high", high, 0);
+  const Int cells = fits(Wide(output - 1) * step, where + "(output - 1) * step");
+  const Int window = fits(Wide(taps - 1) * dilation, where + "(taps - 1) * dilation");
+  fits(Wide(start) + cells, where + "start + (output - 1) * step");
+  fits(Wide(start) + window, where + "start + (taps - 1) * dilation");
+  fits(Wide(start) + cells + window + dilation, where + "the index of the last tap");
+  fits(Wide(low) + 3 * Wide(size) + high, where + "low + 3 * size + high");
+  Axis axis{size, output, start, step, dilation, taps, low, high, named(where + "mode", mode, modes)};
+  const Int gcd = std::gcd(step, dilation);
+  axis.cell_step = dilation / gcd;
+  axis.tap_step = step / gcd;
+  axis.inverse = inverse_modulo(axis.tap_step, axis.cell_step);
+  find_whole(axis);
+  return axis;
+}
+
+void check_span(const Span& span, const Span* before, Int size, Int taps, const std::string& where) {
+  if (span.first < 0 || span.count < 0 || span.count > taps || Wide(span.first) + span.count > size)
+    refuse(where + "spans must stay inside the axis of " + std::to_string(size) + " and hold at most " + std::to_string(taps) +
+           ", got " + std::to_string(span.first) + " + " + std::to_string(span.count));
+  if (before != nullptr && (span.first < before->first || span.first + span.count < before->first + before->count))
+    refuse(where + "spans must not go back, got " + std::to_string(span.first) + " after " + std::to_string(before->first));
+}
+
+Axis uneven_axis(Int size, const AxisFields& fields, const std::string& where, const std::vector<Span>& spans) {
+  require_at_least(where + "planes", fields.planes, 1);
+  require_at_least(where + "taps", fields.taps, 1);
+  const Int held = static_cast<Int>(spans.size()), output = held / fields.planes;
+  require_at_least(where + "spans per plane", output, 1);
+  if (output * fields.planes != held) refuse(where + "spans must be as many for every plane, got " + std::to_string(held));
+  fits(2 * Wide(size), where + "2 * size");
+  for (Int s = 0; s < held; ++s)
+    check_span(spans[static_cast<std::size_t>(s)], s % output == 0 ? nullptr : &spans[static_cast<std::size_t>(s - 1)], size,
+               fields.taps, where);
+  Axis axis;
+  axis.size = size, axis.output = output, axis.taps = fields.taps;
+  axis.spans = spans.data(), axis.span_planes = fields.planes;
+  return axis;
+}
+
+// ---- plans -------------------------------------------------------------------------------------------------------------
+
+void check_axes(const PlanFields& fields) {
+  const Int ndim = static_cast<Int>(fields.shape.size());
+  if (ndim < 1 || ndim > most_axes) refuse("shape must have 1 to 64 axes, got " + std::to_string(ndim));
+  for (const Int size : fields.shape) require_at_least("each size of shape", size, 0);
+  if (fields.axes.empty() || fields.axes.size() != fields.tables.size())
+    refuse("axes must name at least 1 axis and have a table for each, got " + std::to_string(fields.axes.size()) + " and " +
+           std::to_string(fields.tables.size()));
+  std::vector<bool> seen(fields.shape.size());
+  for (const Int axis : fields.axes) {
+    if (axis < 0 || axis >= ndim) refuse("axes must be between 0 and " + std::to_string(ndim - 1) + ", got " + std::to_string(axis));
+    if (seen[static_cast<std::size_t>(axis)]) refuse("axes must not repeat, got " + std::to_string(axis) + " twice");
+    seen[static_cast<std::size_t>(axis)] = true;
+    require_at_least("the size of a pooled axis", fields.shape[static_cast<std::size_t>(axis)], 1);
+  }
+}
+
+void check_order(const PlanFields& fields) {
+  std::vector<Int> sorted = fields.order, plain(fields.shape.size());
+  std::iota(plain.begin(), plain.end(), Int(0));
+  std::sort(sorted.begin(), sorted.end());
+  if (sorted != plain) refuse("order must hold each axis once");
+}
+
+void lay_out_axes(Plan& plan, const PlanFields& fields) {
+  plan.rank = static_cast<int>(fields.axes.size());
+  for (const AxisFields& table : fields.tables) plan.held_spans.push_back(table.spans);
+  for (std::size_t a = 0; a < fields.axes.size(); ++a) {
+    const Int size = fields.shape[static_cast<std::size_t>(fields.axes[a])];
+    const std::string where = "tables[" + std::to_string(a) + "].";
+    plan.held_axes.push_back(fields.tables[a].uneven ? uneven_axis(size, fields.tables[a], where, plan.held_spans[a])
+                                                     : regular_axis(size, fields.tables[a].regular, where));
+  }
+  plan.axes = plan.held_axes.data();
+}
+
+void lay_out_dims(Plan& plan, const PlanFields& fields) {
+  plan.ndim = static_cast<int>(fields.shape.size());
+  Int plane_stride[most_axes] = {};
+  for (int number = plan.ndim - 1; number >= 0; --number) {
+    if (std::find(fields.axes.begin(), fields.axes.end(), number) != fields.axes.end()) continue;
+    plane_stride[number] = plan.planes;
+    plan.planes = fits(Wide(plan.planes) * larger(fields.shape[static_cast<std::size_t>(number)], 1), "the number of planes");
+  }
+  for (int d = 0; d < plan.ndim; ++d) {
+    const Int number = fields.order[static_cast<std::size_t>(d)];
+    const auto found = std::find(fields.axes.begin(), fields.axes.end(), number);
+    const Int size = fields.shape[static_cast<std::size_t>(number)];
+    Dim dim{size, size, static_cast<int>(number), -1, plane_stride[number]};
+    if (found != fields.axes.end()) {
+      dim.pooled = static_cast<int>(found - fields.axes.begin());
+      dim.output = plan.axes[dim.pooled].output;
+    }
+    plan.held_dims.push_back(dim);
+  }
+  plan.dims = plan.held_dims.data();
+  for (int a = 0; a < plan.rank; ++a)
+    if (plan.axes[a].span_planes > 1 && plan.axes[a].span_planes != plan.planes)
+      refuse("spans must be for one plane or for each of the " + std::to_string(plan.planes) + ", got " +
+             std::to_string(plan.axes[a].span_planes));
+}
+
+// Elements of the input or the output; an empty batch is no excuse for sizes that could not be indexed.
+Int elements(const Plan& plan, Int Dim::*extent, const std::string& what) {
+  Int n = 1;
+  bool empty = false;
+  for (int d = 0; d < plan.ndim; ++d) {
+    empty = empty || plan.dims[d].*extent == 0;
+    n = fits(Wide(n) * larger(plan.dims[d].*extent, 1), what);
+  }
+  fits(Wide(n) * static_cast<Int>(sizeof(Int)), what + " in bytes");
+  return empty ? 0 : n;
+}
+
+void number_taps(Plan& plan) {
+  Wide taps = 1, flat = 1;
+  for (int a = plan.rank - 1; a >= 0; --a) {
+    Axis& axis = plan.held_axes[static_cast<std::size_t>(a)];
+    axis.offset_stride = static_cast<Int>(taps <= INT64_MAX ? taps : 0);
+    axis.flat_stride = static_cast<Int>(flat);  // within the input's size
+    taps = std::min<Wide>(taps * plan.axes[a].taps, Wide(INT64_MAX) + 1);
+    flat *= plan.axes[a].size;
+  }
+  if (taps > INT64_MAX)  // nothing is kept, and no offset may wrap
+    for (Axis& axis : plan.held_axes) axis.offset_stride = 0;
+  plan.additions = static_cast<Int>(std::min<Wide>(taps, INT64_MAX)) - 1;
+  if (!plan.selects() || taps > INT64_MAX) return;
+  plan.kept = taps <= 255 ? Kept::bytes : taps <= INT32_MAX ? Kept::words : Kept::longs;
+}
+
+// The block of side-by-side axes, where the pooled ones are at most three dims apart, in the user's order, regular and unpadded
+// by folds.
+void find_block(Plan& plan) {
+  int first = plan.ndim, last = -1, before = -1;
+  for (int d = 0; d < plan.ndim; ++d) {
+    const int a = plan.dims[d].pooled;
+    if (a < 0) continue;
+    if (a != before + 1 || plan.axes[a].spans != nullptr || plan.axes[a].mode != Mode::absent) return;
+    before = a;
+    first = std::min(first, d), last = d;
+  }
+  if (last - first > 2) return;
+  Block& block = plan.block;
+  for (Axis& axis : block.axes) axis.whole_end = 1;
+  for (int d = 0; d < plan.ndim; ++d) {
+    const Dim& dim = plan.dims[d];
+    if (d < first) block.outer *= dim.input;
+    if (d > last) block.inner *= dim.input;
+    if (d < first || d > last) continue;
+    const int at = 3 - (last - first + 1) + d - first;
+    block.dims[at] = d;
+    if (dim.pooled >= 0) {
+      block.axes[at] = plan.axes[dim.pooled];
+    } else {
+      if (dim.input == 0) return;
+      block.axes[at].size = block.axes[at].output = block.axes[at].whole_end = dim.input;
+    }
+  }
+  block.there = true;
+}
+
+}  // namespace
+
+Int itemsize_of(Dtype dtype) {
+  static constexpr Int sizes[] = {1, 1, 2, 4, 8, 1, 2, 4, 8, 2, 2, 4, 8};
+  return sizes[static_cast<int>(dtype)];
+}
+
+const char* name_of(Dtype dtype) { return dtypes[static_cast<int>(dtype)].first; }
+
+Dtype result_dtype(const Plan& plan) {
+  if (plan.body != Body::sum || is_float(plan.dtype)) return plan.dtype;
+  return is_unsigned(plan.dtype) ? Dtype::uint64 : Dtype::int64;
+}
+
+std::vector<std::string> body_names() {
+  std::vector<std::string> names;
+  for (const auto& [name, body] : bodies) names.emplace_back(name);
+  return names;
+}
+
+const char* kept_name(Kept kept) {
+  static constexpr const char* names[] = {"", "uint8", "int32", "int64"};
+  return names[static_cast<int>(kept)];
+}
+
+Int kept_size(Kept kept) {
+  static constexpr Int sizes[] = {0, 1, 4, 8};
+  return sizes[static_cast<int>(kept)];
+}
+
+Plan plan_of(const PlanFields& fields) {
+  Plan plan;
+  plan.body = named("body", fields.body, bodies);
+  plan.dtype = named("dtype", fields.dtype, dtypes);
+  plan.count_include_pad = fields.count_include_pad;
+  plan.divisor = fields.divisor;
+  plan.truncate = fields.truncate;
+  if (!(plan.divisor >= 0) || plan.divisor > std::numeric_limits<double>::max())
+    refuse("divisor must be finite and at least 0 (0: none), got " + std::to_string(plan.divisor));
+  if (!is_float(plan.dtype) && (plan.divisor > 0x1p53 || plan.divisor != std::floor(plan.divisor)))
+    refuse("divisor must be a whole number up to 2**53 for integers, got " + std::to_string(plan.divisor));
+  if (plan.body == Body::mean && plan.dtype == Dtype::boolean) refuse("dtype must not be bool for a mean, got bool");
+  check_axes(fields);
+  check_order(fields);
+  lay_out_axes(plan, fields);
+  lay_out_dims(plan, fields);
+  plan.input_size = elements(plan, &Dim::input, "the input's size");
+  plan.output_size = elements(plan, &Dim::output, "the output's size");
+  number_taps(plan);
+  find_block(plan);
+  return plan;
+}
+
+}  // namespace poolwise

@@ -1,0 +1,104 @@
+// One pooling of arrays of one shape: what to compute, which axes, in what order memory holds the output. Knows no addresses.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "geometry.h"
+
+namespace poolwise {
+
+enum class Body { max, min, relumax, sum, mean };
+enum class Dtype { boolean, int8, int16, int32, int64, uint8, uint16, uint32, uint64, float16, bfloat16, float32, float64 };
+enum class Kept { none, bytes, words, longs };  // of one offset inside a window: 1, 4 or 8 bytes
+
+constexpr int most_axes = 64;  // as many as NumPy and PyTorch allow
+
+// One axis of the arrays, in the order of memory. `pooled` is its number among the pooled axes, -1 for an axis of the batch.
+struct Dim {
+  Int input = 1, output = 1;
+  int number = 0;  // among the axes of the array, as its user sees it
+  int pooled = -1;
+  Int plane_stride = 0;  // of the batch: counts the planes of per-plane spans
+};
+
+// Pooled axes that lie side by side in a dense array of shape (outer, axes[0].size, axes[1].size, axes[2].size, inner), which
+// the fast engines walk. Fewer than three are preceded by axes of one cell.
+struct Block {
+  bool there = false;
+  Int outer = 1, inner = 1;
+  Axis axes[3];
+  int dims[3] = {-1, -1, -1};  // which of the plan's dims each axis is
+
+  POOLWISE_INLINE Int input_rows() const { return outer * axes[0].size * axes[1].size; }
+  POOLWISE_INLINE Int output_rows() const { return outer * axes[0].output * axes[1].output; }
+};
+
+struct Plan {
+  Body body = Body::max;
+  Dtype dtype = Dtype::float32;
+  Kept kept = Kept::none;
+  bool count_include_pad = false;
+  bool truncate = false;  // an integer mean towards zero instead of to the nearest even
+  double divisor = 0;     // 0: none is given
+  Int additions = 0;      // of the longest sum over one window
+  int ndim = 0, rank = 0;
+  const Dim* dims = nullptr;   // slowest first
+  const Axis* axes = nullptr;  // the pooled ones, in the user's order
+  Block block;
+  Int input_size = 0, output_size = 0, planes = 1;
+
+  // What the pointers above and those of the axes point to; kernels do not look here.
+  std::vector<Dim> held_dims;
+  std::vector<Axis> held_axes;
+  std::vector<std::vector<Span>> held_spans;
+
+  Plan() = default;
+  Plan(Plan&&) = default;
+  Plan(const Plan&) = delete;
+
+  POOLWISE_INLINE bool selects() const { return body == Body::max || body == Body::min || body == Body::relumax; }
+
+  // A mean divides by the product of these over the axes; a given divisor stands on the last axis alone.
+  POOLWISE_INLINE double divided_by(const Axis& axis, bool last, Int cell, Int plane) const {
+    if (divisor > 0) return last ? divisor : 1;
+    return static_cast<double>(count_include_pad ? axis.counting(cell, plane) : axis.present(cell, plane).count);
+  }
+};
+
+struct RegularFields {
+  Int output, start, step, dilation, taps, low, high;
+  std::string mode;
+};
+
+// One pooled axis as the caller describes it: regular, or uneven by spans (planes × output of them) of at most `taps` elements.
+struct AxisFields {
+  RegularFields regular{};
+  bool uneven = false;
+  Int taps = 0, planes = 1;
+  std::vector<Span> spans{};
+};
+
+struct PlanFields {
+  std::string body, dtype;
+  std::vector<Int> shape;        // of the input
+  std::vector<Int> axes;         // the pooled ones
+  std::vector<AxisFields> tables;  // one for each of them
+  std::vector<Int> order;        // the axes in the order in which memory holds the output, slowest first
+  bool count_include_pad = false;
+  double divisor = 0;
+  bool truncate = false;
+};
+
+// Checks everything, in 64-bit arithmetic that cannot wrap. Throws std::invalid_argument with a sentence.
+Plan plan_of(const PlanFields& fields);
+
+Int itemsize_of(Dtype dtype);
+const char* name_of(Dtype dtype);
+Dtype result_dtype(const Plan& plan);  // a sum of integers widens
+// The bodies that there are, as PlanFields names them.
+std::vector<std::string> body_names();
+const char* kept_name(Kept kept);
+Int kept_size(Kept kept);
+
+}  // namespace poolwise

@@ -1,0 +1,104 @@
+#include "run.h"
+
+#include <algorithm>
+#include <stdexcept>
+
+#include "threads.h"
+
+namespace poolwise {
+namespace {
+
+constexpr Int bytes_per_piece = 1 << 18;      // enough work that handing it out costs nothing
+constexpr Int bytes_worth_sharing = 1 << 18;  // below this, waking a thread costs more than it saves
+constexpr Int bytes_worth_advice = 4 << 20;
+
+const Kernels* chosen = best_kernels();
+
+[[noreturn]] void refuse(const std::string& sentence) { throw std::invalid_argument(sentence); }
+
+int threads_for(int asked) {
+  if (asked < 0) refuse("threads: must be at least 0 (0: the module's count), got " + std::to_string(asked));
+  return asked == 0 ? num_threads() : asked;
+}
+
+struct Job {
+  const Plan& plan;
+  const Buffers& buffers;
+  RangeKernel kernel;
+};
+
+// What the call costs, in bytes: that it moves, or where windows are large and overlap, a byte for each tap.
+Int cost_of(const Plan& plan) {
+  const Wide moved = Wide(plan.input_size + plan.output_size) * itemsize_of(plan.dtype);
+  const Wide taps = Wide(plan.output_size) * (plan.additions + 1);
+  return static_cast<Int>(std::min<Wide>(std::max(moved, taps), INT64_MAX));
+}
+
+void run(const Plan& plan, const Buffers& buffers, const Family& family, int threads) {
+  if (plan.output_size == 0) return;
+  const int most = threads_for(threads);
+  const Int units = family.units(plan, buffers), cost = cost_of(plan);
+  const Int even = (units + most - 1) / most, per_unit = std::max<Int>(cost / units, 1);
+  const Int piece = std::max<Int>(1, std::min(even, bytes_per_piece / per_unit));
+  Job job{plan, buffers, family.run};
+  share(units, cost < bytes_worth_sharing ? units : piece, most,
+        [](void* context, Int begin, Int end) {
+          const Job& todo = *static_cast<Job*>(context);
+          todo.kernel(todo.plan, todo.buffers, begin, end);
+        },
+        &job);
+}
+
+void advise(void* to, Int elements, Dtype dtype) {
+  const Int bytes = elements * itemsize_of(dtype);
+  if (bytes >= bytes_worth_advice) advise_huge_pages(to, static_cast<std::size_t>(bytes));
+}
+
+}  // namespace
+
+std::vector<std::string> instruction_sets() {
+  std::vector<std::string> names;
+  for (const Kernels* kernels : usable_kernels()) names.push_back(kernels->name);
+  return names;
+}
+
+std::string instruction_set() { return chosen == nullptr ? "" : chosen->name; }
+
+void use_instruction_set(const std::string& name) {
+  std::string here;
+  for (const Kernels* kernels : usable_kernels()) {
+    if (name == kernels->name) {
+      chosen = kernels;
+      return;
+    }
+    here += (here.empty() ? "" : ", ") + std::string(kernels->name);
+  }
+  refuse("use_instruction_set: this machine runs " + here + ", got '" + name + "'");
+}
+
+void run_forward(const Plan& plan, const Buffers& buffers, int threads) {
+  advise(buffers.to, plan.output_size, result_dtype(plan));
+  run(plan, buffers, chosen->forward, threads);
+}
+
+void run_backward(const Plan& plan, const Buffers& buffers, int threads) {
+  if (plan.dtype < Dtype::float16) refuse("backward: integers have no gradient, got " + std::string(name_of(plan.dtype)));
+  if (plan.selects() && buffers.kept == nullptr && plan.output_size > 0)
+    refuse("backward: kept must be given for a selection, got none");
+  advise(buffers.to, plan.input_size, plan.dtype);
+  if (buffers.mask == nullptr || plan.body != Body::mean || plan.divisor > 0 || plan.count_include_pad)
+    return run(plan, buffers, chosen->backward, threads);
+  std::vector<double> shares(static_cast<std::size_t>(plan.output_size));
+  Buffers first = buffers, second = buffers;
+  first.to = shares.data();
+  second.from = shares.data();
+  run(plan, first, chosen->shares, threads);
+  run(plan, second, chosen->backward, threads);
+}
+
+void run_indices(const Plan& plan, const Buffers& buffers, int threads) {
+  if (plan.kept == Kept::none) refuse("indices: this plan keeps nothing");
+  run(plan, buffers, chosen->indices, threads);
+}
+
+}  // namespace poolwise
