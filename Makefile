@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*)
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: lab test core bench soak lint clean
+.PHONY: lab test core bench soak ctest sanitize lint clean
 .DEFAULT_GOAL := test
 
 lab: $(VENV)/.lab
@@ -22,6 +22,23 @@ bench: $(VENV)/.dev
 
 soak: $(VENV)/.dev  ## random calls of the C++ kernel against the reference
 	$(BIN)/python tests/soak.py --cases 100000 --jobs 2 --output benchmarks/soak.md
+
+CONFIGURE := cmake -G Ninja -S . -DPOOLWISE_OPTIMIZE=-O1
+
+ctest sanitize: export PATH := $(abspath $(BIN)):$(PATH)
+ctest: $(VENV)/.dev  ## the C++ tests, by CTest
+	$(CONFIGURE) -B build/cpp -DPOOLWISE_TESTS=ON
+	cmake --build build/cpp
+	ctest --test-dir build/cpp --output-on-failure
+
+sanitize: $(VENV)/.dev  ## the same and the Python tests under the sanitizers
+	$(CONFIGURE) -B build/thread -DPOOLWISE_TESTS=ON -DPOOLWISE_SANITIZE=thread
+	cmake --build build/thread --target race
+	build/thread/race
+	$(CONFIGURE) -B build/address -DPOOLWISE_TESTS=ON -DPOOLWISE_SANITIZE=address,undefined
+	cmake --build build/address
+	ctest --test-dir build/address --output-on-failure
+	sh tests/sanitized.sh
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check src tests examples

@@ -1,6 +1,7 @@
 #include "run.h"
 
 #include <algorithm>
+#include <atomic>
 #include <stdexcept>
 
 #include "threads.h"
@@ -12,7 +13,7 @@ constexpr Int bytes_per_piece = 1 << 18;      // enough work that handing it out
 constexpr Int bytes_worth_sharing = 1 << 18;  // below this, waking a thread costs more than it saves
 constexpr Int bytes_worth_advice = 4 << 20;
 
-const Kernels* chosen = best_kernels();
+std::atomic<const Kernels*> chosen{best_kernels()};
 
 [[noreturn]] void refuse(const std::string& sentence) { throw std::invalid_argument(sentence); }
 
@@ -62,7 +63,7 @@ std::vector<std::string> instruction_sets() {
   return names;
 }
 
-std::string instruction_set() { return chosen == nullptr ? "" : chosen->name; }
+std::string instruction_set() { return chosen.load() == nullptr ? "" : chosen.load()->name; }
 
 void use_instruction_set(const std::string& name) {
   std::string here;
@@ -78,7 +79,7 @@ void use_instruction_set(const std::string& name) {
 
 void run_forward(const Plan& plan, const Buffers& buffers, int threads) {
   advise(buffers.to, plan.output_size, result_dtype(plan));
-  run(plan, buffers, chosen->forward, threads);
+  run(plan, buffers, chosen.load()->forward, threads);
 }
 
 void run_backward(const Plan& plan, const Buffers& buffers, int threads) {
@@ -87,18 +88,18 @@ void run_backward(const Plan& plan, const Buffers& buffers, int threads) {
     refuse("backward: kept must be given for a selection, got none");
   advise(buffers.to, plan.input_size, plan.dtype);
   if (buffers.mask == nullptr || plan.body != Body::mean || plan.divisor > 0 || plan.count_include_pad)
-    return run(plan, buffers, chosen->backward, threads);
+    return run(plan, buffers, chosen.load()->backward, threads);
   std::vector<double> shares(static_cast<std::size_t>(plan.output_size));
   Buffers first = buffers, second = buffers;
   first.to = shares.data();
   second.from = shares.data();
-  run(plan, first, chosen->shares, threads);
-  run(plan, second, chosen->backward, threads);
+  run(plan, first, chosen.load()->shares, threads);
+  run(plan, second, chosen.load()->backward, threads);
 }
 
 void run_indices(const Plan& plan, const Buffers& buffers, int threads) {
   if (plan.kept == Kept::none) refuse("indices: this plan keeps nothing");
-  run(plan, buffers, chosen->indices, threads);
+  run(plan, buffers, chosen.load()->indices, threads);
 }
 
 }  // namespace poolwise

@@ -20,7 +20,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 HANG = 20  # seconds after which the alarm ends the child, inside compiled code too
-ROOM = 16 << 30  # bytes of address space: what would allocate without bounds fails instead of filling the machine
+# Bytes of address space: what would allocate without bounds fails instead of filling memory. A sanitizer needs all.
+ROOM = resource.RLIM_INFINITY if os.environ.get("POOLWISE_CHILD_ROOM") == "unlimited" else 16 << 30
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,129 @@
+// The oracle of the C++ tests: one window at a time, one tap at a time.
+#pragma once
+
+#include <cmath>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "../plan.h"
+
+namespace poolwise {
+
+struct Case {
+  const char* name;
+  Int outer;
+  std::vector<Int> sizes;
+  std::vector<RegularFields> axes;
+  Int inner;
+
+  static Int product(const std::vector<Int>& sizes) {
+    Int n = 1;
+    for (const Int size : sizes) n *= size;
+    return n;
+  }
+  std::vector<Int> outputs() const {
+    std::vector<Int> sizes;
+    for (const RegularFields& axis : axes) sizes.push_back(axis.output);
+    return sizes;
+  }
+  Int inputs_per_plane() const { return product(sizes); }
+  Int outputs_per_plane() const { return product(outputs()); }
+  Int input_size() const { return outer * inputs_per_plane() * inner; }
+  Int output_size() const { return outer * outputs_per_plane() * inner; }
+};
+
+// Where tap t of output cell i reads along an axis, -1: nowhere; and whether it counts as padding does.
+inline Int place_of(const RegularFields& axis, Int size, Int cell, Int tap) {
+  const Int at = axis.start + cell * axis.step + tap * axis.dilation;
+  if (at >= 0 && at < size) return at;
+  if (at < -axis.low || at >= size + axis.high || axis.mode == "absent") return -1;
+  if (axis.mode == "circular") return ((at % size) + size) % size;
+  if (axis.mode == "reflect") return at < 0 ? -at : 2 * (size - 1) - at;
+  return at < 0 ? 0 : size - 1;
+}
+
+inline bool counts(const RegularFields& axis, Int size, Int cell, Int tap) {
+  const Int at = axis.start + cell * axis.step + tap * axis.dilation;
+  return at >= -axis.low && at < size + axis.high;
+}
+
+struct Tap {
+  Int offset, flat;  // inside the window, and among the elements of the plane
+};
+
+// The taps of one cell that are there, in their order, and how many count for a mean over the padding too.
+inline std::vector<Tap> taps_of(const Case& c, Int cell, Int& counting) {
+  std::vector<Tap> taps{{0, 0}};
+  counting = 1;
+  std::vector<Int> at(c.axes.size());
+  for (std::size_t a = c.axes.size(); a-- > 0;) at[a] = cell % c.axes[a].output, cell /= c.axes[a].output;
+  for (std::size_t a = 0; a < c.axes.size(); ++a) {
+    std::vector<Tap> longer;
+    Int counted = 0;
+    for (Int t = 0; t < c.axes[a].taps; ++t) counted += counts(c.axes[a], c.sizes[a], at[a], t);
+    for (const Tap& before : taps)
+      for (Int t = 0; t < c.axes[a].taps; ++t) {
+        const Int place = place_of(c.axes[a], c.sizes[a], at[a], t);
+        if (place >= 0) longer.push_back({before.offset * c.axes[a].taps + t, before.flat * c.sizes[a] + place});
+      }
+    taps = longer;
+    counting *= counted;
+  }
+  return taps;
+}
+
+struct Expected {
+  std::vector<double> y, gx;
+  std::vector<Int> kept, flat;
+};
+
+inline double empty_value(const std::string& body, double least, double most) {
+  return body == "max" ? least : body == "min" ? most : 0;
+}
+
+// Rounds a mean of integers to the nearest, ties to even, or towards zero.
+inline double whole_mean(double sum, double divisor, bool truncate) {
+  return divisor == 0 ? 0 : truncate ? std::trunc(sum / divisor) : std::nearbyint(sum / divisor);
+}
+
+// Everything about one pooling, from x and the output's gradient g; mask may be null.
+inline Expected pooled(const Case& c, const PlanFields& fields, const std::vector<double>& x, const std::vector<double>& g,
+                       const std::uint8_t* mask, bool whole, double least, double most) {
+  const bool selects = fields.body != "sum" && fields.body != "mean";
+  const Int cells = c.outputs_per_plane(), elements = c.inputs_per_plane();
+  const std::size_t n = static_cast<std::size_t>(c.output_size());
+  Expected e{std::vector<double>(n), std::vector<double>(x.size()), std::vector<Int>(n, -1), std::vector<Int>(n, -1)};
+  for (Int cell = 0; cell < cells; ++cell) {
+    Int counting = 0;
+    const std::vector<Tap> taps = taps_of(c, cell, counting);
+    for (Int o = 0; o < c.outer; ++o)
+      for (Int i = 0; i < c.inner; ++i) {
+        const std::size_t to = static_cast<std::size_t>((o * cells + cell) * c.inner + i);
+        const auto place = [&](const Tap& tap) { return static_cast<std::size_t>((o * elements + tap.flat) * c.inner + i); };
+        double best = empty_value(fields.body, least, most), sum = 0, there = 0;
+        for (const Tap& tap : taps) {
+          const std::size_t from = place(tap);
+          if (mask != nullptr && mask[from] == 0) continue;
+          const bool first = there == 0 && fields.body != "relumax";
+          if (selects && (first || (fields.body == "min" ? x[from] < best : x[from] > best)))
+            best = x[from], e.kept[to] = tap.offset, e.flat[to] = tap.flat;
+          sum += x[from], ++there;
+        }
+        const double divisor = fields.divisor > 0 ? fields.divisor : fields.count_include_pad ? double(counting) : there;
+        if (selects) {
+          e.y[to] = best;
+          for (const Tap& tap : taps)
+            if (tap.offset == e.kept[to]) e.gx[place(tap)] += g[to];
+          continue;
+        }
+        const bool mean = fields.body == "mean";
+        e.y[to] = !mean ? sum : whole ? whole_mean(sum, divisor, fields.truncate) : sum / divisor;
+        for (const Tap& tap : taps)
+          if (mask == nullptr || mask[place(tap)] != 0) e.gx[place(tap)] += mean ? g[to] / divisor : g[to];
+      }
+  }
+  return e;
+}
+
+}  // namespace poolwise

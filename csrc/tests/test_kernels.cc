@@ -1,0 +1,230 @@
+// Every body, geometry, dtype, instruction set, mask and stride against the loop, between forbidden pages.
+#include <random>
+
+#include "../run.h"
+#include "check.h"
+#include "loop.h"
+
+namespace poolwise {
+namespace {
+
+const std::vector<Case>& cases() {
+  static const std::vector<Case> all = {
+      {"touching windows", 5, {13}, {{6, 0, 2, 1, 2, 0, 0, "absent"}}, 1},
+      {"2/2", 3, {14, 31}, {{7, 0, 2, 1, 2, 0, 0, "absent"}, {15, 0, 2, 1, 2, 0, 0, "absent"}}, 1},
+      {"2/2, one long row", 1, {2, 301}, {{1, 0, 2, 1, 2, 0, 0, "absent"}, {150, 0, 2, 1, 2, 0, 0, "absent"}}, 1},
+      {"3/2, padded", 2, {11, 37}, {{6, -1, 2, 1, 3, 1, 1, "absent"}, {19, -1, 2, 1, 3, 1, 1, "absent"}}, 1},
+      {"3/1, padded", 2, {13, 53}, {{13, -1, 1, 1, 3, 1, 1, "absent"}, {53, -1, 1, 1, 3, 1, 1, "absent"}}, 1},
+      {"3/4, gaps", 1, {9, 90}, {{2, 0, 4, 1, 3, 0, 0, "absent"}, {22, 1, 4, 1, 3, 0, 0, "absent"}}, 1},
+      {"5/1, padded", 1, {7, 11}, {{7, -2, 1, 1, 5, 2, 2, "absent"}, {11, -2, 1, 1, 5, 2, 2, "absent"}}, 1},
+      {"17 x 19", 1, {23, 23}, {{7, 0, 1, 1, 17, 0, 0, "absent"}, {5, 0, 1, 1, 19, 0, 0, "absent"}}, 1},
+      {"dilated", 1, {13, 41}, {{4, -2, 2, 3, 4, 2, 2, "absent"}, {18, -2, 2, 3, 4, 2, 2, "absent"}}, 1},
+      {"empty windows", 2, {3, 19}, {{6, -4, 2, 1, 2, 4, 4, "absent"}, {20, -8, 2, 1, 2, 3, 3, "absent"}}, 1},
+      {"channels 3", 2, {7, 11}, {{3, 0, 2, 1, 2, 0, 0, "absent"}, {5, 0, 2, 1, 2, 0, 0, "absent"}}, 3},
+      {"channels 17", 1, {7, 5}, {{7, -1, 1, 1, 3, 1, 1, "absent"}, {5, -1, 1, 1, 3, 1, 1, "absent"}}, 17},
+      {"channels 83", 1, {5}, {{3, -1, 2, 1, 3, 1, 1, "absent"}}, 83},
+      {"global", 2, {7, 29}, {{1, 0, 7, 1, 7, 0, 0, "absent"}, {1, 0, 29, 1, 29, 0, 0, "absent"}}, 1},
+      {"circular and reflected", 2, {7, 9}, {{7, -2, 1, 1, 5, 2, 2, "circular"}, {6, -3, 2, 1, 4, 3, 3, "reflect"}}, 3},
+      {"replicated", 1, {5, 23}, {{5, -1, 1, 1, 3, 1, 1, "replicate"}, {12, -2, 2, 2, 3, 2, 2, "replicate"}}, 1},
+      {"3-D", 1, {5, 6, 17}, {{3, -1, 2, 1, 3, 1, 1, "absent"}, {3, 0, 2, 1, 2, 0, 0, "absent"}, {9, -1, 2, 1, 3, 1, 1, "absent"}}, 1},
+      {"4-D", 1, {3, 4, 3, 5}, {{2, 0, 1, 1, 2, 0, 0, "absent"}, {2, 0, 2, 1, 2, 0, 0, "absent"}, {3, -1, 1, 1, 3, 1, 1, "absent"}, {2, 0, 2, 1, 3, 0, 0, "absent"}}, 2},
+  };
+  return all;
+}
+
+PlanFields fields_of(const Case& c, const std::string& body, const std::string& dtype) {
+  PlanFields fields;
+  fields.body = body, fields.dtype = dtype;
+  fields.shape.push_back(c.outer);
+  for (std::size_t a = 0; a < c.sizes.size(); ++a) {
+    fields.shape.push_back(c.sizes[a]);
+    fields.axes.push_back(static_cast<Int>(a) + 1);
+    AxisFields axis;
+    axis.regular = c.axes[a];
+    fields.tables.push_back(axis);
+  }
+  fields.shape.push_back(c.inner);
+  for (std::size_t d = 0; d < fields.shape.size(); ++d) fields.order.push_back(static_cast<Int>(d));
+  return fields;
+}
+
+template <class T>
+bool close(double wanted, T got) {
+  if (std::isnan(wanted)) return got != got;
+  using Limits = std::numeric_limits<T>;
+  if constexpr (Limits::is_integer) {  // what T cannot hold saturates
+    if (wanted >= static_cast<double>(Limits::max())) return got == Limits::max();
+    return wanted <= static_cast<double>(Limits::lowest()) ? got == Limits::lowest() : static_cast<T>(wanted) == got;
+  }
+  if (std::isinf(wanted)) return static_cast<T>(wanted) == got;
+  return std::abs(wanted - static_cast<double>(got)) <= 8 * static_cast<double>(Limits::epsilon()) * (std::abs(wanted) + 8);
+}
+
+Int kept_at(const Plan& plan, const void* kept, std::size_t at) {
+  if (plan.kept == Kept::bytes) {
+    const Int offset = static_cast<const std::uint8_t*>(kept)[at];
+    return offset == 255 ? -1 : offset;
+  }
+  return plan.kept == Kept::words ? static_cast<const std::int32_t*>(kept)[at] : static_cast<const Int*>(kept)[at];
+}
+
+// One pooling, in memory of exactly the right size whose forbidden neighbour is on one side.
+template <class T, class R>
+class Trial {
+ public:
+  Trial(const Case& c, const PlanFields& fields, Touching touching, bool masked, bool backwards)
+      : c_(c), fields_(fields), plan_(plan_of(fields)), masked_(masked), backwards_(backwards), touching_(touching) {
+    std::mt19937 random(7);
+    const int least = std::is_unsigned_v<T> ? 0 : -4;
+    for (Int i = 0; i < c.input_size(); ++i) {
+      x_.push_back(least + static_cast<int>(random() % 9));
+      mask_.push_back(random() % 4 != 0);
+    }
+    for (Int i = 0; i < c.output_size(); ++i) g_.push_back(static_cast<int>(random() % 9) - 4);
+    constexpr bool whole = std::numeric_limits<T>::is_integer;
+    const double low = whole ? double(std::numeric_limits<T>::lowest()) : -INFINITY, high = whole ? double(std::numeric_limits<T>::max()) : INFINITY;
+    expected_ = pooled(c, fields, x_, g_, masked ? mask_.data() : nullptr, whole, low, high);
+  }
+
+  void run(int threads) {
+    forward(threads);
+    if (plan_.kept != Kept::none) indices(threads);
+    if constexpr (std::is_floating_point_v<T>) backward(threads);
+  }
+
+ private:
+  // The input as it stands, or stored from its last element to its first.
+  void forward(int threads) {
+    const std::size_t n = x_.size(), m = g_.size();
+    Guarded x(n * sizeof(T), touching_), y(m * sizeof(R), touching_), mask(n, touching_);
+    Guarded kept(m * static_cast<std::size_t>(kept_size(plan_.kept)), touching_);
+    std::vector<Int> strides, mask_strides;
+    for (std::size_t d = 0, run = n; d < fields_.shape.size(); ++d) {
+      run /= static_cast<std::size_t>(fields_.shape[d]);
+      strides.push_back((backwards_ ? -1 : 1) * static_cast<Int>(run * sizeof(T)));
+      mask_strides.push_back(static_cast<Int>(run));
+    }
+    for (std::size_t i = 0; i < n; ++i) x.as<T>()[backwards_ ? n - 1 - i : i] = static_cast<T>(x_[i]);
+    std::memcpy(mask.as<char>(), mask_.data(), n);
+    x.freeze(), mask.freeze();
+    Buffers buffers;
+    buffers.from = x.as<T>() + (backwards_ ? n - 1 : 0);
+    buffers.from_strides = strides.data();
+    buffers.to = y.as<R>();
+    if (plan_.kept != Kept::none) buffers.kept = kept.as<void>();
+    if (masked_) buffers.mask = mask.as<std::uint8_t>(), buffers.mask_strides = mask_strides.data();
+    run_forward(plan_, buffers, threads);
+    kept_.assign(kept.as<char>(), kept.as<char>() + kept.bytes());
+    for (std::size_t i = 0; i < m; ++i) {
+      CHECK(close<R>(expected_.y[i], y.as<R>()[i]), "%s, %s of %s: y[%zu] is %g, not %g", c_.name, fields_.body.c_str(),
+            fields_.dtype.c_str(), i, double(y.as<R>()[i]), expected_.y[i]);
+      if (plan_.kept != Kept::none)
+        CHECK(kept_at(plan_, kept.as<void>(), i) == expected_.kept[i], "%s, %s: kept[%zu]", c_.name, fields_.body.c_str(), i);
+    }
+    buffers.kept = nullptr;  // the same without
+    Guarded alone(m * sizeof(R), touching_);
+    buffers.to = alone.as<R>();
+    run_forward(plan_, buffers, threads);
+    CHECK(alone.equals(y), "%s, %s of %s: without offsets", c_.name, fields_.body.c_str(), fields_.dtype.c_str());
+  }
+
+  void indices(int threads) {
+    Guarded kept(kept_.size(), touching_), flat(g_.size() * sizeof(Int), touching_);
+    std::memcpy(kept.as<char>(), kept_.data(), kept_.size());
+    kept.freeze();
+    Buffers buffers;
+    buffers.from = kept.as<void>(), buffers.to = flat.as<Int>();
+    run_indices(plan_, buffers, threads);
+    for (std::size_t i = 0; i < g_.size(); ++i)
+      CHECK(flat.as<Int>()[i] == expected_.flat[i], "%s, %s: index[%zu]", c_.name, fields_.body.c_str(), i);
+  }
+
+  void backward(int threads) {
+    Guarded g(g_.size() * sizeof(T), touching_), gx(x_.size() * sizeof(T), touching_), mask(x_.size(), touching_);
+    Guarded kept(kept_.size(), touching_);
+    for (std::size_t i = 0; i < g_.size(); ++i) g.as<T>()[i] = static_cast<T>(g_[i]);
+    std::memcpy(kept.as<char>(), kept_.data(), kept_.size());
+    std::memcpy(mask.as<char>(), mask_.data(), mask_.size());
+    g.freeze(), kept.freeze(), mask.freeze();
+    std::vector<Int> mask_strides;
+    for (std::size_t d = 0, run = x_.size(); d < fields_.shape.size(); ++d)
+      mask_strides.push_back(static_cast<Int>(run /= static_cast<std::size_t>(fields_.shape[d])));
+    Buffers buffers;
+    buffers.from = g.as<T>(), buffers.to = gx.as<T>();
+    if (plan_.kept != Kept::none) buffers.kept = kept.as<void>();
+    if (masked_ && plan_.kept == Kept::none) buffers.mask = mask.as<std::uint8_t>(), buffers.mask_strides = mask_strides.data();
+    run_backward(plan_, buffers, threads);
+    for (std::size_t i = 0; i < x_.size(); ++i)
+      CHECK(close<T>(expected_.gx[i], gx.as<T>()[i]), "%s, %s of %s: gx[%zu] is %g, not %g", c_.name, fields_.body.c_str(),
+            fields_.dtype.c_str(), i, double(gx.as<T>()[i]), expected_.gx[i]);
+  }
+
+  const Case& c_;
+  PlanFields fields_;
+  Plan plan_;
+  bool masked_, backwards_;
+  Touching touching_;
+  std::vector<double> x_, g_;
+  std::vector<std::uint8_t> mask_;
+  std::vector<char> kept_;
+  Expected expected_;
+};
+
+template <class T>
+void try_all(const Case& c, const std::string& dtype) {
+  using Sum = std::conditional_t<std::is_floating_point_v<T>, T, std::conditional_t<std::is_unsigned_v<T>, std::uint64_t, Int>>;
+  for (const char* body : {"max", "min", "relumax", "sum", "mean"})
+    for (const int variant : {0, 1, 2, 3}) {
+      PlanFields fields = fields_of(c, body, dtype);
+      fields.count_include_pad = fields.truncate = variant == 1;
+      fields.divisor = variant == 3 && fields.body == "mean" ? 3 : 0;
+      const Touching touching = variant % 2 == 0 ? Touching::behind : Touching::before;
+      const int threads[] = {1, 2, 7, 3};
+      if (fields.body == "sum")
+        Trial<T, Sum>(c, fields, touching, variant == 2, variant == 3).run(threads[variant]);
+      else
+        Trial<T, T>(c, fields, touching, variant == 2, variant == 3).run(threads[variant]);
+    }
+}
+
+// Sixteen bits are compared in Python; here they meet the forbidden pages.
+void touch_pages(const Case& c, const std::string& dtype) {
+  for (const char* body : {"max", "relumax", "sum", "mean"})
+    for (const Touching touching : {Touching::behind, Touching::before}) {
+      const Plan plan = plan_of(fields_of(c, body, dtype));
+      const std::size_t n = static_cast<std::size_t>(plan.input_size) * 2, m = static_cast<std::size_t>(plan.output_size);
+      Guarded x(n, touching), y(m * 2, touching), gx(n, touching), kept(m * static_cast<std::size_t>(kept_size(plan.kept)), touching);
+      x.freeze();
+      Buffers buffers;
+      buffers.from = x.as<void>(), buffers.to = y.as<void>();
+      buffers.kept = plan.kept == Kept::none ? nullptr : kept.as<void>();
+      run_forward(plan, buffers, 2);
+      buffers.from = y.as<void>(), buffers.to = gx.as<void>();
+      run_backward(plan, buffers, 2);
+    }
+}
+
+}  // namespace
+}  // namespace poolwise
+
+int main() {
+  using namespace poolwise;
+  for (const std::string& set : instruction_sets()) {
+    use_instruction_set(set);
+    for (const Case& c : cases()) {
+      try_all<float>(c, "float32");
+      try_all<double>(c, "float64");
+      try_all<std::int8_t>(c, "int8");
+      try_all<std::int16_t>(c, "int16");
+      try_all<std::int32_t>(c, "int32");
+      try_all<Int>(c, "int64");
+      try_all<std::uint8_t>(c, "uint8");
+      try_all<std::uint16_t>(c, "uint16");
+      try_all<std::uint32_t>(c, "uint32");
+      try_all<std::uint64_t>(c, "uint64");
+      touch_pages(c, "float16");
+      touch_pages(c, "bfloat16");
+    }
+  }
+  return verdict("kernels");
+}
