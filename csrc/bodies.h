@@ -188,6 +188,36 @@ struct Mean : Sum<T, A> {
   }
 };
 
+// The sum of many doubles, which nothing wider can hold: what each addition loses is summed beside it (Knuth's two-sum, The Art of
+// Computer Programming, volume 2, section 4.2.2). Where something is infinite, what is lost means nothing.
+template <class T>
+struct LongSum : Sum<T, double> {
+  static constexpr bool common = false;
+
+  template <int N>
+  struct State {
+    Pack<double, N> value, lost;
+    POOLWISE_INLINE void start(Int) { value = lost = Pack<double, N>{}; }
+    POOLWISE_INLINE void add(Pack<double, N> v, Int) {
+      const Pack<double, N> sum = value + v, added = sum - value;
+      lost += (value - (sum - added)) + (v - added);
+      value = sum;
+    }
+    POOLWISE_INLINE Pack<double, N> total() const { return lost == lost ? value + lost : value; }
+    POOLWISE_INLINE Pack<double, N> finish(const Share<double, N>&) const { return total(); }
+  };
+};
+
+template <class T>
+struct LongMean : LongSum<T> {
+  static constexpr bool divides = true;
+
+  template <int N>
+  struct State : LongSum<T>::template State<N> {
+    POOLWISE_INLINE Pack<double, N> finish(const Share<double, N>& share) const { return this->total() / share.divisor; }
+  };
+};
+
 // Backward of a mean whose windows a mask has thinned out: its gradients come divided.
 template <class T>
 struct Shared : Sum<T, double> {

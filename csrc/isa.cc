@@ -26,8 +26,8 @@ using Total = std::conditional_t<is_signed<T>, std::int64_t, std::uint64_t>;
 
 // A sequential sum of n additions in float errs by at most n / 2 ulp of the sum of magnitudes, in half precision's ulp by far less.
 template <class T>
-bool needs_double(const Plan& plan) {
-  return plan.additions > (sizeof(T) == 2 ? 4096 : 8);
+bool needs_double(Int additions) {
+  return additions > (sizeof(T) == 2 ? 4096 : 8);
 }
 
 // Calls run.operator()<T>() with the element type of the plan.
@@ -114,13 +114,22 @@ void with_selection(const Plan& plan, const Buffers& buffers, Run&& run) {
   return run.template operator()<Rare, Engine::cells>();
 }
 
+template <class B, class Run>
+void cells_or_masked(const Buffers& buffers, Run&& run) {
+  if (buffers.mask != nullptr) return run.template operator()<B, Engine::masked>();
+  run.template operator()<B, Engine::cells>();
+}
+
 template <class Run>
 void with_forward(const Plan& plan, const Buffers& buffers, Run&& run) {
   with_elements(plan, [&]<class T>() {
     if (plan.selects()) return with_order(plan, [&]<class Order>() { with_selection<Order, T>(plan, buffers, run); });
-    with_sum<T>(plan, buffers.mask != nullptr || needs_double<T>(plan), [&]<class B>() {
+    const bool wide = buffers.mask != nullptr || needs_double<T>(plan.additions);
+    if constexpr (std::is_same_v<T, double>)
+      if (wide) return plan.body == Body::mean ? cells_or_masked<LongMean<T>>(buffers, run) : cells_or_masked<LongSum<T>>(buffers, run);
+    with_sum<T>(plan, wide, [&]<class B>() {
       if (buffers.mask != nullptr) {
-        if constexpr (!floats<T> || std::is_same_v<typename B::Accumulator, double>)
+        if constexpr (!floats<T> || (std::is_same_v<typename B::Accumulator, double> && !std::is_same_v<T, double>))
           return run.template operator()<B, Engine::masked>();
       }
       rows_or_cells<B>(plan, buffers, run);
@@ -179,7 +188,7 @@ void with_backward(const Plan& plan, const Buffers& buffers, Run&& run) {
     }
     const bool shared = buffers.mask != nullptr && plan.body == Body::mean && plan.divisor == 0 && !plan.count_include_pad;
     if (shared) return run.template operator()<Shared<T>, Engine::cells>();
-    with_sum<T>(plan, needs_double<T>(plan), [&]<class B>() { rows_or_cells_back<B>(plan, buffers, run); });
+    with_sum<T>(plan, needs_double<T>(plan.readers - 1), [&]<class B>() { rows_or_cells_back<B>(plan, buffers, run); });
   });
 }
 

@@ -188,6 +188,30 @@ Int elements(const Plan& plan, Int Dim::*extent, const std::string& what) {
   return empty ? 0 : n;
 }
 
+// At most so many spans of one plane hold the same element.
+Int most_overlapping(const std::vector<Span>& spans, Int output) {
+  Int most = 1;
+  for (std::size_t plane = 0; plane < spans.size(); plane += static_cast<std::size_t>(output))
+    for (std::size_t first = plane, s = plane; s < plane + static_cast<std::size_t>(output); ++s) {
+      while (spans[first].first + spans[first].count <= spans[s].first && first < s) ++first;
+      most = std::max(most, static_cast<Int>(s - first) + 1);
+    }
+  return most;
+}
+
+// At most so many taps read one element: each tap from one window, and through the fold of a padding from more of its places.
+Wide most_readers(const Plan& plan, std::size_t a) {
+  const Axis& axis = plan.axes[a];
+  if (axis.spans != nullptr) return most_overlapping(plan.held_spans[a], axis.output);
+  if (axis.mode == Mode::absent) return std::min(axis.taps, axis.output);
+  return std::min(Wide(axis.taps) * axis.output, Wide(axis.taps) * (Wide(axis.low) + axis.high + 1));
+}
+
+void count_readers(Plan& plan) {
+  for (std::size_t a = 0; a < plan.held_axes.size(); ++a)
+    plan.readers = static_cast<Int>(std::min<Wide>(std::min<Wide>(most_readers(plan, a), INT64_MAX) * plan.readers, INT64_MAX));
+}
+
 void number_taps(Plan& plan) {
   Wide taps = 1, flat = 1;
   for (int a = plan.rank - 1; a >= 0; --a) {
@@ -284,6 +308,7 @@ Plan plan_of(const PlanFields& fields) {
   plan.input_size = elements(plan, &Dim::input, "the input's size");
   plan.output_size = elements(plan, &Dim::output, "the output's size");
   number_taps(plan);
+  count_readers(plan);
   find_block(plan);
   return plan;
 }

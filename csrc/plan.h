@@ -42,6 +42,7 @@ struct Plan {
   bool truncate = false;  // an integer mean towards zero instead of to the nearest even
   double divisor = 0;     // 0: none is given
   Int additions = 0;      // of the longest sum over one window
+  Int readers = 1;        // at most so many taps read one element
   int ndim = 0, rank = 0;
   const Dim* dims = nullptr;   // slowest first
   const Axis* axes = nullptr;  // the pooled ones, in the user's order

@@ -2,7 +2,7 @@
 # `make sanitize`, in the repository's root, with .venv/bin first on the path.
 set -eu
 build=$PWD/build/module
-cmake -G Ninja -S . -B "$build" -DPOOLWISE_OPTIMIZE=-O1 -DPOOLWISE_SANITIZE=address,undefined \
+cmake -G Ninja -S . -B "$build" -DPOOLWISE_OPTIMIZE=-O1 -DPOOLWISE_ONE_SET=ON -DPOOLWISE_SANITIZE=address,undefined \
   -DPython_EXECUTABLE="$PWD/.venv/bin/python"
 cmake --build "$build"
 rm -rf "$build/path" && mkdir -p "$build/path"

@@ -268,6 +268,28 @@ def test_a_float32_mean_errs_by_at_most_four_ulp_of_the_magnitudes(case, instruc
     assert np.all(abs(y - exact) <= 4 * np.spacing(magnitude.astype("float32")))
 
 
+def test_a_float64_mean_over_a_long_window_errs_by_at_most_four_ulp(instruction_set):
+    for n, value in [(144, -88.02686589168975), (174, 7.292352823416838), (100_000, 0.1)]:
+        p = plan_of("mean", "float64", 1, [(n, 1, 0, n, 1, n, 0, 0)], 1)
+        p.forward(np.full((1, n, 1), value), y := np.empty((1, 1, 1)))
+        assert abs(y[0, 0, 0] - math.fsum([value] * n) / n) <= 4 * np.spacing(abs(value))
+
+
+def test_a_long_float64_sum_of_infinities_is_theirs(instruction_set):
+    for values, wanted in [([np.inf, 1.0] * 9, np.inf), ([np.inf, -np.inf] * 9, np.nan), ([1.0, np.nan] * 9, np.nan)]:
+        p = plan_of("sum", "float64", 1, [(18, 1, 0, 18, 1, 18, 0, 0)], 1)
+        p.forward(np.array(values).reshape(1, 18, 1), y := np.empty((1, 1, 1)))
+        same(y[0, 0, 0], wanted)
+
+
+def test_a_float32_gradient_that_many_windows_share_errs_by_at_most_four_ulp(instruction_set):
+    p = plan_of("sum", "float32", 1, [(2, 4000, -2000, 1, 1, 2, 2000, 2000)], 1, mode="circular")
+    g, gx = np.full((1, 4000, 1), 0.1, "f4"), np.empty((1, 2, 1), "f4")
+    p.backward(g, gx)
+    wanted = math.fsum([float(np.float32(0.1))] * 4000)
+    assert np.all(abs(gx - wanted) <= 4 * np.spacing(np.float32(wanted)))
+
+
 @pytest.mark.parametrize("odd", [np.inf, np.nan, 1e30])
 def test_one_odd_value_reaches_only_the_windows_that_hold_it(odd, instruction_set):
     case = "13/1, padded"
