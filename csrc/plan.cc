@@ -80,6 +80,8 @@ Axis regular_axis(Int size, const RegularFields& fields, const std::string& wher
   fits(Wide(start) + window, where + "start + (taps - 1) * dilation");
   fits(Wide(start) + cells + window + dilation, where + "the index of the last tap");
   fits(Wide(low) + 3 * Wide(size) + high, where + "low + 3 * size + high");
+  fits(Wide(low) + start + cells, where + "low + start + (output - 1) * step");
+  fits(Wide(low) + size + high - start, where + "low + size + high - start");
   Axis axis{size, output, start, step, dilation, taps, low, high, named(where + "mode", mode, modes)};
   const Int gcd = std::gcd(step, dilation);
   axis.cell_step = dilation / gcd;

@@ -9,6 +9,12 @@ rm -rf "$build/path" && mkdir -p "$build/path"
 cp -r src/poolwise "$build/path/poolwise"
 rm -f "$build"/path/poolwise/_native*.so
 cp "$build"/_native*.so "$build/path/poolwise/"
+# An editable install finds its own module before any path; this one is tested, in child processes too.
+cat > "$build/path/sitecustomize.py" <<'END'
+import sys
+
+sys.meta_path[:] = [finder for finder in sys.meta_path if not type(finder).__module__.startswith("_editable")]
+END
 
 # The sanitizer must be there before Python is. Python itself and NumPy never give back what they allocate once.
 # A child's room of addresses is limited for its own sake; the sanitizer's shadow needs terabytes of them.

@@ -1,4 +1,5 @@
 // Every body, geometry, dtype, instruction set, mask and stride against the loop, between forbidden pages.
+#include <algorithm>
 #include <random>
 
 #include "../run.h"
@@ -105,7 +106,7 @@ class Trial {
       mask_strides.push_back(static_cast<Int>(run));
     }
     for (std::size_t i = 0; i < n; ++i) x.as<T>()[backwards_ ? n - 1 - i : i] = static_cast<T>(x_[i]);
-    std::memcpy(mask.as<char>(), mask_.data(), n);
+    std::copy(mask_.begin(), mask_.end(), mask.as<std::uint8_t>());
     x.freeze(), mask.freeze();
     Buffers buffers;
     buffers.from = x.as<T>() + (backwards_ ? n - 1 : 0);
@@ -130,7 +131,7 @@ class Trial {
 
   void indices(int threads) {
     Guarded kept(kept_.size(), touching_), flat(g_.size() * sizeof(Int), touching_);
-    std::memcpy(kept.as<char>(), kept_.data(), kept_.size());
+    std::copy(kept_.begin(), kept_.end(), kept.as<char>());
     kept.freeze();
     Buffers buffers;
     buffers.from = kept.as<void>(), buffers.to = flat.as<Int>();
@@ -143,8 +144,8 @@ class Trial {
     Guarded g(g_.size() * sizeof(T), touching_), gx(x_.size() * sizeof(T), touching_), mask(x_.size(), touching_);
     Guarded kept(kept_.size(), touching_);
     for (std::size_t i = 0; i < g_.size(); ++i) g.as<T>()[i] = static_cast<T>(g_[i]);
-    std::memcpy(kept.as<char>(), kept_.data(), kept_.size());
-    std::memcpy(mask.as<char>(), mask_.data(), mask_.size());
+    std::copy(kept_.begin(), kept_.end(), kept.as<char>());
+    std::copy(mask_.begin(), mask_.end(), mask.as<std::uint8_t>());
     g.freeze(), kept.freeze(), mask.freeze();
     std::vector<Int> mask_strides;
     for (std::size_t d = 0, run = x_.size(); d < fields_.shape.size(); ++d)
