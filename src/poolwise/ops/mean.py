@@ -98,4 +98,13 @@ class Mean(Operation):
             up = (floor < 0) & (remainder > 0)
         else:
             up = (remainder > divisor - remainder) | ((remainder == divisor - remainder) & (floor % 2 == 1))
-        return xp.where(up, floor + 1, floor)
+        mean = xp.where(up, floor + 1, floor)
+        return mean if self.divisor is None else _saturated(xp, mean, xp.sum(values / self.divisor, axis=-1))
+
+
+def _saturated(xp: Namespace, wrapped: Array, near: Array) -> Array:
+    """Integers known modulo their dtype's range, and nearly: what the range cannot hold becomes its end."""
+    limits = np.iinfo(str(wrapped.dtype).removeprefix("torch."))
+    excess = near - wrapped / 1
+    half = 2.0 ** (limits.bits - 1)
+    return xp.where(excess > half, int(limits.max), xp.where(excess < -half, int(limits.min), wrapped))
