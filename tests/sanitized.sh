@@ -17,7 +17,8 @@ sys.meta_path[:] = [finder for finder in sys.meta_path if not type(finder).__mod
 END
 
 # The sanitizer must be there before Python is. Python itself and NumPy never give back what they allocate once.
-# A fault of memory stays one, for the test that wants to see it. A child's room of addresses is limited for its own sake; the sanitizer's shadow needs terabytes of them.
+# A test plants a fault of memory and wants to see the signal. A child's room of addresses is limited for its own sake; the
+# sanitizer's shadow needs terabytes of them.
 export LD_PRELOAD="$(g++ -print-file-name=libasan.so) $(g++ -print-file-name=libubsan.so) $(g++ -print-file-name=libstdc++.so.6)"
 export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:handle_segv=0 UBSAN_OPTIONS=print_stacktrace=1 POOLWISE_CHILD_ROOM=unlimited
 export PYTHONPATH="$build/path"
