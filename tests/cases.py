@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from poolwise import Max, Mean, Min, Operation, ReLUMax, Sum
+from poolwise import InvalidType, Lp, Max, Mean, Min, Operation, ReLUMax, Sum
 from poolwise.api import sliding
 from poolwise.call import Call
 from poolwise.doors import NUMPY, Facts, enter
 from poolwise.geometry import Geometry
 
-OPERATIONS: list[Operation] = [
+# the operations that the compiled module has a body for
+NATIVE: list[Operation] = [
     Max(),
     Min(),
     ReLUMax(),
@@ -23,6 +24,7 @@ OPERATIONS: list[Operation] = [
     Mean(divisor=3),
     Mean(rounding="truncate"),
 ]
+OPERATIONS: list[Operation] = [*NATIVE, Lp(), Lp(3.5), Lp(float("inf"))]
 FLOATS = ["float16", "float32", "float64"]
 INTEGERS = ["int8", "uint8", "int32", "int64", "uint64"]
 DTYPES = [*FLOATS, *INTEGERS, "bool"]
@@ -59,6 +61,15 @@ CASES: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
 }
 ORDER = ("window", "stride", "padding", "dilation", "ceil_mode", "padding_mode", "axes")
 DEFAULTS = {"stride": None, "padding": 0, "dilation": 1, "ceil_mode": False, "padding_mode": "absent", "axes": None}
+
+
+def takes(op: Operation, dtype: str) -> bool:
+    """Whether the operation means something on the dtype."""
+    try:
+        op.result_dtype(dtype)
+    except InvalidType:
+        return False
+    return True
 
 
 def geometry_of(case: str) -> Geometry:

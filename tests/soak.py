@@ -49,7 +49,7 @@ MEANS = [
     Mean(count_include_pad=True, rounding="truncate"),
     Mean(divisor=7, rounding="truncate"),
 ]
-OPERATIONS: dict[str, Operation] = {repr(op): op for op in (*table.OPERATIONS, *MEANS)}
+OPERATIONS: dict[str, Operation] = {repr(op): op for op in (*table.NATIVE, *MEANS)}
 FLOAT_VALUES = ("ties", "special", "normal", "wide", "extreme", "mostly NaN")
 INTEGER_VALUES = ("ties", "extreme", "any bits")
 MEMORY = (

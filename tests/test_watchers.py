@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import pytest
 
 import poolwise
 from cases import CASES, DEFAULTS, call_of, operands_of, same
-from poolwise import Max, Mean
+from poolwise import Lp, Max, Mean, Operation
 from poolwise.call import Call
 from poolwise.kernels.gathered import Gathered
 from poolwise.ops import OPERATIONS
@@ -115,17 +115,17 @@ def test_every_parameter_of_pool_is_in_that_list() -> None:
     [
         (Mean(), np.array([5.0, 1.0, 2.0]), {"count_include_pad": True, "divisor": 7.0}),
         (Mean(), np.array([-1, -1, -2]), {"rounding": "truncate"}),
+        (Lp(), np.array([5.0, 1.0, 2.0]), {"p": 3}),
     ],
 )
-def test_every_parameter_of_an_operation_matters(op: Mean, x: np.ndarray, changes: dict[str, Any]) -> None:
+def test_every_parameter_of_an_operation_matters(op: Operation, x: np.ndarray, changes: dict[str, Any]) -> None:
     for name, value in changes.items():
-        assert not np.array_equal(
-            poolwise.pool(x, op, (2,), padding=1), poolwise.pool(x, Mean(**{name: value}), (2,), padding=1)
-        )
+        changed = replace(op, **{name: value})
+        assert not np.array_equal(poolwise.pool(x, op, (2,), padding=1), poolwise.pool(x, changed, (2,), padding=1))
 
 
 def test_every_operation_with_parameters_is_in_that_list() -> None:
-    assert {kind.__name__ for kind in OPERATIONS if fields(kind)} == {"Mean"}
+    assert {kind.__name__ for kind in OPERATIONS if fields(kind)} == {"Mean", "Lp"}
 
 
 def test_names_are_unique() -> None:

@@ -22,6 +22,7 @@ globals().update(SHORT_NAMES)
 globals().update({kind.__name__: kind for kind in ops.OPERATIONS})
 
 if TYPE_CHECKING:
+    from poolwise.ops import Lp as Lp
     from poolwise.ops import Max as Max
     from poolwise.ops import Mean as Mean
     from poolwise.ops import Min as Min

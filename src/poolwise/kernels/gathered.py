@@ -220,7 +220,8 @@ def _one_by_one(g: NDArray[Any], operands: Sequence[Array], call: Call) -> tuple
         for cell in np.ndindex(here.shape):
             read = present[cell]
             w = Window(windows.values[cell][read], np.empty((0, 0), np.int64), size, int(count[cell]))
-            np.add.at(grad.reshape(-1), where[cell][read], call.op.window_grad(w, float(here[cell]))[0])
+            with np.errstate(all="ignore"):
+                np.add.at(grad.reshape(-1), where[cell][read], call.op.window_grad(w, float(here[cell]))[0])
     return grad.astype(_gradient_dtype(call)), *(None,) * (len(call.operands) - 1)
 
 
