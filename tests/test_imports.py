@@ -31,15 +31,17 @@ ROOMS: dict[str, set[str]] = {
     "doors": {"call", "op", "errors", "geometry"},
     "api": API,
     "unpool": API,
-    "torch": API | {"torch"},
+    "compose": API,
+    "torch": API | {"torch", "unpool", "compose"},
     "keras": API | {"keras"},
-    "__init__": API | {"unpool"},
+    "__init__": API | {"unpool", "compose"},
     "doctor": API,  # it asks every kernel
 }
 PUBLIC = {
     "",
     "api",
     "unpool",
+    "compose",
     "errors",
     "torch",
     "keras",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from poolwise import ops
 from poolwise._version import __version__
 from poolwise.api import SHORT_NAMES, Explanation, PoolFunction, adaptive_pool, explain, global_pool, pool
+from poolwise.compose.fractional import fractional_pool
 from poolwise.errors import Fault, InvalidType, InvalidValue, MissingExtra
 from poolwise.geometry import Geometry
 from poolwise.op import Operation
@@ -43,6 +44,7 @@ __all__ = [
     "__version__",
     "adaptive_pool",
     "explain",
+    "fractional_pool",
     "get_num_threads",
     "global_pool",
     "max_unpool",

@@ -219,7 +219,7 @@ def short_name(kind: type[Operation]) -> PoolFunction:
 
 def named(function: str, kind: type[Operation], given: Mapping[str, Any]) -> Operation:
     """The operation with these parameters; a fault says by which function it was asked for."""
-    unknown = [name for name in given if name not in {field.name for field in fields(cast("Any", kind))}]
+    unknown = [name for name in given if name not in _PARAMETERS[kind]]
     if unknown:
         raise InvalidType(f"unexpected argument {unknown[0]}={given[unknown[0]]!r}", function)
     try:
@@ -255,6 +255,7 @@ def _dress(function: Callable[..., Any], name: str, kind: type[Operation], own: 
     function.__doc__ = f"`pool` with `{kind.__name__}`.\n\n{inspect.getdoc(kind)}\n\nThe other arguments are `pool`'s."
 
 
+_PARAMETERS = {kind: frozenset(field.name for field in fields(cast("Any", kind))) for kind in OPERATIONS}
 _PLAIN = {int, str, bool, type(None)}
 SHORT_NAMES: dict[str, PoolFunction] = {f"{kind.stems[0]}_pool": short_name(kind) for kind in OPERATIONS}
 
@@ -318,7 +319,7 @@ def pooled(
     except Fault as fault:
         raise fault.within(function) from None
     y, kept = door.run(choice.kernel, operands, call)
-    return (y, choice.kernel.indices(kept, call)) if return_indices else y
+    return (y, door.indices(choice.kernel, kept, call)) if return_indices else y
 
 
 def _operands(door: Door, x: Array, where: Any) -> tuple[Array, ...]:

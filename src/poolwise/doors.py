@@ -49,6 +49,10 @@ class Door(Protocol):
         """kernel.forward, differentiable in the framework's own way."""
         ...
 
+    def indices(self, kernel: Kernel, kept: Any, call: Call) -> Array:
+        """kernel.indices, in the framework's own way."""
+        ...
+
     def tracing(self) -> bool:
         """Whether the framework records operations instead of computing, so that `trace` must serve."""
         ...
@@ -137,6 +141,9 @@ class NumpyDoor:
 
     def run(self, kernel: Kernel, operands: Sequence[Array], call: Call) -> tuple[Array, Any]:
         return kernel.forward(operands, call)
+
+    def indices(self, kernel: Kernel, kept: Any, call: Call) -> Array:
+        return kernel.indices(kept, call)
 
     def tracing(self) -> bool:
         return False

@@ -17,6 +17,10 @@ class Fault(Exception):
         """The same fault, said by the public function in which it happened (the innermost name stays)."""
         return self if self.function else type(self)(self.fact, function)
 
+    def said_by(self, function: str) -> Self:
+        """The same fault, said by this public function whatever it called."""
+        return type(self)(self.fact, function)
+
     def __reduce__(self) -> tuple[type[Self], tuple[str, str]]:
         return type(self), (self.fact, self.function)
 

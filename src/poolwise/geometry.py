@@ -341,6 +341,24 @@ def unpooled(
     return pooled, tuple(sizes)
 
 
+def fractional(
+    shape: Sequence[int], axes: Whole | None, window: Whole, output_size: Whole
+) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """The pooled axes, the taps and the cells per axis of windows that lie where draws put them, none past the end."""
+    shape, pooled, rank = _shape_axes(shape, axes, window, "window")
+    taps = _each("window", window, rank, least=1)
+    outputs = _each("output_size", output_size, rank, least=1)
+    for axis, width, cells in zip(pooled, taps, outputs, strict=True):
+        if width > shape[axis]:
+            raise InvalidValue(f"window must fit the input's {shape[axis]} on axis {axis}, got {window!r}")
+        if cells > shape[axis] - width + 1:
+            raise InvalidValue(
+                f"output_size must be at most {shape[axis] - width + 1} on axis {axis}, the places of a window of "
+                f"{width} on {shape[axis]}, got {output_size!r}"
+            )
+    return pooled, taps, outputs
+
+
 def _asked_sizes(
     output_size: Sequence[int] | None, shape: Sequence[int], pooled: tuple[int, ...]
 ) -> tuple[int, ...] | None:
@@ -465,7 +483,7 @@ def _shape_axes(
     """The shape and the pooled axes, checked and non-negative, and how many there are."""
     if not isinstance(shape, Sequence):
         raise InvalidType(f"shape must be a tuple of ints, got {shape!r}")
-    shape = tuple(_whole("shape", size, shape) for size in shape)
+    shape = tuple([_whole("shape", size, shape) for size in shape])
     if not shape:
         raise InvalidValue("x must have at least 1 axis, got a 0-d array")
     if min(shape) < 0:
@@ -533,6 +551,8 @@ def _is_whole(value: object) -> bool:
 
 
 def _whole(name: str, value: Any, given: object) -> int:
+    if type(value) is int or hasattr(value, "node"):  # PyTorch's symbolic sizes stay symbolic
+        return value
     if not _is_whole(value):
         raise InvalidType(f"{name} must be made of ints, got {given!r}")
     return operator.index(value)

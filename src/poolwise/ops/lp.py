@@ -20,8 +20,8 @@ class Lp(Operation):
     p: at least 1; inf is allowed.
 
     Floats, kept (half precision accumulates in float32). The magnitudes are divided by the largest before they are
-    raised, so that nothing overflows on the way. NaN makes NaN. An empty window gives 0. Where the norm is 0 the gradient
-    is 0; for p = inf it goes to the first of the largest magnitudes.
+    raised, so that nothing overflows on the way. NaN makes NaN. An empty window gives 0. Where the norm is 0 the
+    gradient is 0; for p = inf it goes to the first of the largest magnitudes.
 
     Source: Sermanet, Chintala & LeCun, Convolutional neural networks applied to house numbers digit classification,
     ICPR 2012, section 2.2; as ONNX's LpPool.

@@ -16,10 +16,13 @@ try:
 except ImportError as cause:
     raise MissingExtra(f'poolwise.torch needs {cause.name}: pip install "poolwise[torch]"') from None
 
+from poolwise import unpool
 from poolwise.doors import register
 from poolwise.torch._bridge import TorchDoor
+from poolwise.torch._unpool import unpooled
 
 register(torch.Tensor, TorchDoor())
+unpool.register(TorchDoor.framework.name, unpooled)
 
 from poolwise.torch import functional  # noqa: E402  (after the door is open)
 from poolwise.torch.layers import LAYERS, Pool  # noqa: E402
@@ -31,5 +34,5 @@ if TYPE_CHECKING:
     def __getattr__(name: str) -> type[torch.nn.Module]: ...
 
 
-del array_api_compat
+del array_api_compat, unpool
 __all__ = ["Pool", "functional", *LAYERS]

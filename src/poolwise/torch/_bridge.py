@@ -1,15 +1,10 @@
-"""The one bridge between the kernels and PyTorch's autograd, compiler and exporters.
-
-Three ways in, because no single one passes: an `autograd.Function` in eager mode, a registered operator under the
-compiler, PyTorch's own operations under the ONNX exporter.
-"""
+"""The PyTorch door, and the bridge between the kernels and PyTorch's autograd in eager mode."""
 
 # PyTorch's base class declares the methods below with *args.
 # pyright: reportIncompatibleMethodOverride=false
 
 from __future__ import annotations
 
-from ast import literal_eval
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -18,18 +13,15 @@ from typing import Any, cast
 import torch
 from torch.autograd import forward_ad
 
-from poolwise.api import planned, sliding
-from poolwise.call import INPUT, WHERE, Call, Kernel
+from poolwise.call import Call, Kernel
 from poolwise.doors import Build, Facts, check_mask_shape
 from poolwise.errors import InvalidType, InvalidValue
 from poolwise.geometry import Geometry
-from poolwise.kernels.native import BODIES, kept_dtype
-from poolwise.op import DTYPES, FLOATS, Array, Operation, Selection
-from poolwise.ops import OPERATIONS
-from poolwise.torch._framework import FORMS, ONNX, TORCH, dtype_name, layout_of
+from poolwise.op import DTYPES, Array, Operation, Selection
+from poolwise.torch._framework import FORMS, TORCH, dtype_name, layout_of
+from poolwise.torch._operator import traced
 
 _transforms_active = torch._C._are_functorch_transforms_active
-OPERATORS = {kind.name: kind for kind in OPERATIONS}
 
 
 class TorchDoor:
@@ -63,6 +55,11 @@ class TorchDoor:
         bridge = _Forward if _transforms_active() else _Eager
         return bridge.apply(call, kernel, *(TORCH.spread(operand, call.geometry.shape) for operand in operands))
 
+    def indices(self, kernel: Any, kept: Any, call: Call) -> Array:
+        if kernel.traced or not _transforms_active():
+            return kernel.indices(kept, call)
+        return kernel.winners(kept, call)
+
     def tracing(self) -> bool:
         return torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
 
@@ -75,12 +72,7 @@ class TorchDoor:
         kernel: str | None,
         return_indices: bool,
     ) -> Any:
-        request = (operands, op, build, arguments, kernel, return_indices)
-        if torch.onnx.is_in_onnx_export() or not torch.compiler.is_compiling():
-            return _exported(*request)
-        if _serves_compiled(operands, op, build, arguments, kernel):
-            return _compiled(*request)
-        return cast("Any", _uncompiled)(*request) if torch.compiler.is_dynamo_compiling() else _exported(*request)
+        return traced(operands, op, build, arguments, kernel, return_indices, keep=self.keeps(operands[0]))
 
 
 def _as_mask(where: Any, x: torch.Tensor) -> torch.Tensor:
@@ -184,7 +176,8 @@ def _remember(ctx: Any, kept: torch.Tensor | None) -> None:
 
 
 def _kept(ctx: Any) -> torch.Tensor | None:
-    return ctx.saved_tensors[0] if ctx.saved_tensors else None
+    saved = ctx.saved_tensors  # asked for once: checkpointing computes it again at every asking
+    return saved[0] if saved else None
 
 
 def _pushed(tangent: torch.Tensor, kept: torch.Tensor | None, call: Call, kernel: Any) -> torch.Tensor:
@@ -214,160 +207,3 @@ def _batched(call: Call, size: int) -> Call:
 
 def _at_front(x: torch.Tensor, dim: int | None, size: int) -> torch.Tensor:
     return x.expand(size, *x.shape) if dim is None else x.movedim(dim, 0)
-
-
-# Under the ONNX exporter, and where export records plain Python: PyTorch's own operations.
-
-
-def _exported(
-    operands: Sequence[Array],
-    op: Operation,
-    build: Build,
-    arguments: tuple[Any, ...],
-    kernel: str | None,
-    return_indices: bool,
-) -> Any:
-    x = operands[0]
-    facts = Facts(tuple(map(int, x.shape)), dtype_name(x), tuple(range(x.ndim)), ONNX)
-    names = (INPUT, WHERE)[: len(operands)]
-    call, choice = planned.__wrapped__(TORCH, facts, op, build, arguments, (), names, kernel, return_indices)
-    y, kept = choice.kernel.forward(operands, call)
-    return (y, choice.kernel.indices(kept, call)) if return_indices else y
-
-
-@torch.compiler.disable
-def _uncompiled(
-    operands: Sequence[Array],
-    op: Operation,
-    build: Build,
-    arguments: tuple[Any, ...],
-    kernel: str | None,
-    return_indices: bool,
-) -> Any:
-    """What no registered operator serves yet runs eagerly, between two compiled graphs."""
-    door = TorchDoor()
-    names = (INPUT, WHERE)[: len(operands)]
-    keep = return_indices or door.keeps(operands[0])
-    facts = door.facts(operands[0])
-    call, choice = planned.__wrapped__(TORCH, facts, op, build, arguments, (), names, kernel, keep)
-    y, kept = door.run(choice.kernel, operands, call)
-    return (y, choice.kernel.indices(kept, call)) if return_indices else y
-
-
-# Under the compiler: one registered operator, its backward, and what they make of shapes alone.
-
-
-def _serves_compiled(
-    operands: Sequence[Array], op: Operation, build: Build, arguments: tuple[Any, ...], kernel: str | None
-) -> bool:
-    x = operands[0]
-    return (
-        len(operands) == 1
-        and kernel in (None, "native")
-        and op.name in BODIES
-        and x.device.type == "cpu"
-        and dtype_name(x) in FLOATS
-        and build.__name__ in BUILDERS
-    )
-
-
-def _compiled(
-    operands: Sequence[Array],
-    op: Operation,
-    build: Build,
-    arguments: tuple[Any, ...],
-    kernel: str | None,
-    return_indices: bool,
-) -> Any:
-    y, kept = torch.ops.poolwise.pool(operands[0], _encoded(op, build, arguments))
-    if return_indices:
-        return y, torch.ops.poolwise.indices(kept, _encoded(op, build, arguments), list(operands[0].shape))
-    return y
-
-
-BUILDERS: dict[str, Build] = {}
-
-
-def builder(build: Build) -> Build:
-    """Let compiled graphs name this builder of geometries."""
-    BUILDERS[build.__name__] = build
-    return build
-
-
-builder(sliding)
-
-
-def _encoded(op: Operation, build: Build, arguments: tuple[Any, ...]) -> str:
-    """A pooling as a string, which a compiled graph can carry and another process can read."""
-    parameters = [f"{name}={getattr(op, name)!r}" for name in vars(type(op))["__dataclass_fields__"]]
-    return "|".join([op.name, ";".join(parameters), build.__name__, f"{arguments!r}"])
-
-
-@lru_cache(maxsize=4096)
-def _decoded(text: str) -> tuple[Operation, Build, tuple[Any, ...]]:
-    try:
-        name, parameters, build, arguments = text.split("|")
-        pairs = [pair.split("=", 1) for pair in parameters.split(";") if pair]
-        op = OPERATORS[name](**{key: literal_eval(value) for key, value in pairs})
-        return op, BUILDERS[build], literal_eval(arguments)
-    except (KeyError, SyntaxError, TypeError, ValueError):
-        raise InvalidValue(f"text must say a pooling as poolwise encodes it, got {text!r}") from None
-
-
-def _planned_for(dtype: str, text: str, shape: Sequence[int]) -> tuple[Call, Any]:
-    op, build, arguments = _decoded(text)
-    facts = Facts(tuple(map(int, shape)), dtype, tuple(range(len(shape))), "cpu")
-    kinds = tuple(map(type, arguments))
-    call, choice = planned(TORCH, facts, op, build, arguments, kinds, (INPUT,), "native", True)
-    return call, choice.kernel
-
-
-@torch.library.custom_op("poolwise::pool", mutates_args=(), device_types="cpu")
-def _operator(x: torch.Tensor, text: str) -> tuple[torch.Tensor, torch.Tensor]:
-    call, kernel = _planned_for(dtype_name(x), text, x.shape)
-    y, kept = kernel.forward((x,), call)
-    return y, x.new_empty(0, dtype=torch.uint8) if kept is None else kept
-
-
-@_operator.register_fake
-def _(x: torch.Tensor, text: str) -> tuple[torch.Tensor, torch.Tensor]:
-    call, _ = _planned_for(dtype_name(x), text, x.shape)
-    kept = kept_dtype(call)
-    shape = call.geometry.output_shape
-    y = x.new_empty(shape, dtype=getattr(torch, call.result_dtype))
-    return y, x.new_empty(shape if kept else 0, dtype=getattr(torch, kept or "uint8"))
-
-
-@torch.library.custom_op("poolwise::pool_backward", mutates_args=(), device_types="cpu")
-def _operator_backward(g: torch.Tensor, kept: torch.Tensor, text: str, shape: list[int]) -> torch.Tensor:
-    call, kernel = _planned_for(dtype_name(g), text, shape)
-    return kernel.backward(g, kept if kept.numel() or not g.numel() else None, call)[0]
-
-
-@_operator_backward.register_fake
-def _(g: torch.Tensor, kept: torch.Tensor, text: str, shape: list[int]) -> torch.Tensor:
-    return g.new_empty(shape)
-
-
-@torch.library.custom_op("poolwise::indices", mutates_args=(), device_types="cpu")
-def _operator_indices(kept: torch.Tensor, text: str, shape: list[int]) -> torch.Tensor:
-    call, kernel = _planned_for("float32", text, shape)  # positions do not depend on the input's dtype
-    return kernel.indices(kept, call)
-
-
-@_operator_indices.register_fake
-def _(kept: torch.Tensor, text: str, shape: list[int]) -> torch.Tensor:
-    return kept.new_empty(kept.shape, dtype=torch.int64)
-
-
-def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
-    x, ctx.text = inputs
-    ctx.shape = list(x.shape)
-    ctx.save_for_backward(output[1])
-
-
-def _differentiate(ctx: Any, g: torch.Tensor, _: Any) -> tuple[torch.Tensor, None]:
-    return torch.ops.poolwise.pool_backward(g, ctx.saved_tensors[0], ctx.text, ctx.shape), None
-
-
-_operator.register_autograd(_differentiate, setup_context=_save)

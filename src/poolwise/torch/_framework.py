@@ -7,7 +7,6 @@ from functools import lru_cache
 from math import prod
 from typing import Any
 
-import array_api_compat.torch as array_api
 import torch
 import torch.nn.functional as own
 
@@ -16,6 +15,7 @@ from poolwise.geometry import Bins, Geometry, Regular, output_size
 from poolwise.op import DTYPES, Array, Selection
 from poolwise.ops.max import Max
 from poolwise.ops.mean import Mean
+from poolwise.torch import _names
 
 ONNX = "onnx"  # the device of a tensor that the ONNX exporter traces
 FORMS = (torch.Tensor, torch.nn.Parameter)
@@ -35,7 +35,7 @@ class TorchFramework:
     """PyTorch's tensors."""
 
     name = "torch"
-    xp = array_api
+    xp = _names
 
     def empty(self, shape: tuple[int, ...], dtype: str, layout: tuple[int, ...], like: Array) -> Array:
         if layout == PLAIN[len(shape)]:
@@ -81,8 +81,9 @@ class TorchFramework:
         y = _own(batched, call)
         y, indices = y if isinstance(y, tuple) else (y, None)
         if x.ndim != rank + 2:
-            y = y.reshape(call.geometry.output_shape)
-            indices = None if indices is None else indices.reshape(call.geometry.output_shape)
+            shape = (*x.shape[: x.ndim - rank], *call.geometry.outputs)
+            y = y.reshape(shape)
+            indices = None if indices is None else indices.reshape(shape)
         return y, indices
 
 
@@ -165,7 +166,7 @@ def _own_refusal(call: Call) -> str | None:
         return f"PyTorch pools {', '.join(OWN_DTYPES)}, and x is {call.dtype}"
     if rank > max(MAX) or geometry.axes != tuple(range(ndim - rank, ndim)):
         return f"PyTorch pools the last 1 to {max(MAX)} axes, and these are {geometry.axes} of {ndim}"
-    if call.device == "cpu" and rank == max(AVG) and isinstance(op, Mean) and call.dtype.endswith("float16"):
+    if call.device.startswith("cpu") and rank == max(AVG) and isinstance(op, Mean) and call.dtype.endswith("float16"):
         return f"PyTorch has no mean of {call.dtype} over three axes on the CPU"
     if isinstance(op, Max) and rank == max(MAX) and call.keep and call.layout != PLAIN[ndim]:
         return "PyTorch loses the index of a −inf that wins in a channels-last volume"

@@ -1,7 +1,13 @@
-"""Max, average and adaptive pooling as in `torch.nn.functional`, and poolwise's further operations in the same style.
+"""Every pooling function of `torch.nn.functional`, and poolwise's further operations in the same style.
 
-What differs from PyTorch, everywhere on purpose: bad arguments are a ValueError or TypeError before any work; a window
-without elements has a gradient (none) instead of aborting; an integer mean keeps PyTorch's truncation.
+What differs from PyTorch, everywhere on purpose:
+
+- Bad arguments are a ValueError or TypeError before any work.
+- A window without elements has a gradient (none) instead of aborting.
+- `lp_pool` is the norm (Σ|x|^p)^(1/p), p ≥ 1. PyTorch's sums signed powers, which is NaN for an odd p and a negative
+  sum, and scales a window that reaches over the edge up.
+- `max_unpool` refuses every index outside; where indices repeat, the last wins, and only it has a gradient.
+- `fractional_max_pool` places windows in float32 at least, where PyTorch computes places in half precision.
 
 >>> import torch
 >>> x = torch.tensor([[[[1.0, 3.0], [2.0, 4.0]]]])
@@ -11,15 +17,21 @@ without elements has a gradient (none) instead of aborting; an integer mean keep
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
+
 from poolwise.api import named, pooled
+from poolwise.compose.fractional import fractional_pool
 from poolwise.errors import Fault, InvalidType, InvalidValue
 from poolwise.geometry import Geometry
 from poolwise.op import Operation, checked_number
-from poolwise.ops import OPERATIONS, Max, Mean
-from poolwise.torch._bridge import builder
+from poolwise.ops import OPERATIONS, Lp, Max, Mean
+from poolwise.torch._operator import builder
+from poolwise.unpool import max_unpool
 
 RANKS = (1, 2, 3)
 _MAX = Max()
@@ -72,6 +84,8 @@ def _last(shape: tuple[int, ...], rank: int) -> tuple[int, ...]:
     ndim = len(shape)
     if ndim not in (rank + 1, rank + 2):
         raise InvalidValue(f"input must have {rank + 1} or {rank + 2} axes, got shape {shape}")
+    if 0 in shape[ndim - rank - 1 :]:
+        raise InvalidValue(f"input must have at least 1 element on every axis but the batch, got shape {shape}")
     return tuple(range(ndim - rank, ndim))
 
 
@@ -162,6 +176,116 @@ def _adaptive_avg_pool(rank: int) -> Callable[..., Any]:
     return _dressed(function, name, f"Mean over adaptive bins, as `torch.nn.functional.{name}`.")
 
 
+def _lp_pool(rank: int) -> Callable[..., Any]:
+    name = f"lp_pool{rank}d"
+
+    def function(
+        input: Any, norm_type: float, kernel_size: Sizes, stride: Sizes | None = None, ceil_mode: bool = False
+    ) -> Any:
+        arguments = (rank, _frozen(kernel_size), _frozen(stride), 0, 1, ceil_mode)
+        op = named(name, Lp, {"p": norm_type})
+        return pooled(name, input, op, torch_windows, arguments, None, None)
+
+    return _dressed(function, name, f"The p-norm of sliding windows, in place of `torch.nn.functional.{name}`.")
+
+
+def _fractional_max_pool(rank: int) -> Callable[..., Any]:
+    name, each = f"fractional_max_pool{rank}d", (None,) * rank  # the compiler would make a bare number symbolic
+
+    def function(
+        input: Any,
+        kernel_size: Sizes,
+        output_size: Sizes | None = None,
+        output_ratio: float | Sequence[float] | None = None,
+        return_indices: bool = False,
+        _random_samples: torch.Tensor | None = None,
+    ) -> Any:
+        rank = len(each)
+        try:
+            axes = _last(tuple(input.shape), rank)
+            sizes = _fractional_sizes([input.shape[axis] for axis in axes], output_size, output_ratio)
+            draws = _samples(input, rank, _random_samples)
+            return fractional_pool(
+                input, _MAX, _spread(kernel_size, rank), sizes, draws=draws, axes=axes, return_indices=return_indices
+            )
+        except Fault as fault:
+            raise fault.said_by(name) from None
+
+    return _dressed(function, name, f"Max over windows at random places, as `torch.nn.functional.{name}`.")
+
+
+def _fractional_sizes(sizes: Sequence[int], output_size: Any, output_ratio: Any) -> Any:
+    rank = len(sizes)
+    if (output_size is None) == (output_ratio is None):
+        raise InvalidValue(
+            f"output_size or output_ratio must be given, one of them, got {output_size!r}, {output_ratio!r}"
+        )
+    if output_size is not None:
+        return _spread(output_size, rank)
+    ratios = _spread(output_ratio, rank) if isinstance(output_ratio, Sequence) else (output_ratio,) * rank
+    if len(ratios) != rank:
+        raise InvalidValue(f"output_ratio must be a number or {rank} of them, got {output_ratio!r}")
+    for ratio in ratios:
+        if not isinstance(ratio, float):
+            raise InvalidType(f"output_ratio must be made of floats, got {output_ratio!r}")
+        if not 0 < ratio < 1:
+            raise InvalidValue(f"output_ratio must be between 0 and 1, got {output_ratio!r}")
+    return tuple([int(size * ratio) for size, ratio in zip(sizes, ratios, strict=True)])
+
+
+def _samples(input: torch.Tensor, rank: int, samples: torch.Tensor | None) -> torch.Tensor:
+    """PyTorch's draws, (batch, channels, axes): of two axes the last comes first."""
+    planes = tuple(input.shape[: input.ndim - rank])
+    expected = planes if len(planes) > 1 else (1, *planes)
+    if samples is None:
+        samples = torch.rand(*expected, rank, dtype=input.dtype, device=input.device)
+    elif not isinstance(samples, torch.Tensor):
+        raise InvalidType(f"_random_samples must be a tensor, got {type(samples).__name__}")
+    elif tuple(samples.shape) != (*expected, rank):
+        raise InvalidValue(f"_random_samples must have the shape {(*expected, rank)}, got {tuple(samples.shape)}")
+    elif samples.dtype != input.dtype:
+        raise InvalidType(f"_random_samples must be {input.dtype}, as input is, got {samples.dtype}")
+    return (samples.flip(-1) if rank == 2 else samples).reshape(*planes, rank)
+
+
+def _max_unpool(rank: int) -> Callable[..., Any]:
+    name, each = f"max_unpool{rank}d", (None,) * rank
+
+    def function(
+        input: Any,
+        indices: Any,
+        kernel_size: Sizes,
+        stride: Sizes | None = None,
+        padding: Sizes = 0,
+        output_size: Sequence[int] | None = None,
+    ) -> Any:
+        rank = len(each)
+        try:
+            axes = _last(tuple(input.shape), rank)
+            step = None if stride is None else _spread(stride, rank)
+            size = output_size if output_size is None or len(output_size) == rank else output_size[-rank:]
+            if isinstance(indices, torch.Tensor) and indices.dtype != torch.int64:
+                raise InvalidType(f"indices must be torch.int64, got {indices.dtype}")
+            pads = _both_sides(padding, rank)
+            window = _spread(kernel_size, rank)
+            return max_unpool(input, indices, window, stride=step, padding=pads, axes=axes, output_size=size)
+        except Fault as fault:
+            raise fault.said_by(name) from None
+
+    return _dressed(function, name, f"Each maximum back to where it stood, as `torch.nn.functional.{name}`.")
+
+
+def _with_indices(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`max_pool2d_with_indices` and its like: the indices always come along."""
+    name = f"{function.__name__}_with_indices"
+
+    def both(*arguments: Any, return_indices: bool = True, **keywords: Any) -> Any:
+        bound = inspect.signature(function).bind(*arguments, **keywords)
+        return function(**{**bound.arguments, "return_indices": True})
+
+    return _dressed(both, name, f"`{function.__name__}` that always returns the indices too.")
+
+
 def operation_pool(kind: type[Operation], rank: int) -> Callable[..., Any]:
     """The function of an operation that PyTorch lacks, in the style of those that it has."""
     name = f"{kind.stems[0]}_pool{rank}d"
@@ -194,7 +318,13 @@ avg_pool1d, avg_pool2d, avg_pool3d = map(_avg_pool, RANKS)
 adaptive_max_pool1d, adaptive_max_pool2d, adaptive_max_pool3d = map(_adaptive_max_pool, RANKS)
 adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d = map(_adaptive_avg_pool, RANKS)
 
-_stock = {name for name in globals() if name.endswith(("_pool1d", "_pool2d", "_pool3d")) and not name.startswith("_")}
+lp_pool1d, lp_pool2d, lp_pool3d = map(_lp_pool, RANKS)
+max_unpool1d, max_unpool2d, max_unpool3d = map(_max_unpool, RANKS)
+fractional_max_pool2d, fractional_max_pool3d = map(_fractional_max_pool, RANKS[1:])
+
+_stock = {name for name in globals() if re.fullmatch(r"[a-z]\w*pool[123]d", name)}
+_indexed = {f"{name}_with_indices": _with_indices(globals()[name]) for name in _stock if re.search("max_pool", name)}
+globals().update(_indexed)
 _new = {
     f"{kind.stems[0]}_pool{rank}d": operation_pool(kind, rank)
     for kind in OPERATIONS
@@ -203,4 +333,4 @@ _new = {
 }
 globals().update(_new)
 
-__all__ = sorted(_stock | set(_new))  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = sorted(_stock | set(_new) | set(_indexed))  # pyright: ignore[reportUnsupportedDunderAll]

@@ -1,8 +1,9 @@
-"""PyTorch's max, average and adaptive modules under their own names, and one for every other operation."""
+"""PyTorch's pooling modules under their own names, and one for every other operation."""
 
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, cast
@@ -15,7 +16,7 @@ from poolwise.op import Operation
 from poolwise.ops import OPERATIONS
 from poolwise.torch import functional
 
-STOCK = ("MaxPool", "AvgPool", "AdaptiveMaxPool", "AdaptiveAvgPool")
+STOCK = ("MaxPool", "AvgPool", "AdaptiveMaxPool", "AdaptiveAvgPool", "LPPool", "FractionalMaxPool", "MaxUnpool")
 
 
 class Pool(torch.nn.Module):
@@ -94,14 +95,18 @@ def stock_layer(name: str) -> type[torch.nn.Module]:
     """PyTorch's own module with poolwise computing: same arguments, attributes, pickles and `isinstance`."""
     base = getattr(torch.nn, name)
     compute = getattr(functional, _snake(name))
-    known = [key for key in inspect.signature(base.__init__).parameters if key != "self"]
-    arguments = [key for key in inspect.signature(compute).parameters if key in known]
+    known = inspect.signature(base.__init__).parameters
+    own = [key for key in inspect.signature(compute).parameters if key in known]
 
     def forward(self: Any, input: torch.Tensor) -> Any:
-        return compute(input, *[getattr(self, argument) for argument in arguments])
+        return compute(input, *[getattr(self, name) for name in own])
 
+    def unpool(self: Any, input: torch.Tensor, indices: torch.Tensor, output_size: Any = None) -> Any:
+        return compute(input, indices, *[getattr(self, name) for name in own], output_size)
+
+    way = unpool if name.startswith("MaxUnpool") else forward
     doc = f"`torch.nn.{name}`, the same arguments, computed by poolwise."
-    return type(name, (base,), {"forward": forward, "__doc__": doc, "__module__": "poolwise.torch"})
+    return type(name, (base,), {"forward": way, "__doc__": doc, "__module__": "poolwise.torch"})
 
 
 def operation_layer(kind: type[Operation], rank: int) -> type[OperationPool]:
@@ -116,11 +121,14 @@ def operation_layer(kind: type[Operation], rank: int) -> type[OperationPool]:
 
 
 def _snake(name: str) -> str:
-    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("_")
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
 LAYERS: dict[str, type[torch.nn.Module]] = {
-    f"{name}{rank}d": stock_layer(f"{name}{rank}d") for name in STOCK for rank in functional.RANKS
+    f"{name}{rank}d": stock_layer(f"{name}{rank}d")
+    for name in STOCK
+    for rank in functional.RANKS
+    if hasattr(torch.nn, f"{name}{rank}d")
 }
 LAYERS.update(
     {

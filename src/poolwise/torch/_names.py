@@ -1,0 +1,13 @@
+"""The array API's names for PyTorch's functions."""
+
+import array_api_compat.torch as names
+import torch
+
+globals().update({name: getattr(names, name) for name in names.__all__ if name != "classes"})
+
+
+def take_along_axis(x: torch.Tensor, indices: torch.Tensor, *, axis: int = -1) -> torch.Tensor:
+    """As in the array API, for indices that broadcast against x; PyTorch's own would fix symbolic sizes."""
+    sizes = list(x.shape)
+    sizes[axis] = indices.shape[axis]
+    return x.gather(axis, indices.expand(sizes))

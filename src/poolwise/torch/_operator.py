@@ -1,0 +1,265 @@
+"""Pooling inside PyTorch's compiler and exporters.
+
+What the compiled module serves is one registered operator, whose output sizes stay symbolic. Everything else, and
+everything under the ONNX exporter, is PyTorch's own operations, which those tools look into.
+"""
+
+from __future__ import annotations
+
+import operator
+from ast import literal_eval
+from collections.abc import Sequence
+from functools import lru_cache
+from math import inf
+from typing import Any, cast
+
+import torch
+
+from poolwise.api import adaptive, planned, sliding, whole
+from poolwise.call import INPUT, WHERE, Call, Kernel
+from poolwise.doors import Build, Facts
+from poolwise.errors import InvalidValue
+from poolwise.geometry import Geometry, Regular, output_size
+from poolwise.kernels.native import BODIES, kept_dtype
+from poolwise.op import FLOATS, Array, Operation, Selection
+from poolwise.ops import OPERATIONS
+from poolwise.torch._framework import ONNX, PLAIN, TORCH, dtype_name
+
+OPERATORS = {kind.name: kind for kind in OPERATIONS}
+BUILDERS: dict[str, Build] = {}
+LAYOUTS = {torch.channels_last: (0, 2, 3, 1), torch.channels_last_3d: (0, 2, 3, 4, 1)}
+
+
+def builder(build: Build) -> Build:
+    """Let compiled graphs name this builder of geometries."""
+    BUILDERS[build.__name__] = build
+    return build
+
+
+for _build in (sliding, adaptive, whole):
+    builder(_build)
+
+
+def traced(
+    operands: Sequence[Array],
+    op: Operation,
+    build: Build,
+    arguments: tuple[Any, ...],
+    kernel: str | None,
+    return_indices: bool,
+    *,
+    keep: bool,
+) -> Any:
+    """The pooling in operations that PyTorch can record."""
+    if torch.onnx.is_in_onnx_export() or not torch.compiler.is_compiling():
+        return _composed(operands, op, build, arguments, kernel, return_indices, ONNX)
+    x, where = operands[0], operands[1] if len(operands) > 1 else None
+    text = _encoded(op, build, arguments, kernel)
+    if not _is_served(x, op, kernel):
+        return _inside(x, where, text, return_indices)
+    y, kept = torch.ops.poolwise.pool(x, where, text, keep or return_indices)
+    return (y, torch.ops.poolwise.indices(kept, text, list(x.shape))) if return_indices else y
+
+
+def _is_served(x: torch.Tensor, op: Operation, kernel: str | None) -> bool:
+    return kernel in (None, "native") and op.name in BODIES and x.device.type == "cpu" and dtype_name(x) in FLOATS
+
+
+def _composed(
+    operands: Sequence[Array],
+    op: Operation,
+    build: Build,
+    arguments: tuple[Any, ...],
+    kernel: str | None,
+    return_indices: bool,
+    device: str,
+) -> Any:
+    """By a kernel that is made of PyTorch's own operations."""
+    x = operands[0]
+    probe = _probe(x.shape)
+    pooled = build(tuple(probe), *arguments).axes
+    shape = tuple([int(size) if axis in pooled else probe[axis] for axis, size in enumerate(x.shape)])
+    facts = Facts(shape, dtype_name(x), PLAIN[x.ndim], device)
+    names = (INPUT, WHERE)[: len(operands)]
+    call, choice = planned.__wrapped__(TORCH, facts, op, build, arguments, (), names, kernel, return_indices)
+    y, kept = choice.kernel.forward(operands, call)
+    return (y, choice.kernel.indices(kept, call)) if return_indices else y
+
+
+@torch.compiler.allow_in_graph
+def _inside(x: torch.Tensor, where: torch.Tensor | None, text: str, return_indices: bool) -> Any:
+    """The same where the compiler must not read this library's own code, only what comes out of it."""
+    op, build, arguments, kernel = _decoded(text)
+    operands = (x,) if where is None else (x, where)
+    device = f"{x.device.type} (traced)"
+    return _composed(operands, op, build, arguments, kernel, return_indices, device)
+
+
+# A pooling as text, which a graph can carry and another process can read.
+
+
+def _encoded(op: Operation, build: Build, arguments: tuple[Any, ...], kernel: str | None) -> str:
+    parameters = [f"{name}={getattr(op, name)!r}" for name in vars(type(op))["__dataclass_fields__"]]
+    return "|".join([op.name, ";".join(parameters), build.__name__, _literal(arguments), f"{kernel!r}"])
+
+
+def _literal(value: Any) -> str:
+    """The value as Python writes it; a symbolic size that stands for a window or an output becomes its number."""
+    if isinstance(value, tuple | list):
+        return "(" + "".join([f"{_literal(entry)}, " for entry in cast("Any", value)]) + ")"
+    if value is None or isinstance(value, bool | float | str):
+        return f"{value!r}"
+    return f"{operator.index(value)}"
+
+
+@lru_cache(maxsize=4096)
+def _decoded(text: str) -> tuple[Operation, Build, tuple[Any, ...], str | None]:
+    try:
+        name, parameters, build, arguments, kernel = text.split("|")
+        pairs = [pair.split("=", 1) for pair in parameters.split(";") if pair]
+        op = OPERATORS[name](**{key: inf if value == "inf" else literal_eval(value) for key, value in pairs})
+        return op, BUILDERS[build], literal_eval(arguments), literal_eval(kernel)
+    except (KeyError, SyntaxError, TypeError, ValueError):
+        raise InvalidValue(f"text must say a pooling as poolwise encodes it, got {text!r}") from None
+
+
+# Sizes that may be symbolic.
+
+
+def _plan(
+    text: str, dtype: str, shape: Sequence[int], layout: tuple[int, ...], masked: bool, *, keep: bool = True
+) -> tuple[Call, Kernel]:
+    op, build, arguments, _ = _decoded(text)
+    facts = Facts(tuple(map(int, shape)), dtype, layout, "cpu")
+    kinds = tuple(map(type, arguments))
+    names = (INPUT, WHERE)[: 1 + masked]
+    call, choice = planned(TORCH, facts, op, build, arguments, kinds, names, "native", keep)
+    return call, choice.kernel
+
+
+def _probe(shape: Sequence[int]) -> list[int]:
+    """The shape with numbers for its symbolic sizes, where only the arguments matter: larger than windows are."""
+    symbolic = sum(not isinstance(size, int) for size in shape)
+    return [size if isinstance(size, int) else 2 ** min(12, 40 // symbolic) for size in shape]
+
+
+def _output_shape(text: str, shape: Sequence[Any]) -> list[Any]:
+    """The output's sizes by arithmetic that symbolic sizes can do."""
+    _, build, arguments, _ = _decoded(text)
+    geometry = build(tuple(_probe(shape)), *arguments)
+    outputs = list(shape)
+    for number, axis in enumerate(geometry.axes):
+        outputs[axis] = _output(geometry, number, shape[axis], build, arguments)
+    return outputs
+
+
+def _output(geometry: Geometry, number: int, size: Any, build: Build, arguments: tuple[Any, ...]) -> Any:
+    table = geometry.tables[number]
+    if isinstance(size, int):
+        return table.output
+    if build.__name__ == "torch_bins":
+        asked = arguments[1]
+        whole_axis = asked is None or (isinstance(asked, tuple) and cast("Any", asked)[number % len(asked)] is None)
+        return size if whole_axis else table.output
+    if build is adaptive or build is whole:
+        return table.output
+    assert isinstance(table, Regular)
+    padding, ceil_mode = (
+        (arguments[3], arguments[5]) if build.__name__ == "torch_windows" else (arguments[2], arguments[4])
+    )
+    if padding in ("same", "same_lower"):
+        return (size + table.step - 1) // table.step
+    span = (table.taps - 1) * table.dilation + 1
+    return output_size(size, table.low, table.high, span, table.step, ceil_mode)
+
+
+def _layout(x: torch.Tensor) -> tuple[int, ...]:
+    """The axes in the order of memory, where that is one of PyTorch's memory formats; else as they come."""
+    if not x.is_contiguous():
+        for form, layout in LAYOUTS.items():
+            if x.ndim == len(layout) and x.is_contiguous(memory_format=form):
+                return layout
+    return PLAIN[x.ndim]
+
+
+# The registered operators: forward, backward, indices.
+
+
+@torch.library.custom_op("poolwise::pool", mutates_args=(), device_types="cpu")
+def _pool(x: torch.Tensor, where: torch.Tensor | None, text: str, keep: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    call, kernel = _plan(text, dtype_name(x), x.shape, _layout(x), where is not None, keep=keep)
+    y, kept = kernel.forward((x,) if where is None else (x, where), call)
+    return y, kept if keep and kept_dtype(call) else x.new_empty(0, dtype=torch.uint8)
+
+
+@_pool.register_fake
+def _(x: torch.Tensor, where: torch.Tensor | None, text: str, keep: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    layout, op = _layout(x), _decoded(text)[0]
+    shape = _output_shape(text, x.shape)
+    y = _empty(shape, layout, op.result_dtype(dtype_name(x)), x)
+    if not keep or not isinstance(op, Selection):
+        return y, x.new_empty(0, dtype=torch.uint8)
+    call, _ = _plan(text, dtype_name(x), _window_sizes(text, x.shape), layout, where is not None)
+    return y, _empty(shape, layout, kept_dtype(call), x)
+
+
+def _window_sizes(text: str, shape: Sequence[Any]) -> Sequence[int]:
+    """Sizes that give the same window: any, if windows slide; of bins and whole axes, the sizes themselves."""
+    return _probe(shape) if _decoded(text)[1].__name__ in ("sliding", "torch_windows") else shape
+
+
+def _empty(shape: list[Any], layout: tuple[int, ...], dtype: str, like: torch.Tensor) -> torch.Tensor:
+    return torch.empty_permuted(shape, layout, dtype=getattr(torch, dtype), device=like.device)
+
+
+@torch.library.custom_op("poolwise::pool_backward", mutates_args=(), device_types="cpu")
+def _pool_backward(
+    g: torch.Tensor,
+    kept: torch.Tensor | None,
+    where: torch.Tensor | None,
+    text: str,
+    shape: list[int],
+    order: list[int],
+) -> torch.Tensor:
+    call, kernel = _plan(text, dtype_name(g), shape, tuple(order), where is not None)
+    mask = None if where is None else where.expand(shape)
+    return cast("torch.Tensor", kernel.backward(g, kept if kept_dtype(call) else mask, call)[0])
+
+
+@_pool_backward.register_fake
+def _(
+    g: torch.Tensor,
+    kept: torch.Tensor | None,
+    where: torch.Tensor | None,
+    text: str,
+    shape: list[int],
+    order: list[int],
+) -> torch.Tensor:
+    return _empty(shape, tuple(order), dtype_name(g), g)
+
+
+@torch.library.custom_op("poolwise::indices", mutates_args=(), device_types="cpu")
+def _indices(kept: torch.Tensor, text: str, shape: list[int]) -> torch.Tensor:
+    call, kernel = _plan(text, "float32", shape, _layout(kept), False)  # positions do not depend on dtype and mask
+    return kernel.indices(kept, call)
+
+
+@_indices.register_fake
+def _(kept: torch.Tensor, text: str, shape: list[int]) -> torch.Tensor:
+    return _empty(list(kept.shape), _layout(kept), "int64", kept)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
+    x, where, ctx.text, _ = inputs
+    ctx.shape, ctx.order = list(x.shape), list(_layout(x))
+    selects = isinstance(_decoded(ctx.text)[0], Selection)
+    ctx.save_for_backward(output[1] if selects else None, None if selects else where)
+
+
+def _differentiate(ctx: Any, g: torch.Tensor, _: Any) -> tuple[torch.Tensor, None, None, None]:
+    kept, where = ctx.saved_tensors
+    gx = torch.ops.poolwise.pool_backward(g, kept, where, ctx.text, ctx.shape, ctx.order)
+    return gx, None, None, None
+
+
+_pool.register_autograd(_differentiate, setup_context=_save)

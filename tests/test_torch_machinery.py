@@ -1,0 +1,311 @@
+"""Every layer of the PyTorch door under autograd, the compiler, the exporters and torch.func."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as stock
+from torch.export import Dim
+
+import poolwise
+import poolwise.torch
+import poolwise.torch.functional as ours
+from poolwise import Lp, Max, Mean, Sum
+from poolwise.torch.layers import LAYERS
+from torch_layers import input_of, layer_of, shape_of
+
+each_layer = pytest.mark.parametrize("name", LAYERS)
+GATHERED = ("LP",)  # made of PyTorch's operations with tables of numbers: their pooled sizes are fixed in a graph
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler() -> Iterator[None]:
+    torch._dynamo.reset()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch's own, about its exporters and compilers
+        yield
+
+
+def larger(name: str) -> torch.Tensor:
+    """An input of other sizes than the layer's example."""
+    shape = (5, 3, *(size + 3 for size in shape_of(name)[2:]))
+    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+def free(name: str) -> torch.nn.Module:
+    """The layer without what ties it to its example's batch."""
+    layer = layer_of(name)
+    if "Fractional" in name:
+        layer._random_samples = None
+    return layer.eval()
+
+
+@each_layer
+def test_first_second_and_forward_derivatives(name: str) -> None:
+    layer, x = layer_of(name), input_of(name)[:1, :2]
+    if "Fractional" in name:
+        layer._random_samples = layer._random_samples[:1, :2]
+    x = x.contiguous().requires_grad_()
+    assert torch.autograd.gradcheck(layer, x, check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(layer, x, check_fwd_over_rev=True)
+
+
+@each_layer
+def test_transforms_of_torch_func(name: str) -> None:
+    if "Fractional" in name:
+        pytest.skip("its draws belong to one batch")
+    layer, x = layer_of(name), input_of(name)
+    torch.testing.assert_close(torch.vmap(lambda each: layer(each[None])[0])(x), layer(x))
+    loss = torch.func.grad(lambda t: layer(t).square().sum())
+    torch.testing.assert_close(torch.vmap(lambda each: loss(each[None])[0])(x), loss(x))
+    tangent = torch.ones_like(x)
+    step = 1e-6
+    pushed = torch.func.jvp(layer, (x,), (tangent,))[1]
+    torch.testing.assert_close(pushed, (layer(x + step) - layer(x - step)) / (2 * step), rtol=1e-6, atol=1e-6)
+    twice = torch.func.grad(lambda t: loss(t).square().sum())(x)
+    assert twice.shape == x.shape
+    assert twice.abs().sum() > 0
+
+
+@each_layer
+@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
+def test_it_compiles_into_one_graph(name: str, dynamic: bool) -> None:
+    layer, x = layer_of(name), input_of(name).requires_grad_()
+    y = torch.compile(layer, backend="aot_eager", fullgraph=True, dynamic=dynamic)(x)
+    torch.testing.assert_close(y, layer(x), rtol=0, atol=0)
+    got, expected = (torch.autograd.grad(out.square().sum(), x)[0] for out in (y, layer(x)))
+    torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize("name", [name for name in LAYERS if not name.startswith(("Fractional", *GATHERED))])
+def test_one_dynamic_graph_serves_every_size(name: str) -> None:
+    graphs = 0
+
+    def counting(graph: torch.fx.GraphModule, _: Any) -> Any:
+        nonlocal graphs
+        graphs += 1
+        return graph.forward
+
+    layer = layer_of(name)
+    compiled = torch.compile(layer, backend=counting, fullgraph=True, dynamic=True)
+    for x in (input_of(name), larger(name), larger(name)[:, :2].contiguous()):
+        torch.testing.assert_close(compiled(x), layer(x), rtol=0, atol=0)
+    assert graphs == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["MaxPool2d", "AvgPool2d", "LPPool2d", "AdaptiveAvgPool2d", "ReLUMaxPool2d"])
+@pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_inductor_gives_the_same(name: str, form: torch.memory_format) -> None:
+    layer, x = layer_of(name), input_of(name).to(memory_format=form).requires_grad_()
+    y = torch.compile(lambda t: layer(t * 2) + 1, fullgraph=True)(x)
+    torch.testing.assert_close(y, layer(x * 2) + 1)
+    got, expected = (torch.autograd.grad(out.square().sum(), x)[0] for out in (y, layer(x * 2) + 1))
+    torch.testing.assert_close(got, expected)
+
+
+@each_layer
+@pytest.mark.parametrize("strict", [False, True], ids=["", "strict"])
+def test_export_with_a_dynamic_batch(name: str, strict: bool) -> None:
+    layer, x = free(name), input_of(name)
+    program = torch.export.export(layer, (x,), dynamic_shapes=({0: Dim.DYNAMIC},), strict=strict)
+    more = torch.cat([x, -x, x])
+    torch.manual_seed(0)
+    expected = layer(more)
+    torch.manual_seed(0)
+    torch.testing.assert_close(program.module()(more), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", [name for name in LAYERS if not name.startswith(GATHERED)])
+def test_export_with_dynamic_sizes(name: str) -> None:
+    layer, x = free(name), input_of(name)
+    sizes = {0: Dim.DYNAMIC, **dict.fromkeys(range(2, x.ndim), Dim.DYNAMIC)}
+    program = torch.export.export(layer, (x,), dynamic_shapes=(sizes,))
+    torch.manual_seed(0)
+    expected = layer(larger(name))
+    torch.manual_seed(0)
+    torch.testing.assert_close(program.module()(larger(name)), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", [name for name in LAYERS if "Fractional" not in name])
+def test_plain_onnx_export_runs_in_onnx_runtime(name: str) -> None:
+    import onnxruntime  # noqa: PLC0415
+
+    layer, x = layer_of(name).eval(), input_of(name, torch.float32)
+    program = torch.onnx.export(layer, (x,), dynamo=True, verbose=False)
+    assert {node.domain for node in program.model.graph} <= {""}  # standard operators only
+    file = io.BytesIO()
+    program.save(file)
+    session = onnxruntime.InferenceSession(file.getvalue())
+    (y,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(y), layer(x))
+
+
+@each_layer
+def test_layers_copy_pickle_and_print(name: str) -> None:
+    layer, x = layer_of(name), input_of(name)
+    for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        torch.testing.assert_close(twin(x), layer(x))
+        assert repr(twin) == repr(layer)
+    assert not layer.state_dict() or "Fractional" in name  # PyTorch's own keeps its draws there
+    assert name in repr(layer)
+
+
+@each_layer
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+def test_dtypes_are_kept_and_autocast_changes_nothing_else(name: str, dtype: torch.dtype) -> None:
+    layer, x = layer_of(name), input_of(name, dtype)
+    if "Fractional" in name:
+        layer._random_samples = layer._random_samples.to(dtype)
+    y = layer(x)
+    assert y.dtype == dtype
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(layer(x), y)
+
+
+@each_layer
+def test_meta_tensors_have_shapes_only(name: str) -> None:
+    layer, x = layer_of(name), input_of(name)
+    if "Fractional" in name:
+        layer._random_samples = layer._random_samples.to("meta")
+    y = layer(x.to("meta"))
+    assert y.is_meta
+    assert y.shape == layer_of(name)(x).shape
+
+
+@each_layer
+def test_activation_checkpointing_gives_the_same_gradient(name: str) -> None:
+    from torch.utils.checkpoint import checkpoint  # noqa: PLC0415
+
+    layer, x = layer_of(name), input_of(name).requires_grad_()
+    y = checkpoint(lambda t: layer(t * 2), x, use_reentrant=False)
+    got, expected = (torch.autograd.grad(out.square().sum(), x)[0] for out in (y, layer(x * 2)))
+    torch.testing.assert_close(got, expected)
+
+
+@each_layer
+def test_deterministic_algorithms_are_all_there_are(name: str) -> None:
+    layer, x = layer_of(name), input_of(name).requires_grad_()
+    torch.use_deterministic_algorithms(True)
+    try:
+        first, second = (torch.autograd.grad(layer(x).square().sum(), x)[0] for _ in range(2))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert torch.equal(first, second)
+
+
+@each_layer
+def test_hooks_are_called(name: str) -> None:
+    layer, x = layer_of(name), input_of(name)
+    seen: list[torch.Size] = []
+    layer.register_forward_hook(lambda *given: seen.append(given[-1].shape))
+    assert seen == [layer(x).shape]
+
+
+MASK = torch.rand(8, generator=torch.Generator().manual_seed(0)) > 0.3
+CHANNELS_LAST = torch.randn(2, 5, 7, 8, generator=torch.Generator().manual_seed(0)).to(
+    memory_format=torch.channels_last
+)
+
+
+@pytest.mark.parametrize("x", [CHANNELS_LAST.contiguous(), CHANNELS_LAST], ids=["NCHW", "channels last"])
+@pytest.mark.parametrize("where", [None, MASK], ids=["", "masked"])
+@pytest.mark.parametrize("op", [Max(), Sum(), Mean()], ids=repr)
+def test_the_registered_operators_are_sound(op: poolwise.Operation, where: Any, x: torch.Tensor) -> None:
+    from poolwise.torch._operator import _encoded, sliding  # noqa: PLC0415
+
+    text = _encoded(op, sliding, ((3, 2), 2, 1, 1, True, "absent", None), None)
+    y, kept = torch.ops.poolwise.pool(x, where, text, True)
+    shape, order = list(x.shape), [0, 2, 3, 1] if x is CHANNELS_LAST else [0, 1, 2, 3]
+    torch.library.opcheck(torch.ops.poolwise.pool, (x.clone().requires_grad_(), where, text, True))
+    torch.library.opcheck(torch.ops.poolwise.pool, (x, where, text, False))
+    mask = None if isinstance(op, Max) else where
+    torch.library.opcheck(torch.ops.poolwise.pool_backward, (torch.ones_like(y), kept, mask, text, shape, order))
+    if isinstance(op, Max):
+        torch.library.opcheck(torch.ops.poolwise.indices, (kept, text, shape))
+
+
+@pytest.mark.parametrize("op", [Max(), Mean(), Lp(3)], ids=repr)
+@pytest.mark.parametrize("padding_mode", ["absent", "circular"])
+def test_masks_and_padding_modes_compile_too(op: poolwise.Operation, padding_mode: Any) -> None:
+    x = input_of("MaxPool2d").requires_grad_()
+    mask = torch.rand(7, 8, generator=torch.Generator().manual_seed(0)) > 0.3
+
+    def pooled(t: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
+        y = poolwise.pool(t, op, (3, 2), stride=2, padding=1, padding_mode=padding_mode, where=where)
+        return torch.where(torch.isfinite(y), y, 0)
+
+    y = torch.compile(pooled, backend="aot_eager", fullgraph=True)(x, mask)
+    torch.testing.assert_close(y, pooled(x, mask))
+    got, expected = (torch.autograd.grad(out.square().sum(), x)[0] for out in (y, pooled(x, mask)))
+    torch.testing.assert_close(got, expected)
+
+
+def test_indices_compile_too() -> None:
+    x = input_of("MaxPool2d")
+    for function in (
+        lambda t: ours.max_pool2d(t, 3, 2, 1, return_indices=True),
+        lambda t: ours.adaptive_max_pool2d_with_indices(t, 3),
+    ):
+        got = torch.compile(function, backend="aot_eager", fullgraph=True)(x)
+        torch.testing.assert_close(got, function(x))
+
+
+def test_windows_that_follow_from_the_input_compile() -> None:
+    def pooled(t: torch.Tensor) -> torch.Tensor:
+        return ours.avg_pool2d(t, t.shape[2:]) + ours.adaptive_avg_pool2d(t, (t.shape[2] // 7, 1))
+
+    compiled = torch.compile(pooled, backend="aot_eager", fullgraph=True, dynamic=True)
+    for x in (input_of("AvgPool2d"), input_of("AvgPool2d")[..., 1:]):
+        torch.testing.assert_close(compiled(x), pooled(x))
+
+
+@pytest.mark.parametrize("rank", [2, 3])
+def test_channels_last_is_kept_in_eager_mode_and_by_the_compiler(rank: int) -> None:
+    form = torch.channels_last if rank == 2 else torch.channels_last_3d
+    x = torch.randn(2, 8, *(6,) * rank).to(memory_format=form).requires_grad_()
+    for name in ("max_pool", "avg_pool", "adaptive_avg_pool", "relumax_pool"):
+        function = getattr(ours, f"{name}{rank}d")
+        for run in (function, torch.compile(function, backend="aot_eager", fullgraph=True)):
+            y = run(x, 2)
+            assert y.is_contiguous(memory_format=form), name
+            (gradient,) = torch.autograd.grad(y.square().sum(), x)
+            assert gradient.is_contiguous(memory_format=form), name
+
+
+def test_without_a_gradient_nothing_is_kept() -> None:
+    x = torch.randn(1, 2, 8, 8)
+    graphs: list[torch.fx.Graph] = []
+
+    def spy(graph: torch.fx.GraphModule, _: Any) -> Any:
+        graphs.append(graph.graph)
+        return graph.forward
+
+    torch.compile(lambda t: ours.max_pool2d(t, 2), backend=spy, fullgraph=True)(x)
+    (call,) = [node for node in graphs[0].nodes if "poolwise" in str(node.target)]
+    assert call.args[-1] is False
+    assert torch.ops.poolwise.pool(*call.args[:0], x, *call.args[1:])[1].numel() == 0
+
+
+def test_a_max_keeps_one_byte_per_output_under_the_compiler() -> None:
+    x = torch.randn(2, 3, 8, 8, requires_grad=True)
+    sizes: list[int] = []
+    compiled = torch.compile(lambda t: ours.max_pool2d(t, 2), backend="aot_eager", fullgraph=True)
+    compiled(x)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.nbytes) or t, lambda t: t):
+        compiled(x)
+    assert sum(sizes) == 2 * 3 * 4 * 4
+
+
+def test_an_exported_program_is_saved_and_loaded() -> None:
+    layer, x, file = poolwise.torch.MaxPool2d(3, 2, 1), input_of("MaxPool2d"), io.BytesIO()
+    torch.export.save(torch.export.export(layer, (x,)), file)
+    file.seek(0)
+    torch.testing.assert_close(torch.export.load(file).module()(x), stock.max_pool2d(x, 3, 2, 1))
