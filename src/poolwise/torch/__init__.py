@@ -25,6 +25,7 @@ register(torch.Tensor, TorchDoor())
 unpool.register(TorchDoor.framework.name, unpooled)
 
 from poolwise.torch import functional  # noqa: E402  (after the door is open)
+from poolwise.torch._accelerate import Change, accelerate, swap  # noqa: E402
 from poolwise.torch.layers import LAYERS, Pool  # noqa: E402
 
 globals().update(LAYERS)
@@ -35,4 +36,4 @@ if TYPE_CHECKING:
 
 
 del array_api_compat, unpool
-__all__ = ["Pool", "functional", *LAYERS]
+__all__ = ["Change", "Pool", "accelerate", "functional", "swap", *LAYERS]
