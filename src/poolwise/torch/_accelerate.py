@@ -160,8 +160,8 @@ def _maker(with_: Any) -> Callable[[torch.nn.Module], Any]:
 
 
 def _arguments(kind: type, old: torch.nn.Module) -> dict[str, Any]:
-    names = [name for name in inspect.signature(kind).parameters if hasattr(old, name)]
-    return {name: getattr(old, name) for name in names}
+    names = [name for name, each in inspect.signature(kind).parameters.items() if each.kind is not each.VAR_KEYWORD]
+    return {name: getattr(old, name) for name in names if hasattr(old, name)}
 
 
 def _settled(new: Any, old: torch.nn.Module) -> torch.nn.Module:

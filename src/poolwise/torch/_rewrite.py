@@ -75,6 +75,8 @@ def _variant(
     finally:
         module.training = mode
     changes = edit(graph, module)
+    for node in graph.nodes:
+        node.type = None  # annotations, which may be names of another file
     code = graph.python_code("self")
     names = _named(code.globals)
     if names is None or not all(_guardable(value) for value in reads.values()):
@@ -348,7 +350,7 @@ class _Provable(ast.NodeVisitor):
             if name == "[]":
                 return isinstance(found, CONTAINERS)
             found = getattr(found, name, None)
-        return isinstance(found, torch.nn.Module)
+        return found is None or isinstance(found, torch.nn.Module)  # a call of None stands in a branch not taken
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
         own = self._own(node)
