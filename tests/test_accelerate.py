@@ -1,4 +1,4 @@
-"""`accelerate` and `swap` on real architectures: the same outputs, gradients, state and hooks; nothing unproven is touched."""
+"""`accelerate` and `swap`: the same outputs, gradients, state and hooks, and nothing unproven is touched."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch.nn.functional as F  # noqa: N812 (as everybody calls it)
 from torch import Tensor, nn
 
 import poolwise.torch
-from architectures import ARCHITECTURES, DenseNet, ResNet, VGG
+from architectures import ARCHITECTURES, VGG, DenseNet, ResNet
 from poolwise import InvalidType
 from poolwise.torch import accelerate, swap
 
@@ -237,8 +237,8 @@ class Random(nn.Module):
 
 
 class Custom(nn.MaxPool2d):
-    def forward(self, input: Tensor) -> Tensor:
-        return super().forward(input) * 2
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * 2
 
 
 @pytest.mark.parametrize("kind", [ReadTwice, InPlaceOfAnAlias, InPlaceOfTheInput], ids=lambda kind: kind.__name__)

@@ -31,6 +31,7 @@ ROOMS: dict[str, set[str]] = {
     "doors": {"call", "op", "errors", "geometry"},
     "api": API,
     "unpool": API,
+    "named": {"errors"},
     "compose": API,
     "torch": API | {"torch", "unpool", "compose"},
     "keras": API | {"keras"},
@@ -39,6 +40,7 @@ ROOMS: dict[str, set[str]] = {
 }
 PUBLIC = {
     "",
+    "named",
     "api",
     "unpool",
     "compose",

@@ -164,6 +164,24 @@ def bench(
 
 
 @app.command()
+def accelerate(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="module:factory (the current folder is importable).")],
+    shape: Annotated[str, typer.Option("--input", metavar="SHAPE", help="One batch, such as 8x3x224x224.")],
+    threads: Annotated[int | None, typer.Option(min=1, help="PyTorch's threads.", show_default="PyTorch's own")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Steps of each, in turns.")] = 7,
+    form: FormatOption = Format.text,
+) -> None:
+    """Show what poolwise changes in a PyTorch model, and measure what that saves in time and memory."""
+    from poolwise.bench import accelerated
+
+    result = accelerated.measured(model, shape, rounds=rounds, threads=threads)
+    if form is Format.json:
+        typer.echo(json.dumps(result.data(), indent=2))
+    else:
+        accelerated.show(result, _console())
+
+
+@app.command()
 def doctor(form: FormatOption = Format.text) -> None:
     """What is installed, what is missing, and whether each kernel gives the reference's results."""
     from poolwise import doctor as library

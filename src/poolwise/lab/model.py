@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import inspect
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import TypeAlias
 
 import torch
 from torch import nn
 
 from poolwise import InvalidType, InvalidValue
 from poolwise.lab.variants import Stage
+from poolwise.named import factory
 
 PoolFactory: TypeAlias = Callable[[int], Stage]
 Factory: TypeAlias = Callable[[PoolFactory, tuple[int, int, int], int], nn.Module]
@@ -37,19 +35,7 @@ def find(name: str | None) -> Factory:
     network, as often as it pools; shape is (channels, height, width) of an image; classes how many there are. It
     returns a `torch.nn.Module` that takes (N, channels, height, width) float32 in 0…1 and gives (N, classes) logits.
     """
-    if name is None:
-        return tutorial
-    module, colon, attribute = name.partition(":")
-    if not (module and colon and attribute):
-        raise InvalidValue(f"model must be module:factory, got {name!r}")
-    try:
-        with current_folder():
-            factory: Any = getattr(importlib.import_module(module), attribute)
-    except Exception as cause:  # whatever the user's module raises when it is imported
-        raise InvalidValue(f"model must be importable, got {name!r} ({type(cause).__name__}: {cause})") from None
-    if not callable(factory):
-        raise InvalidType(f"model must name a callable, got {name!r}, a {type(factory).__name__}")
-    return cast("Factory", factory)
+    return tutorial if name is None else factory(name)
 
 
 def built(name: str | None, pool: PoolFactory, shape: tuple[int, int, int], classes: int) -> nn.Module:
@@ -80,14 +66,3 @@ def source_digest(name: str | None) -> str:
         return ""
     file = inspect.getsourcefile(inspect.unwrap(find(name)))
     return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""
-
-
-@contextmanager
-def current_folder() -> Iterator[None]:
-    """The current folder in front of the import path."""
-    folder = str(Path.cwd())
-    sys.path.insert(0, folder)
-    try:
-        yield
-    finally:
-        sys.path.remove(folder)

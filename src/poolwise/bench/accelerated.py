@@ -1,0 +1,165 @@
+"""What `poolwise.torch.accelerate` saves a model: the time of a step, and the bytes that wait for backward."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
+from statistics import median
+from typing import Any, cast
+
+import torch
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from torch.utils._pytree import tree_leaves
+
+from poolwise import InvalidType, InvalidValue
+from poolwise.bench.measure import in_turns
+from poolwise.named import factory
+from poolwise.torch import Change, accelerate
+
+ROUNDS = 7
+
+
+@dataclass(frozen=True)
+class Saving:
+    """A model before and after. Times are medians in seconds; kept: the bytes between forward and backward."""
+
+    changes: tuple[Change, ...]
+    training: tuple[float, float]
+    inference: tuple[float, float]
+    kept: tuple[int, int]
+
+    def data(self) -> dict[str, Any]:
+        """Every number, as JSON's own types."""
+        pairs = {"training_step_s": self.training, "inference_s": self.inference, "kept_bytes": self.kept}
+        return {
+            "changes": [vars(change) for change in self.changes],
+            **{name: {"stock": before, "poolwise": after} for name, (before, after) in pairs.items()},
+        }
+
+
+def measured(name: str, shape: str, *, rounds: int = ROUNDS, threads: int | None = None) -> Saving:
+    """`saving` of the model that `module:factory` makes, on random images of a shape such as 8x3x224x224.
+
+    Raises InvalidValue or InvalidType that says which of the two cannot be, or what the model said to the shape.
+    """
+    if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)+", shape):
+        raise InvalidValue(f"input must be a batch's shape such as 8x3x224x224, got {shape!r}")
+    made = factory(name)
+    try:
+        torch.manual_seed(0)
+        model = made if isinstance(made, torch.nn.Module) else made()
+    except Exception as cause:  # whatever the user's factory raises
+        raise InvalidValue(f"model must be made without arguments, got {type(cause).__name__}: {cause}") from None
+    if not isinstance(model, torch.nn.Module):
+        raise InvalidType(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    x = torch.randn([int(size) for size in shape.split("x")])
+    try:
+        with torch.no_grad():
+            deepcopy(model)(x)
+    except Exception as cause:  # whatever the user's network raises
+        raise InvalidValue(f"model must take the input {shape}, got {type(cause).__name__}: {cause}") from None
+    return saving(model, x, rounds=rounds, threads=threads)
+
+
+def show(result: Saving, console: Console) -> None:
+    """What was changed, and a table of what it saves."""
+    if not result.changes:
+        console.print("Nothing to change: no max, average or adaptive pooling of PyTorch's own was found.")
+        return
+    for change in result.changes:
+        console.print(str(change), highlight=False, markup=False)
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for title in ("", "PyTorch", "poolwise", "of PyTorch's"):
+        grid.add_column(title, justify="right" if title else "left", no_wrap=True)
+    for title, (before, after) in (("forward and backward", result.training), ("inference", result.inference)):
+        grid.add_row(title, f"{1e3 * before:.1f} ms", f"{1e3 * after:.1f} ms", f"{after / before:.2f}")
+    before, after = result.kept
+    grid.add_row("kept for backward", _mebibytes(before), _mebibytes(after), f"{after / max(before, 1):.2f}")
+    console.print()
+    console.print(grid)
+
+
+def _mebibytes(count: int) -> str:
+    return f"{count / 2**20:.1f} MiB"
+
+
+def saving(model: torch.nn.Module, x: torch.Tensor, *, rounds: int = ROUNDS, threads: int | None = None) -> Saving:
+    """Measure a model beside its accelerated copy, in turns, after their outputs and gradients were compared.
+
+    model: takes x and gives a tensor, or tensors in lists and dicts. x: one batch. Neither is changed.
+    threads: PyTorch's; None: as they are. Raises InvalidValue if the two do not agree.
+    """
+    stock, ours = deepcopy(model), accelerate(deepcopy(model))
+    if threads is not None:
+        torch.set_num_threads(threads)
+    _compare(stock, ours, x)
+    training = in_turns({"stock": _step(stock, x), "poolwise": _step(ours, x)}, rounds, 1)
+    kept = (_kept(stock, x), _kept(ours, x))
+    inference = in_turns({"stock": _forward(stock, x), "poolwise": _forward(ours, x)}, rounds, 1)
+    times = [(median(taken["stock"]), median(taken["poolwise"])) for taken in (training, inference)]
+    return Saving(cast("Any", ours).poolwise_changes, times[0], times[1], kept)
+
+
+def _step(model: torch.nn.Module, x: torch.Tensor) -> Callable[[], None]:
+    """Forward and backward as training does them; the optimiser's part is the same for both."""
+    model.train()
+
+    def step() -> None:
+        model.zero_grad(set_to_none=True)
+        _loss(model(x)).backward()
+
+    return step
+
+
+def _forward(model: torch.nn.Module, x: torch.Tensor) -> Callable[[], Any]:
+    model.eval()
+
+    def forward() -> Any:
+        with torch.inference_mode():
+            return model(x)
+
+    return forward
+
+
+def _loss(y: Any) -> torch.Tensor:
+    parts = [leaf for leaf in tree_leaves(y) if isinstance(leaf, torch.Tensor) and leaf.is_floating_point()]
+    if not parts:
+        raise InvalidType(f"model must give a floating tensor, got {type(y).__name__}")
+    return torch.stack([part.float().square().mean() for part in parts]).sum()
+
+
+def _compare(stock: torch.nn.Module, ours: torch.nn.Module, x: torch.Tensor) -> None:
+    answers: list[list[torch.Tensor]] = []
+    for model in (stock, ours):
+        twin = deepcopy(model).train()
+        torch.manual_seed(0)
+        loss = _loss(twin(x))
+        loss.backward()
+        answers.append([loss.detach(), *(p.grad for p in twin.parameters() if p.grad is not None)])
+    try:
+        torch.testing.assert_close(answers[1], answers[0], rtol=1e-3, atol=1e-5)
+    except AssertionError as cause:
+        raise InvalidValue(f"model must give the same accelerated, got another result ({cause})") from None
+
+
+def _kept(model: torch.nn.Module, x: torch.Tensor) -> int:
+    """Bytes of the distinct memory that one forward pass saves for backward, the parameters apart."""
+    model.train()
+    own = {each.untyped_storage().data_ptr() for each in (*model.parameters(), *model.buffers(), x)}
+    held: dict[int, int] = {}
+
+    def hold(t: torch.Tensor) -> torch.Tensor:
+        storage = t.untyped_storage()
+        if storage.data_ptr() not in own:
+            held[storage.data_ptr()] = storage.nbytes()
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(hold, lambda t: t):
+        y = model(x)
+    total = sum(held.values())
+    del y
+    return total

@@ -1,0 +1,41 @@
+"""Objects that a user names as `module:attribute`, on a command line."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from poolwise.errors import InvalidType, InvalidValue
+
+
+def factory(name: str) -> Any:
+    """The callable called `module:attribute`; the current folder is importable.
+
+    Raises InvalidValue if it cannot be imported, InvalidType if it is no callable.
+    """
+    module, colon, attribute = name.partition(":")
+    if not (module and colon and attribute):
+        raise InvalidValue(f"model must be module:factory, got {name!r}")
+    try:
+        with current_folder():
+            found: Any = getattr(importlib.import_module(module), attribute)
+    except Exception as cause:  # whatever the user's module raises when it is imported
+        raise InvalidValue(f"model must be importable, got {name!r} ({type(cause).__name__}: {cause})") from None
+    if not callable(found):
+        raise InvalidType(f"model must name a callable, got {name!r}, a {type(found).__name__}")
+    return found
+
+
+@contextmanager
+def current_folder() -> Iterator[None]:
+    """The current folder in front of the import path."""
+    folder = str(Path.cwd())
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
