@@ -78,6 +78,7 @@ def test_quick_on_one_case_writes_every_number(tmp_path: Path) -> None:
         "poolwise",
         "machine",
         "threads",
+        "tutorial",
         "size",
         "versions",
         "missing",

@@ -13,6 +13,7 @@ import torch
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from poolwise import InvalidType, InvalidValue
@@ -51,10 +52,10 @@ def measured(name: str, shape: str, *, rounds: int = ROUNDS, threads: int | None
     made = factory(name)
     try:
         torch.manual_seed(0)
-        model = made if isinstance(made, torch.nn.Module) else made()
+        model = made if isinstance(made, nn.Module) else made()
     except Exception as cause:  # whatever the user's factory raises
         raise InvalidValue(f"model must be made without arguments, got {type(cause).__name__}: {cause}") from None
-    if not isinstance(model, torch.nn.Module):
+    if not isinstance(model, nn.Module):
         raise InvalidType(f"model must be a torch.nn.Module, got {type(model).__name__}")
     x = torch.randn([int(size) for size in shape.split("x")])
     try:
@@ -75,7 +76,7 @@ def show(result: Saving, console: Console) -> None:
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for title in ("", "PyTorch", "poolwise", "of PyTorch's"):
         grid.add_column(title, justify="right" if title else "left", no_wrap=True)
-    for title, (before, after) in (("forward and backward", result.training), ("inference", result.inference)):
+    for title, (before, after) in (("training step", result.training), ("inference", result.inference)):
         grid.add_row(title, f"{1e3 * before:.1f} ms", f"{1e3 * after:.1f} ms", f"{after / before:.2f}")
     before, after = result.kept
     grid.add_row("kept for backward", _mebibytes(before), _mebibytes(after), f"{after / max(before, 1):.2f}")
@@ -87,7 +88,7 @@ def _mebibytes(count: int) -> str:
     return f"{count / 2**20:.1f} MiB"
 
 
-def saving(model: torch.nn.Module, x: torch.Tensor, *, rounds: int = ROUNDS, threads: int | None = None) -> Saving:
+def saving(model: nn.Module, x: torch.Tensor, *, rounds: int = ROUNDS, threads: int | None = None) -> Saving:
     """Measure a model beside its accelerated copy, in turns, after their outputs and gradients were compared.
 
     model: takes x and gives a tensor, or tensors in lists and dicts. x: one batch. Neither is changed.
@@ -104,18 +105,27 @@ def saving(model: torch.nn.Module, x: torch.Tensor, *, rounds: int = ROUNDS, thr
     return Saving(cast("Any", ours).poolwise_changes, times[0], times[1], kept)
 
 
-def _step(model: torch.nn.Module, x: torch.Tensor) -> Callable[[], None]:
-    """Forward and backward as training does them; the optimiser's part is the same for both."""
+def tutorial(threads: int, *, rounds: int) -> Saving:
+    """The tutorial's CNN on a batch of 256 digits' size."""
+    model = nn.Sequential(nn.Conv2d(1, 32, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(32 * 13 * 13, 10))
+    return saving(model, torch.randn(256, 1, 28, 28), rounds=rounds, threads=threads)
+
+
+def _step(model: nn.Module, x: torch.Tensor) -> Callable[[], None]:
+    """Forward, backward, and plain gradient descent."""
     model.train()
+    parameters = [*model.parameters()] or [torch.zeros(0, requires_grad=True)]  # a model may have nothing to learn
+    optimiser = torch.optim.SGD(parameters, lr=1e-3)
 
     def step() -> None:
-        model.zero_grad(set_to_none=True)
+        optimiser.zero_grad()
         _loss(model(x)).backward()
+        optimiser.step()
 
     return step
 
 
-def _forward(model: torch.nn.Module, x: torch.Tensor) -> Callable[[], Any]:
+def _forward(model: nn.Module, x: torch.Tensor) -> Callable[[], Any]:
     model.eval()
 
     def forward() -> Any:
@@ -132,7 +142,7 @@ def _loss(y: Any) -> torch.Tensor:
     return torch.stack([part.float().square().mean() for part in parts]).sum()
 
 
-def _compare(stock: torch.nn.Module, ours: torch.nn.Module, x: torch.Tensor) -> None:
+def _compare(stock: nn.Module, ours: nn.Module, x: torch.Tensor) -> None:
     answers: list[list[torch.Tensor]] = []
     for model in (stock, ours):
         twin = deepcopy(model).train()
@@ -146,7 +156,7 @@ def _compare(stock: torch.nn.Module, ours: torch.nn.Module, x: torch.Tensor) -> 
         raise InvalidValue(f"model must give the same accelerated, got another result ({cause})") from None
 
 
-def _kept(model: torch.nn.Module, x: torch.Tensor) -> int:
+def _kept(model: nn.Module, x: torch.Tensor) -> int:
     """Bytes of the distinct memory that one forward pass saves for backward, the parameters apart."""
     model.train()
     own = {each.untyped_storage().data_ptr() for each in (*model.parameters(), *model.buffers(), x)}

@@ -113,13 +113,19 @@ def _all_cases() -> Iterator[Case]:
     yield Case(*GEOMETRIES[0], "NCHW", "tiny recorded")
 
 
+TUTORIAL = "tutorial CNN training step"
 CASES: tuple[Case, ...] = tuple(_all_cases())
 
 
+def matches(name: str, pattern: str) -> bool:
+    """Whether the name holds the pattern (of `fnmatch`), whatever the case of its letters."""
+    return fnmatchcase(name.lower(), f"*{pattern.lower()}*")
+
+
 def matching(pattern: str) -> list[Case]:
-    """The cases whose name holds the pattern (of `fnmatch`), whatever the case of its letters."""
-    found = [case for case in CASES if fnmatchcase(case.name.lower(), f"*{pattern.lower()}*")]
-    if not found:
+    """The cases whose name holds the pattern."""
+    found = [case for case in CASES if matches(case.name, pattern)]
+    if not found and not matches(TUTORIAL, pattern):
         names = ", ".join(dict.fromkeys(case.label for case in CASES))
         raise InvalidValue(
             f"cases must match a name such as 'max 2/2 NCHW forward' ({names}), got {pattern!r}", "bench"

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from importlib import import_module
 from math import exp, log
 from statistics import median
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from poolwise import InvalidValue, __version__
-from poolwise.bench.cases import FULL, Case, Data, Floats, Problem, Size, made, matching
+from poolwise.bench.cases import FULL, TUTORIAL, Case, Data, Floats, Problem, Size, made, matches, matching
 from poolwise.bench.contenders import Attempt, Contender, present
 from poolwise.doctor import Machine, machine, usable_cores, version_of
 
@@ -72,6 +73,7 @@ class Result:
     versions: dict[str, str]
     missing: dict[str, str]
     rows: tuple[Row, ...]
+    tutorial: dict[str, Any] | None = None  # what `accelerate` saves the tutorial's CNN, where PyTorch is installed
 
     @property
     def sound(self) -> bool:
@@ -97,6 +99,7 @@ class Result:
             "versions": self.versions,
             "missing": self.missing,
             "rows": [self._record(row) for row in self.rows],
+            "tutorial": self.tutorial,
             "geometric_means": {task: self._means(task) for task in ("forward", "indices", "training")},
         }
 
@@ -149,7 +152,11 @@ def run(
                 data = made(case, size)
             rows.append(_row(Problem(case, data), contenders, ruler, size))
     versions = {one.name: __version__ if one.name == OURS else version_of(one.version_of) for one in contenders}
-    return Result(machine(), threads, size, versions, missing, tuple(rows))
+    tutorial = None
+    if matches(TUTORIAL, cases) and "PyTorch" in versions:
+        said(TUTORIAL, len(wanted), len(wanted))
+        tutorial = import_module("poolwise.bench.accelerated").tutorial(threads, rounds=3 * size.rounds).data()
+    return Result(machine(), threads, size, versions, missing, tuple(rows), tutorial)
 
 
 class Ruler:

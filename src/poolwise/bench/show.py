@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -15,6 +16,7 @@ from poolwise.doctor import facts_table
 
 TITLES = {"forward": "forward", "indices": "forward + indices", "training": "forward + backward"}
 MEAN_GOALS = {"forward": 1.15, "indices": 1.25, "training": 1.2}
+STEP_GOAL = 0.65
 SPEED_GOALS = {
     "forward": {"PyTorch": 7, "ONNX Runtime": 3, "JAX": 5},
     "training": {"PyTorch": 8, "JAX": 12},
@@ -41,6 +43,9 @@ def show(result: Result, console: Console) -> None:
         console.print()
     if result.of("tiny", "tiny recorded"):
         console.print(_tiny_table(result))
+        console.print()
+    if result.tutorial is not None:
+        console.print(_tutorial(result.tutorial), highlight=False)
         console.print()
     for line in _notes(result):
         console.print(line, highlight=False, markup=False)
@@ -104,6 +109,17 @@ def _tiny_table(result: Result) -> Table:
         goal = row.time("PyTorch")
         grid.add_row(f"{row.case.label}, {kind}", f"{1e6 * row.goal * goal:.1f}" if goal else "–", *times)
     return grid
+
+
+def _tutorial(saved: Mapping[str, Any]) -> str:
+    step, kept = saved["training_step_s"], saved["kept_bytes"]
+    ratio = step["poolwise"] / step["stock"]
+    colour = "green" if ratio <= STEP_GOAL else "yellow"
+    times = f"{1e3 * step['stock']:.1f} ms in PyTorch, {1e3 * step['poolwise']:.1f} ms after accelerate"
+    return (
+        f"the tutorial's CNN, a training step of 256 images: {times}, [{colour}]{ratio:.2f}[/{colour}] "
+        f"(goal {STEP_GOAL}); kept for backward {kept['stock'] / 2**20:.1f} MiB, {kept['poolwise'] / 2**20:.1f} MiB"
+    )
 
 
 def _notes(result: Result) -> Iterator[str]:
