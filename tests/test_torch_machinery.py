@@ -57,10 +57,8 @@ def test_first_second_and_forward_derivatives(name: str) -> None:
     assert torch.autograd.gradgradcheck(layer, x, check_fwd_over_rev=True)
 
 
-@each_layer
+@pytest.mark.parametrize("name", [name for name in LAYERS if "Fractional" not in name])  # whose draws are one batch's
 def test_transforms_of_torch_func(name: str) -> None:
-    if "Fractional" in name:
-        pytest.skip("its draws belong to one batch")
     layer, x = layer_of(name), input_of(name)
     torch.testing.assert_close(torch.vmap(lambda each: layer(each[None])[0])(x), layer(x))
     loss = torch.func.grad(lambda t: layer(t).square().sum())

@@ -102,10 +102,7 @@ class _Forward(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, g: torch.Tensor, _: Any) -> tuple[torch.Tensor | None, ...]:
-        if torch.is_grad_enabled() or _transforms_active():
-            gx = _Backward.apply(g, _kept(ctx), ctx.call, ctx.kernel)
-        else:
-            gx = ctx.kernel.backward(g, _kept(ctx), ctx.call)[0]
+        gx = backward_of(g, _kept(ctx), ctx.call, ctx.kernel)
         return None, None, gx, *(None,) * (len(ctx.call.operands) - 1)
 
     @staticmethod
@@ -138,6 +135,13 @@ class _Eager(torch.autograd.Function):
 
     backward = _Forward.backward  # pyright: ignore[reportAssignmentType]
     jvp = _Forward.jvp  # pyright: ignore[reportAssignmentType]
+
+
+def backward_of(g: torch.Tensor, kept: torch.Tensor | None, call: Call, kernel: Kernel) -> torch.Tensor | None:
+    """The gradient; where it may be differentiated again, in a form that can be."""
+    if torch.is_grad_enabled() or _transforms_active():
+        return cast("torch.Tensor", _Backward.apply(g, kept, call, kernel))
+    return kernel.backward(g, kept, call)[0]
 
 
 class _Backward(torch.autograd.Function):

@@ -31,6 +31,7 @@ from poolwise.geometry import Geometry
 from poolwise.op import Operation, checked_number
 from poolwise.ops import OPERATIONS, Lp, Max, Mean
 from poolwise.torch._operator import builder
+from poolwise.torch._quick import Quick
 from poolwise.unpool import max_unpool
 
 RANKS = (1, 2, 3)
@@ -117,8 +118,25 @@ def _mean(count_include_pad: bool, divisor_override: int | None) -> Mean:
     return Mean(count_include_pad=count_include_pad, divisor=divisor_override, rounding="truncate")
 
 
+def _served(
+    quick: Quick,
+    name: str,
+    input: Any,
+    given: tuple[Any, ...],
+    op: Operation,
+    build: Callable[..., Geometry],
+    arguments: tuple[Any, ...],
+    return_indices: bool = False,
+) -> Any:
+    """A call that was not known, by the long way; known from now on."""
+    y = pooled(name, input, op, build, arguments, None, None, return_indices=return_indices)
+    if not return_indices:
+        quick.learn(input, given, op, build, arguments)
+    return y
+
+
 def _max_pool(rank: int) -> Callable[..., Any]:
-    name = f"max_pool{rank}d"
+    name, quick = f"max_pool{rank}d", Quick()
 
     def function(
         input: Any,
@@ -129,14 +147,18 @@ def _max_pool(rank: int) -> Callable[..., Any]:
         ceil_mode: bool = False,
         return_indices: bool = False,
     ) -> Any:
+        given = (kernel_size, stride, padding, dilation, ceil_mode, return_indices)
+        y = quick(input, *given)
+        if y is not None:
+            return y
         arguments = (rank, _frozen(kernel_size), _frozen(stride), _frozen(padding), _frozen(dilation), ceil_mode)
-        return pooled(name, input, _MAX, torch_windows, arguments, None, None, return_indices=return_indices)
+        return _served(quick, name, input, given, _MAX, torch_windows, arguments, return_indices)
 
     return _dressed(function, name, f"Max over sliding windows, as `torch.nn.functional.{name}`.")
 
 
 def _avg_pool(rank: int) -> Callable[..., Any]:
-    name = f"avg_pool{rank}d"
+    name, quick = f"avg_pool{rank}d", Quick()
 
     def function(
         input: Any,
@@ -147,31 +169,41 @@ def _avg_pool(rank: int) -> Callable[..., Any]:
         count_include_pad: bool = True,
         divisor_override: int | None = None,
     ) -> Any:
+        given = (kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
+        y = quick(input, *given)
+        if y is not None:
+            return y
         arguments = (rank, _frozen(kernel_size), _frozen(stride), _frozen(padding), 1, ceil_mode)
         try:
             op = _mean(count_include_pad, divisor_override)
         except Fault as fault:
             raise fault.within(name) from None
-        return pooled(name, input, op, torch_windows, arguments, None, None)
+        return _served(quick, name, input, given, op, torch_windows, arguments)
 
     return _dressed(function, name, f"Mean over sliding windows, as `torch.nn.functional.{name}`.")
 
 
 def _adaptive_max_pool(rank: int) -> Callable[..., Any]:
-    name = f"adaptive_max_pool{rank}d"
+    name, quick = f"adaptive_max_pool{rank}d", Quick()
 
     def function(input: Any, output_size: Any, return_indices: bool = False) -> Any:
-        arguments = (rank, _frozen(output_size))
-        return pooled(name, input, _MAX, torch_bins, arguments, None, None, return_indices=return_indices)
+        given = (output_size, return_indices)
+        y = quick(input, *given)
+        if y is not None:
+            return y
+        return _served(quick, name, input, given, _MAX, torch_bins, (rank, _frozen(output_size)), return_indices)
 
     return _dressed(function, name, f"Max over adaptive bins, as `torch.nn.functional.{name}`.")
 
 
 def _adaptive_avg_pool(rank: int) -> Callable[..., Any]:
-    name = f"adaptive_avg_pool{rank}d"
+    name, quick = f"adaptive_avg_pool{rank}d", Quick()
 
     def function(input: Any, output_size: Any) -> Any:
-        return pooled(name, input, _MEAN_OF_ELEMENTS, torch_bins, (rank, _frozen(output_size)), None, None)
+        y = quick(input, output_size)
+        if y is not None:
+            return y
+        return _served(quick, name, input, (output_size,), _MEAN_OF_ELEMENTS, torch_bins, (rank, _frozen(output_size)))
 
     return _dressed(function, name, f"Mean over adaptive bins, as `torch.nn.functional.{name}`.")
 
@@ -288,7 +320,7 @@ def _with_indices(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def operation_pool(kind: type[Operation], rank: int) -> Callable[..., Any]:
     """The function of an operation that PyTorch lacks, in the style of those that it has."""
-    name = f"{kind.stems[0]}_pool{rank}d"
+    name, quick = f"{kind.stems[0]}_pool{rank}d", Quick()
 
     def function(
         input: Any,
@@ -300,9 +332,15 @@ def operation_pool(kind: type[Operation], rank: int) -> Callable[..., Any]:
         return_indices: bool = False,
         **parameters: Any,
     ) -> Any:
+        given = (kernel_size, stride, padding, dilation, ceil_mode, return_indices)
+        y = None if parameters else quick(input, *given)
+        if y is not None:
+            return y
         arguments = (rank, _frozen(kernel_size), _frozen(stride), _frozen(padding), _frozen(dilation), ceil_mode)
         op = named(name, kind, parameters)
-        return pooled(name, input, op, torch_windows, arguments, None, None, return_indices=return_indices)
+        if parameters:
+            return pooled(name, input, op, torch_windows, arguments, None, None, return_indices=return_indices)
+        return _served(quick, name, input, given, op, torch_windows, arguments, return_indices)
 
     return _dressed(function, name, f"{(kind.__doc__ or '').strip()}\n\nThe other arguments are `max_pool{rank}d`'s.")
 

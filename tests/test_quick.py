@@ -1,0 +1,148 @@
+"""Calls made before: the same results, the same refusals, whatever was known."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as stock
+
+import poolwise.torch
+import poolwise.torch.functional as ours
+from poolwise import InvalidType, InvalidValue
+from poolwise.torch import _quick
+from poolwise.torch._quick import Quick
+
+CALLS: dict[str, Callable[[Any, torch.Tensor], Any]] = {
+    "max": lambda f, x: f.max_pool2d(x, 3, 2, 1),
+    "max of a tuple": lambda f, x: f.max_pool2d(x, (3, 2), ceil_mode=True),
+    "avg": lambda f, x: f.avg_pool2d(x, 3, 2, 1),
+    "avg without the padding": lambda f, x: f.avg_pool2d(x, 3, 2, 1, False, False),
+    "avg over 5": lambda f, x: f.avg_pool2d(x, 2, divisor_override=5),
+    "adaptive max": lambda f, x: f.adaptive_max_pool2d(x, (3, 2)),
+    "adaptive avg": lambda f, x: f.adaptive_avg_pool2d(x, 3),
+}
+X = torch.randn(2, 3, 9, 8, generator=torch.Generator().manual_seed(0))
+INPUTS: dict[str, Callable[[], torch.Tensor]] = {
+    "plain": X.clone,
+    "channels last": lambda: X.clone(memory_format=torch.channels_last),
+    "every second": lambda: X.repeat_interleave(2, 3)[..., ::2],
+    "double": X.double,
+    "bfloat16": X.bfloat16,
+    "negated view": lambda: torch.imag(torch.complex(X, -X).conj()),
+    "parameter": lambda: torch.nn.Parameter(X.clone()),
+    "large": lambda: torch.randn(4, 8, 64, 64, generator=torch.Generator().manual_seed(1)),
+}
+
+
+@pytest.mark.parametrize("given", INPUTS)
+@pytest.mark.parametrize("call", CALLS)
+def test_the_second_call_gives_what_the_first_one_gave(call: str, given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = INPUTS[given]().detach().requires_grad_()
+    expected = CALLS[call](stock, x.detach())
+    first = CALLS[call](ours, x)
+    known = sum(map(len, _all_known()))
+    with monkeypatch.context() as patch:
+        if given != "negated view":
+            patch.setattr(ours, "pooled", None)  # the long way is closed
+        second, third = CALLS[call](ours, x), CALLS[call](ours, x.detach())
+    assert sum(map(len, _all_known())) == known
+    for y in (first, second, third):
+        torch.testing.assert_close(y, expected)
+        assert y.stride() == first.stride()
+    gradients = [torch.autograd.grad(y.float().square().sum(), x)[0] for y in (first, second)]
+    torch.testing.assert_close(*gradients, rtol=0, atol=0)
+
+
+def _all_known() -> list[dict[Any, Any]]:
+    return [
+        cell.cell_contents.known
+        for name in ours.__all__
+        for cell in getattr(ours, name).__closure__ or ()
+        if isinstance(cell.cell_contents, Quick)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("call", "fault"),
+    [
+        (lambda x: ours.max_pool2d(x, 2.0), InvalidType),
+        (lambda x: ours.max_pool2d(x, True), InvalidType),
+        (lambda x: ours.max_pool2d(x, (2, 2.0)), InvalidType),
+        (lambda x: ours.max_pool2d(x, 2, 1.0), InvalidType),
+        (lambda x: ours.max_pool2d(x, 2, ceil_mode=0), InvalidType),
+        (lambda x: ours.max_pool2d(x, 2, return_indices=0), InvalidType),
+        (lambda x: ours.max_pool2d(x.to_sparse(), 2), InvalidType),
+        (lambda x: ours.max_pool2d(x, 2, padding=2), InvalidValue),
+        (lambda x: ours.adaptive_avg_pool2d(x, 2.0), InvalidType),
+    ],
+)
+def test_what_is_equal_to_a_known_call_and_wrong_is_refused(call: Callable[[Any], Any], fault: type[Exception]) -> None:
+    for _ in range(2):
+        ours.max_pool2d(X, 2)
+        ours.max_pool2d(X, (2, 2))
+        ours.max_pool2d(X, 2, 1)
+        ours.adaptive_avg_pool2d(X, 2)
+    with pytest.raises(fault):
+        call(X)
+
+
+def test_every_derivative_of_a_known_call() -> None:
+    x = (torch.randperm(30).double() / 4).reshape(1, 1, 5, 6).requires_grad_()
+    for call in (lambda t: ours.max_pool2d(t, 2, 1), lambda t: ours.avg_pool2d(t, 2, 1)):
+        call(x)
+        assert torch.autograd.gradcheck(call, x, check_forward_ad=True)
+        assert torch.autograd.gradgradcheck(call, x, check_fwd_over_rev=True)
+        torch.testing.assert_close(torch.vmap(call)(x.expand(3, 1, 1, 5, 6)), call(x).expand(3, 1, 1, 4, 5))
+
+
+def test_a_known_call_keeps_one_byte_per_output() -> None:
+    x = X.clone().requires_grad_()
+    sizes: list[int] = []
+    for _ in range(2):
+        sizes.clear()
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.nbytes) or t, lambda t: t):
+            y = ours.max_pool2d(x, 2)
+        assert sizes == [y.numel()]
+
+
+def test_indices_are_never_forgotten() -> None:
+    ours.max_pool2d(X, 2)
+    assert isinstance(ours.max_pool2d(X, 2, return_indices=True), tuple)
+    assert isinstance(ours.max_pool2d(X, 2), torch.Tensor)
+
+
+def test_what_is_known_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_quick, "MOST", 8)
+    for batch in range(1, 40):
+        ours.sum_pool1d(torch.ones(batch, 1, 4), 2)
+    assert max(len(known) for known in _all_known() if known) < 2000
+    (quick,) = [c.cell_contents for c in ours.sum_pool1d.__closure__ if isinstance(c.cell_contents, Quick)]
+    assert len(quick.known) <= 8
+
+
+def test_many_threads_share_what_is_known() -> None:
+    expected, wrong = stock.max_pool2d(X, 2), []
+
+    def work() -> None:
+        wrong.extend(1 for _ in range(300) if not torch.equal(ours.max_pool2d(X, 2), expected))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_a_dispatch_mode_and_fake_tensors_go_the_long_way() -> None:
+    from torch._subclasses import FakeTensorMode  # noqa: PLC0415
+
+    ours.max_pool2d(X, 2)
+    with FakeTensorMode() as mode:
+        assert ours.max_pool2d(mode.from_tensor(X), 2).shape == (2, 3, 4, 4)
+    assert ours.max_pool2d(X.to("meta"), 2).is_meta
+    assert poolwise.torch.MaxPool2d(2)(X).shape == (2, 3, 4, 4)
