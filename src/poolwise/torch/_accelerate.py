@@ -66,7 +66,7 @@ def accelerate(model: Model) -> Model:
 
     A ReLU and a max pool that follow each other, in either order, become one step that keeps one byte per output, where
     nothing else reads what lies between: no other call, no hook (looked at in every call), and no alias of a tensor
-    that an in-place ReLU would have changed.
+    that an in-place ReLU would have changed. On a device without our kernels they stay two.
 
     Raises InvalidType if model is not a module.
 
@@ -294,7 +294,7 @@ def _joined(rank: int) -> Callable[..., torch.Tensor]:
         pool_first: bool,
         **arguments: Any,
     ) -> torch.Tensor:
-        if _is_watched(producer, relu, pool) or not _is_still(relu, pool):
+        if not x.is_cpu or _is_watched(producer, relu, pool) or not _is_still(relu, pool):
             rectify = stock.relu if relu is None else relu
             step = (lambda t: max_pool(t, **arguments)) if pool is None else pool
             return rectify(step(x)) if pool_first else step(rectify(x))
