@@ -104,6 +104,30 @@ def test_functions_take_pytorchs_arguments_in_pytorchs_order(name: str) -> None:
     assert parameters == documented
 
 
+BUILT_IN = ("avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d")  # whose signatures Python cannot read
+
+
+@pytest.mark.parametrize("name", [name for name in ours.__all__ if hasattr(stock, name) and name not in BUILT_IN])
+def test_functions_have_pytorchs_parameters_and_defaults(name: str) -> None:
+    written = getattr(
+        stock, f"{name}_with_indices", getattr(stock, name)
+    )  # behind PyTorch's dispatch by return_indices
+    theirs = inspect.signature(written).parameters
+    mine = inspect.signature(getattr(ours, name)).parameters
+    assert list(mine) == list(theirs)
+    assert [each.default for each in mine.values()] == [each.default for each in theirs.values()]
+
+
+def test_the_profiler_shows_a_pooling_by_its_name() -> None:
+    x = sample((1, 2, 8, 8)).requires_grad_()
+    ours.max_pool2d(x, 2)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiled:
+        ours.max_pool2d(x, 2)
+        ours.lp_pool2d(x, 2, 2)
+    names = {event.key for event in profiled.key_averages()}
+    assert {"poolwise::max_pool (native)", "poolwise::lp_pool (gathered)"} <= names
+
+
 @pytest.mark.parametrize("op", OPERATIONS, ids=repr)
 @pytest.mark.parametrize("case", CASES)
 def test_a_tensor_is_pooled_as_the_reference_pools_its_array(case: str, op: poolwise.Operation) -> None:

@@ -50,6 +50,12 @@ class TorchDoor:
         return (x.requires_grad and torch.is_grad_enabled()) or _transforms_active() or forward_ad._current_level >= 0
 
     def run(self, kernel: Kernel, operands: Sequence[Array], call: Call) -> tuple[Array, Any]:
+        if torch._C._autograd._profiler_enabled():
+            with torch.profiler.record_function(f"poolwise::{call.op.name}_pool ({kernel.name})"):
+                return self._run(kernel, operands, call)
+        return self._run(kernel, operands, call)
+
+    def _run(self, kernel: Kernel, operands: Sequence[Array], call: Call) -> tuple[Array, Any]:
         if not call.keep or kernel.traced:
             return kernel.forward(operands, call)
         bridge = _Forward if _transforms_active() else _Eager

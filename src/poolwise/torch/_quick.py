@@ -29,6 +29,7 @@ _compiling = torch.compiler.is_compiling
 _tracing = torch._C._get_tracing_state
 _transforms = torch._C._are_functorch_transforms_active
 _recording = torch.is_grad_enabled
+_profiled = torch._C._autograd._profiler_enabled
 _threads = torch.get_num_threads
 _empty_like = torch.empty_like
 
@@ -41,7 +42,7 @@ class Quick:
 
     def __call__(self, x: torch.Tensor, *arguments: Any) -> torch.Tensor | None:
         """The result, or None for a call that the long way must serve."""
-        if _compiling() or x.__class__ not in FORMS or _transforms() or _tracing() is not None:
+        if _compiling() or x.__class__ not in FORMS or _transforms() or _profiled() or _tracing() is not None:
             return None
         try:
             ready = self.known.get((x.shape, x.stride(), x.dtype, *map(id, arguments)))

@@ -20,7 +20,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -309,12 +309,12 @@ def _max_unpool(rank: int) -> Callable[..., Any]:
 
 def _with_indices(function: Callable[..., Any]) -> Callable[..., Any]:
     """`max_pool2d_with_indices` and its like: the indices always come along."""
-    name = f"{function.__name__}_with_indices"
+    name, signature = f"{function.__name__}_with_indices", inspect.signature(function)
 
-    def both(*arguments: Any, return_indices: bool = True, **keywords: Any) -> Any:
-        bound = inspect.signature(function).bind(*arguments, **keywords)
-        return function(**{**bound.arguments, "return_indices": True})
+    def both(*arguments: Any, **keywords: Any) -> Any:
+        return function(**{**signature.bind(*arguments, **keywords).arguments, "return_indices": True})
 
+    cast("Any", both).__signature__ = signature
     return _dressed(both, name, f"`{function.__name__}` that always returns the indices too.")
 
 
