@@ -22,6 +22,7 @@ from poolwise.torch._framework import FORMS, TORCH, dtype_name, layout_of
 from poolwise.torch._operator import traced
 
 _transforms_active = torch._C._are_functorch_transforms_active
+_profiled = cast("Any", torch._C)._autograd._profiler_enabled
 
 
 class TorchDoor:
@@ -50,7 +51,7 @@ class TorchDoor:
         return (x.requires_grad and torch.is_grad_enabled()) or _transforms_active() or forward_ad._current_level >= 0
 
     def run(self, kernel: Kernel, operands: Sequence[Array], call: Call) -> tuple[Array, Any]:
-        if torch._C._autograd._profiler_enabled():
+        if _profiled():
             with torch.profiler.record_function(f"poolwise::{call.op.name}_pool ({kernel.name})"):
                 return self._run(kernel, operands, call)
         return self._run(kernel, operands, call)

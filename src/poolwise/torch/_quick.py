@@ -29,7 +29,7 @@ _compiling = torch.compiler.is_compiling
 _tracing = torch._C._get_tracing_state
 _transforms = torch._C._are_functorch_transforms_active
 _recording = torch.is_grad_enabled
-_profiled = torch._C._autograd._profiler_enabled
+_profiled = cast("Any", torch._C)._autograd._profiler_enabled
 _threads = torch.get_num_threads
 _empty_like = torch.empty_like
 
