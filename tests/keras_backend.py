@@ -17,6 +17,7 @@ import pytest
 
 import poolwise
 import poolwise.keras as door
+from cases import takes
 from poolwise.keras.layers import layers_of
 from poolwise.op import Operation
 
@@ -210,7 +211,7 @@ def test_integers_of_every_width_are_numpys() -> None:
     )
     for dtype in widths:
         values = np.arange(36, dtype=dtype).reshape(1, 6, 6, 1) - np.asarray(0 if dtype.startswith("u") else 18, dtype)
-        for kind in OPERATIONS:
+        for kind in filter(lambda kind: takes(kind(), dtype), OPERATIONS):
             layer = getattr(door, f"{kind.stems[2]}Pooling2D")(3, 2, "same")
             exact = poolwise.pool(values, kind(), (3, 3), stride=2, padding="same", axes=(1, 2))
             y = output(layer, keras.ops.convert_to_tensor(values))

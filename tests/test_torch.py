@@ -276,15 +276,15 @@ def test_empty_windows_have_a_backward() -> None:
 @pytest.mark.parametrize(
     ("make", "fault", "text"),
     [
-        (lambda x: ours.max_pool2d(x, 0), InvalidValue, "max_pool2d: window must be at least 1, got 0"),
+        (lambda x: ours.max_pool2d(x, 0), InvalidValue, "max_pool2d: kernel_size must be at least 1, got 0"),
         (lambda x: ours.max_pool2d(x, 2, 0), InvalidValue, "max_pool2d: stride must be at least 1, got 0"),
         (
             lambda x: ours.max_pool2d(x, 2, padding=2),
             InvalidValue,
             "padding must be at most half of kernel_size 2, got 2",
         ),
-        (lambda x: ours.max_pool2d(x, 9), InvalidValue, "window must fit the padded input"),
-        (lambda x: ours.max_pool2d(x, (2, 2, 2)), InvalidValue, "window must have 2 entries"),
+        (lambda x: ours.max_pool2d(x, 9), InvalidValue, "kernel_size must fit the padded input"),
+        (lambda x: ours.max_pool2d(x, (2, 2, 2)), InvalidValue, "kernel_size must have 2 entries"),
         (lambda x: ours.max_pool2d(x[0, 0], 2), InvalidValue, "input must have 3 or 4 axes, got shape"),
         (lambda x: ours.max_pool2d(x.to(torch.complex64), 2), InvalidType, "got torch.complex64"),
         (lambda x: ours.max_pool2d(x.to_sparse(), 2), InvalidType, "dense tensor"),
@@ -347,7 +347,7 @@ def test_where_unpool_indices_repeat_only_the_last_has_a_gradient() -> None:
 
 @pytest.mark.parametrize("bad", [-1, 6, 10**9])
 def test_an_unpool_index_outside_is_refused(bad: int) -> None:
-    with pytest.raises(InvalidValue, match=f"max_unpool1d: indices must be between 0 and 5, got {bad}"):
+    with pytest.raises(InvalidValue, match=f"max_unpool1d: indices must be between 0 and 5, .* got {bad};"):
         ours.max_unpool1d(torch.ones(1, 1, 3), torch.tensor([[[0, bad, 2]]]), 2)
 
 

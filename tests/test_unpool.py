@@ -107,7 +107,9 @@ Y, PLACES = np.ones((2, 2)), np.arange(4).reshape(2, 2)
 def test_an_index_outside_is_refused(bad: int) -> None:
     places = PLACES.copy()
     places[1, 0] = bad
-    with pytest.raises(InvalidValue, match=rf"max_unpool: indices must be between 0 and 15, got {bad}$"):
+    with pytest.raises(
+        InvalidValue, match=rf"max_unpool: indices must be between 0 and 15, .*, got {bad}; output_size"
+    ):
         poolwise.max_unpool(Y, places, (2, 2))
     to = np.full((2, 8), 77.0)
     assert _native.unpool(8, 2, 2, 8, 1, Y, np.where(places == bad, bad, places % 8), to) == 2
@@ -124,7 +126,7 @@ def test_an_index_outside_is_refused(bad: int) -> None:
         (InvalidValue, "stride must be at least 1", {"stride": 0}),
         (InvalidValue, "padding must leave an output", {"padding": 9}),
         (InvalidValue, "padding must be given in numbers", {"padding": "same"}),
-        (InvalidValue, "output_size must lie between 2 and 6", {"output_size": (4, 6)}),
+        (InvalidValue, "output_size must be more than 2 and less than 6", {"output_size": (4, 6)}),
         (InvalidValue, "output_size", {"output_size": (4, 9 * 10**18)}),
         (InvalidValue, "output_size must have 2 entries", {"output_size": (4,)}),
         (InvalidValue, "window .* more than memory can address", {"stride": 10**12}),

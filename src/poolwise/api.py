@@ -110,7 +110,7 @@ def global_pool(x: Any, op: Operation, *, axes: Whole, keepdims: bool = False, w
     return y.reshape([size for axis, size in enumerate(y.shape) if axis not in pooled_axes])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Explanation:
     """Which kernel serves a call, and why each other one does not.
 
@@ -132,6 +132,8 @@ class Explanation:
             str(call.geometry),
         ]
         return "\n".join(lines)
+
+    __repr__ = __str__  # a session shows it as it is read
 
 
 def explain(
@@ -219,7 +221,8 @@ def short_name(kind: type[Operation]) -> PoolFunction:
 
 def named(function: str, kind: type[Operation], given: Mapping[str, Any]) -> Operation:
     """The operation with these parameters; a fault says by which function it was asked for."""
-    unknown = [name for name in given if name not in _PARAMETERS[kind]]
+    known = _PARAMETERS[kind] if kind in _PARAMETERS else {field.name for field in fields(cast("Any", kind))}
+    unknown = [name for name in given if name not in known]
     if unknown:
         raise InvalidType(f"unexpected argument {unknown[0]}={given[unknown[0]]!r}", function)
     try:

@@ -331,7 +331,7 @@ def unpooled(
             raise InvalidValue(f"padding must leave an output of at least 1 on axis {axis}, got {padding!r}")
         if not plain - steps[number] < sizes[axis] < plain + steps[number]:
             raise InvalidValue(
-                f"output_size must lie between {plain - steps[number]} and {plain + steps[number]} (without them) "
+                f"output_size must be more than {plain - steps[number]} and less than {plain + steps[number]} "
                 f"on axis {axis}, got {output_size!r}"
             )
     if prod(sizes) * 8 > LARGEST_BYTES:

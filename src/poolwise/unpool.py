@@ -125,8 +125,12 @@ def _run(
     first = order.index(axes[0])
     outer = prod(inputs[axis] for axis in order[:first])
     inner = prod(inputs[axis] for axis in order[first + len(axes) :])
+    sizes = tuple(outputs[axis] for axis in axes)
     cells, positions = prod(inputs[axis] for axis in axes), prod(outputs[axis] for axis in axes)
     raw = f"u{target.itemsize}"
     bad = function(target.itemsize, outer, cells, positions, inner, source.view(raw), indices, target.view(raw))
     if bad >= 0:
-        raise InvalidValue(f"indices must be between 0 and {positions - 1}, got {indices.reshape(-1)[bad]}")
+        raise InvalidValue(
+            f"indices must be between 0 and {positions - 1}, the positions of {sizes}, got {indices.reshape(-1)[bad]}; "
+            "output_size says what was pooled where that is larger"
+        )

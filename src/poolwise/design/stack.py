@@ -18,7 +18,7 @@ input    28x28          sizes of the pooled axes (one or two numbers)
          3x224x224      channels first, where there are three or four numbers
          64x64x64:1     sizes:channels, for any number of axes
 layer    NAME WINDOW [/STRIDE] [PADDING] [dDILATION] [ceil] [:CHANNELS], written without spaces
-NAME     conv, or a pooling: max, min, sum, avg (mean)
+NAME     conv, or a pooling: max, min, sum, avg (mean), lp, relumax
 WINDOW   3 or 3x5       one number stands for every axis
 STRIDE   /2 or /2x1     when left out: a pooling's window, 1 for conv
 PADDING  p1, p1x2, p0+1 (before+after, as in p0+1x1+1), same, same_lower, valid

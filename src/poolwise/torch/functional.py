@@ -54,15 +54,18 @@ def torch_windows(
     """Sliding windows by PyTorch's rules: the last `rank` axes of a batched or unbatched input."""
     axes = _last(shape, rank)
     window, step = _spread(kernel_size, rank), None if stride is None or stride == () else _spread(stride, rank)
-    geometry = Geometry.of(
-        shape,
-        axes,
-        window=window,
-        stride=step,
-        padding=_both_sides(padding, rank),
-        dilation=_spread(dilation, rank),
-        ceil_mode=ceil_mode,
-    )
+    try:
+        geometry = Geometry.of(
+            shape,
+            axes,
+            window=window,
+            stride=step,
+            padding=_both_sides(padding, rank),
+            dilation=_spread(dilation, rank),
+            ceil_mode=ceil_mode,
+        )
+    except Fault as fault:  # what PyTorch calls a window
+        raise type(fault)(re.sub("^window ", "kernel_size ", fault.fact), fault.function) from None
     for table in geometry.tables:
         if 2 * table.low > table.taps:
             raise InvalidValue(f"padding must be at most half of kernel_size {kernel_size}, got {padding}")
