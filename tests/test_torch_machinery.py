@@ -22,7 +22,6 @@ from poolwise.torch.layers import LAYERS
 from torch_layers import input_of, layer_of, shape_of
 
 each_layer = pytest.mark.parametrize("name", LAYERS)
-GATHERED = ("LP",)  # made of PyTorch's operations with tables of numbers: their pooled sizes are fixed in a graph
 
 
 @pytest.fixture(autouse=True)
@@ -82,7 +81,7 @@ def test_it_compiles_into_one_graph(name: str, dynamic: bool) -> None:
     torch.testing.assert_close(got, expected)
 
 
-@pytest.mark.parametrize("name", [name for name in LAYERS if not name.startswith(("Fractional", *GATHERED))])
+@pytest.mark.parametrize("name", [name for name in LAYERS if "Fractional" not in name])
 def test_one_dynamic_graph_serves_every_size(name: str) -> None:
     graphs = 0
 
@@ -121,7 +120,7 @@ def test_export_with_a_dynamic_batch(name: str, strict: bool) -> None:
     torch.testing.assert_close(program.module()(more), expected, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("name", [name for name in LAYERS if not name.startswith(GATHERED)])
+@each_layer
 def test_export_with_dynamic_sizes(name: str) -> None:
     layer, x = free(name), input_of(name)
     sizes = {0: Dim.DYNAMIC, **dict.fromkeys(range(2, x.ndim), Dim.DYNAMIC)}
@@ -300,6 +299,22 @@ def test_a_max_keeps_one_byte_per_output_under_the_compiler() -> None:
     with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.nbytes) or t, lambda t: t):
         compiled(x)
     assert sum(sizes) == 2 * 3 * 4 * 4
+
+
+@pytest.mark.parametrize("padding", [0, 1, ((1, 2), (0, 1))], ids=str)
+@pytest.mark.parametrize("ceil_mode", [False, True], ids=["", "ceil"])
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_windows_of_symbolic_sizes_are_the_same_windows(padding: Any, ceil_mode: bool, dilation: int) -> None:
+    class Norm(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            arguments = {"padding": padding, "ceil_mode": ceil_mode, "dilation": dilation}
+            return poolwise.lp_pool(x, (3, 2), p=3, stride=2, **arguments)
+
+    x = input_of("LPPool2d")
+    sizes = {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
+    program = torch.export.export(Norm(), (x,), dynamic_shapes=(sizes,)).module()
+    for given in (x, larger("LPPool2d"), larger("LPPool2d")[:, :, 1:, :-2].contiguous()):
+        torch.testing.assert_close(program(given), Norm()(given))
 
 
 def test_an_exported_program_is_saved_and_loaded() -> None:

@@ -77,13 +77,63 @@ def _composed(
     """By a kernel that is made of PyTorch's own operations."""
     x = operands[0]
     probe = _probe(x.shape)
-    pooled = build(tuple(probe), *arguments).axes
+    geometry = build(tuple(probe), *arguments)
+    pooled = geometry.axes
+    symbolic = not all(isinstance(x.shape[axis], int) for axis in pooled)
+    if symbolic and geometry.regular and _window_slides(build) and len(operands) == 1 and not return_indices:
+        return _unfolded(x, op, geometry, build, arguments)
     shape = tuple([int(size) if axis in pooled else probe[axis] for axis, size in enumerate(x.shape)])
     facts = Facts(shape, dtype_name(x), PLAIN[x.ndim], device)
     names = (INPUT, WHERE)[: len(operands)]
     call, choice = planned.__wrapped__(TORCH, facts, op, build, arguments, (), names, kernel, return_indices)
     y, kept = choice.kernel.forward(operands, call)
     return (y, choice.kernel.indices(kept, call)) if return_indices else y
+
+
+def _unfolded(x: torch.Tensor, op: Operation, geometry: Geometry, build: Build, arguments: tuple[Any, ...]) -> Any:
+    """`op.gathered` on windows that are views, for sizes that stay symbolic: no table is written out."""
+    last = tuple(range(-len(geometry.axes), 0))
+    sizes = [x.shape[axis] for axis in geometry.axes]
+    values = TORCH.cast(x, op.working_dtype(dtype_name(x))).movedim(geometry.axes, last)
+    tables = cast("tuple[Regular, ...]", geometry.tables)
+    declared = [size + table.low + table.high for size, table in zip(sizes, tables, strict=True)]
+    low = [table.low for table in tables]
+    here = torch.ones(sizes, dtype=torch.bool, device=x.device)
+    counting = torch.ones(declared, dtype=torch.bool, device=x.device)
+    views = [
+        _windows(array, geometry, build, arguments, sizes, before, fill)
+        for array, before, fill in ((values, low, op.fill), (here, low, 0), (counting, [0] * len(low), 0))
+    ]
+    count = views[2].sum(-1).to(values.dtype)
+    y = TORCH.cast(op.gathered(TORCH.xp, views[0], views[1], count, {}), op.result_dtype(dtype_name(x)))
+    return y.movedim(last, geometry.axes)
+
+
+def _windows(
+    array: torch.Tensor,
+    geometry: Geometry,
+    build: Build,
+    arguments: tuple[Any, ...],
+    sizes: Sequence[Any],
+    before: Sequence[int],
+    fill: float,
+) -> torch.Tensor:
+    """(…, *outputs, taps): padded before by so much, behind as far as the last window reaches."""
+    pads: list[Any] = []
+    rank = len(sizes)
+    for number, table in enumerate(cast("tuple[Regular, ...]", geometry.tables)):
+        span = (table.taps - 1) * table.dilation + 1
+        end = (_output(geometry, number, sizes[number], build, arguments) - 1) * table.step + span
+        pads = [before[number], end - before[number] - array.shape[number - rank], *pads]
+    windows = torch.nn.functional.pad(array, pads, value=fill)
+    for number, table in enumerate(cast("tuple[Regular, ...]", geometry.tables)):
+        span = (table.taps - 1) * table.dilation + 1
+        windows = windows.unfold(array.ndim - rank + number, span, table.step)[..., :: table.dilation]
+    return windows.flatten(-rank)
+
+
+def _window_slides(build: Build) -> bool:
+    return build.__name__ in ("sliding", "torch_windows")
 
 
 @torch.compiler.allow_in_graph
@@ -170,7 +220,10 @@ def _output(geometry: Geometry, number: int, size: Any, build: Build, arguments:
     if padding in ("same", "same_lower"):
         return (size + table.step - 1) // table.step
     span = (table.taps - 1) * table.dilation + 1
-    return output_size(size, table.low, table.high, span, table.step, ceil_mode)
+    if ceil_mode:  # as `output_size`, without a branch on what is symbolic
+        reaching = (size + table.low + table.high - span + table.step - 1) // table.step + 1
+        return torch.sym_min(reaching, (size + table.low - 1) // table.step + 1)
+    return output_size(size, table.low, table.high, span, table.step, False)
 
 
 def _layout(x: torch.Tensor) -> tuple[int, ...]:
@@ -205,7 +258,7 @@ def _(x: torch.Tensor, where: torch.Tensor | None, text: str, keep: bool) -> tup
 
 def _window_sizes(text: str, shape: Sequence[Any]) -> Sequence[int]:
     """Sizes that give the same window: any, if windows slide; of bins and whole axes, the sizes themselves."""
-    return _probe(shape) if _decoded(text)[1].__name__ in ("sliding", "torch_windows") else shape
+    return _probe(shape) if _window_slides(_decoded(text)[1]) else shape
 
 
 def _empty(shape: list[Any], layout: tuple[int, ...], dtype: str, like: torch.Tensor) -> torch.Tensor:
