@@ -46,6 +46,7 @@ def free(name: str) -> torch.nn.Module:
     return layer.eval()
 
 
+@pytest.mark.slow
 @each_layer
 def test_first_second_and_forward_derivatives(name: str) -> None:
     layer, x = layer_of(name), input_of(name)[:1, :2]
@@ -56,6 +57,7 @@ def test_first_second_and_forward_derivatives(name: str) -> None:
     assert torch.autograd.gradgradcheck(layer, x, check_fwd_over_rev=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in LAYERS if "Fractional" not in name])  # whose draws are one batch's
 def test_transforms_of_torch_func(name: str) -> None:
     layer, x = layer_of(name), input_of(name)
@@ -71,6 +73,7 @@ def test_transforms_of_torch_func(name: str) -> None:
     assert twice.abs().sum() > 0
 
 
+@pytest.mark.slow
 @each_layer
 @pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
 def test_it_compiles_into_one_graph(name: str, dynamic: bool) -> None:
@@ -81,6 +84,7 @@ def test_it_compiles_into_one_graph(name: str, dynamic: bool) -> None:
     torch.testing.assert_close(got, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in LAYERS if "Fractional" not in name])
 def test_one_dynamic_graph_serves_every_size(name: str) -> None:
     graphs = 0
@@ -108,6 +112,7 @@ def test_inductor_gives_the_same(name: str, form: torch.memory_format) -> None:
     torch.testing.assert_close(got, expected)
 
 
+@pytest.mark.slow
 @each_layer
 @pytest.mark.parametrize("strict", [False, True], ids=["", "strict"])
 def test_export_with_a_dynamic_batch(name: str, strict: bool) -> None:
@@ -120,6 +125,7 @@ def test_export_with_a_dynamic_batch(name: str, strict: bool) -> None:
     torch.testing.assert_close(program.module()(more), expected, rtol=0, atol=0)
 
 
+@pytest.mark.slow
 @each_layer
 def test_export_with_dynamic_sizes(name: str) -> None:
     layer, x = free(name), input_of(name)
@@ -131,6 +137,7 @@ def test_export_with_dynamic_sizes(name: str) -> None:
     torch.testing.assert_close(program.module()(larger(name)), expected, rtol=0, atol=0)
 
 
+@pytest.mark.slow
 @each_layer
 def test_plain_onnx_export_runs_in_onnx_runtime(name: str) -> None:
     import onnxruntime  # noqa: PLC0415
@@ -212,6 +219,7 @@ CHANNELS_LAST = torch.randn(2, 5, 7, 8, generator=torch.Generator().manual_seed(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("x", [CHANNELS_LAST.contiguous(), CHANNELS_LAST], ids=["NCHW", "channels last"])
 @pytest.mark.parametrize("where", [None, MASK], ids=["", "masked"])
 @pytest.mark.parametrize("op", [Max(), Sum(), Mean()], ids=repr)
@@ -229,6 +237,7 @@ def test_the_registered_operators_are_sound(op: poolwise.Operation, where: Any, 
         torch.library.opcheck(torch.ops.poolwise.indices, (kept, text, shape))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("op", [Max(), Mean(), Lp(3)], ids=repr)
 @pytest.mark.parametrize("padding_mode", ["absent", "circular"])
 def test_masks_and_padding_modes_compile_too(op: poolwise.Operation, padding_mode: Any) -> None:
@@ -301,6 +310,7 @@ def test_a_max_keeps_one_byte_per_output_under_the_compiler() -> None:
     assert sum(sizes) == 2 * 3 * 4 * 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("padding", [0, 1, ((1, 2), (0, 1))], ids=str)
 @pytest.mark.parametrize("ceil_mode", [False, True], ids=["", "ceil"])
 @pytest.mark.parametrize("dilation", [1, 2])
