@@ -65,6 +65,9 @@ assert twin.get_config() == layer.get_config() and twin.get_config()["temperatur
 """
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def grown(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the package, grown by what CONTRIBUTING says."""
