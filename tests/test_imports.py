@@ -50,6 +50,7 @@ PUBLIC = {
     "ops",
     "__init__",
     "design",
+    "explorer",
     "lab",
     "bench",
     "doctor",

@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING
 
 from poolwise import ops
 from poolwise._version import __version__
-from poolwise.api import SHORT_NAMES, Explanation, PoolFunction, adaptive_pool, explain, global_pool, pool
+from poolwise.api import (
+    SHORT_NAMES,
+    Explanation,
+    PoolFunction,
+    adaptive_pool,
+    adaptive_pool_backward,
+    explain,
+    global_pool,
+    pool,
+    pool_backward,
+)
 from poolwise.compose.fractional import fractional_pool
 from poolwise.errors import Fault, InvalidType, InvalidValue, MissingExtra
 from poolwise.geometry import Geometry
@@ -43,12 +53,14 @@ __all__ = [
     "Operation",
     "__version__",
     "adaptive_pool",
+    "adaptive_pool_backward",
     "explain",
     "fractional_pool",
     "get_num_threads",
     "global_pool",
     "max_unpool",
     "pool",
+    "pool_backward",
     "set_num_threads",
     *SHORT_NAMES,
     *(kind.__name__ for kind in ops.OPERATIONS),

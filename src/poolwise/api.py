@@ -12,12 +12,14 @@ from functools import lru_cache
 from math import prod
 from typing import Any, Protocol, cast
 
+import numpy as np
+
 from poolwise.call import INPUT, WHERE, Call, Framework
 from poolwise.choose import Choice, choose, refusals
-from poolwise.doors import Build, Door, Facts, enter
+from poolwise.doors import NUMPY, Build, Door, Facts, enter
 from poolwise.errors import Fault, InvalidType, InvalidValue
 from poolwise.geometry import BinRule, Geometry, Padding, PaddingMode, Whole
-from poolwise.op import Array, Operation, Selection
+from poolwise.op import FLOATS, Array, Operation, Selection
 from poolwise.ops import OPERATIONS
 
 
@@ -108,6 +110,81 @@ def global_pool(x: Any, op: Operation, *, axes: Whole, keepdims: bool = False, w
         return y
     pooled_axes = Geometry.whole(tuple(y.shape), axes).axes
     return y.reshape([size for axis, size in enumerate(y.shape) if axis not in pooled_axes])
+
+
+def pool_backward(
+    g: Any,
+    x: Any,
+    op: Operation,
+    window: Whole,
+    *,
+    stride: Whole | None = None,
+    padding: Padding = 0,
+    dilation: Whole = 1,
+    ceil_mode: bool = False,
+    padding_mode: PaddingMode = "absent",
+    axes: Whole | None = None,
+    where: Any = None,
+    kernel: str | None = None,
+) -> Any:
+    """The gradient of Σ g · pool(x, …) for a NumPy array x: the backward pass of `pool`, where no framework keeps one.
+
+    g: floats of the pooled output's shape. x: floats. The other arguments, and what is raised, are `pool`'s.
+    Returns an array of x's shape and dtype. (PyTorch and Keras differentiate `pool` themselves.)
+
+    >>> import numpy as np, poolwise
+    >>> pool_backward([[1.0]], [[1.0, 3.0], [2.0, 4.0]], poolwise.Max(), (2, 2))
+    array([[0., 0.],
+           [0., 1.]])
+    """
+    arguments = (window, stride, padding, dilation, ceil_mode, padding_mode, axes)
+    return _backward("pool_backward", g, x, op, sliding, arguments, where, kernel)
+
+
+def adaptive_pool_backward(
+    g: Any,
+    x: Any,
+    op: Operation,
+    output_size: Whole,
+    *,
+    axes: Whole | None = None,
+    bins: BinRule = "overlapping",
+    where: Any = None,
+    kernel: str | None = None,
+) -> Any:
+    """The gradient of Σ g · adaptive_pool(x, …) for a NumPy array x; as `pool_backward`.
+
+    >>> import numpy as np, poolwise
+    >>> adaptive_pool_backward(np.ones(1), np.arange(4.0), poolwise.Mean(), (1,))
+    array([0.25, 0.25, 0.25, 0.25])
+    """
+    return _backward("adaptive_pool_backward", g, x, op, adaptive, (output_size, axes, bins), where, kernel)
+
+
+def _backward(
+    function: str,
+    g: Any,
+    x: Any,
+    op: Operation,
+    build: Build,
+    arguments: tuple[Any, ...],
+    where: Any,
+    kernel: str | None,
+) -> Any:
+    try:
+        (door, x), (its_door, g) = enter(x), enter(g)
+        if door is not NUMPY or its_door is not NUMPY:
+            raise InvalidType(f"x and g must be NumPy arrays, got {door.framework.name} and {its_door.framework.name}")
+        if x.dtype.name not in FLOATS or g.dtype.name not in FLOATS:
+            raise InvalidType(f"x and g must be floats for a gradient, got {x.dtype} and {g.dtype}")
+        operands = _operands(door, x, where)
+        call, choice = _plan(door, x, op, build, arguments, operands, kernel, keep=True)
+        if g.shape != call.geometry.output_shape:
+            raise InvalidValue(f"g must have the output's shape {call.geometry.output_shape}, got {g.shape}")
+    except Fault as fault:
+        raise fault.within(function) from None
+    _, kept = choice.kernel.forward(operands, call)
+    return choice.kernel.backward(np.ascontiguousarray(g, x.dtype), kept, call)[0]
 
 
 @dataclass(frozen=True, repr=False)

@@ -182,6 +182,39 @@ def accelerate(
 
 
 @app.command()
+def explore(
+    what: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[IMAGE | ARRAY.npy | MODEL.onnx | MODEL.keras | module:factory]",
+            help="What to look at.",
+            show_default="a photograph and a digit",
+        ),
+    ] = None,
+    image: Annotated[Path | None, typer.Option(help="What a model sees: a picture, or its batch as .npy.")] = None,
+    shape: Annotated[
+        str | None, typer.Option("--input", metavar="SHAPE", help="A model's batch, such as 1x3x224x224.")
+    ] = None,
+    save: Annotated[Path | None, typer.Option(metavar="FILE", help="Write one HTML file instead of serving.")] = None,
+    port: Annotated[int | None, typer.Option(help="Of 127.0.0.1.", show_default="8765, or one that is free")] = None,
+    browser: Annotated[bool, typer.Option(help="Open the browser.")] = True,
+) -> None:
+    """See what a pooling does, on a page of this machine: windows, gradients, shifts, frameworks, your own model."""
+    from poolwise import explorer
+    from poolwise.named import shape as read_shape
+
+    explorer.explore(
+        what,
+        image=image,
+        shape=None if shape is None else read_shape(shape),
+        save=save,
+        port=port,
+        browser=browser,
+        said=typer.echo,
+    )
+
+
+@app.command()
 def doctor(form: FormatOption = Format.text) -> None:
     """What is installed, what is missing, and whether each kernel gives the reference's results."""
     from poolwise import doctor as library

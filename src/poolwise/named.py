@@ -1,8 +1,9 @@
-"""Objects that a user names as `module:attribute`, on a command line."""
+"""What a user names on a command line: an object as `module:attribute`, a shape as `8x3x224x224`."""
 
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,21 @@ def factory(name: str) -> Any:
     if not callable(found):
         raise InvalidType(f"model must name a callable, got {name!r}, a {type(found).__name__}")
     return found
+
+
+def made(found: Any) -> Any:
+    """What a user's factory makes; InvalidValue says what it raised instead."""
+    try:
+        return found()
+    except Exception as cause:  # whatever the user's factory raises
+        raise InvalidValue(f"model must be made without arguments, got {type(cause).__name__}: {cause}") from None
+
+
+def shape(text: str) -> tuple[int, ...]:
+    """The sizes of a batch such as 8x3x224x224; InvalidValue for anything else."""
+    if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)+", text):
+        raise InvalidValue(f"input must be a batch's shape such as 8x3x224x224, got {text!r}")
+    return tuple(map(int, text.split("x")))
 
 
 @contextmanager

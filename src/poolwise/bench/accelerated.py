@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
@@ -16,9 +15,8 @@ from rich.table import Table
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from poolwise import InvalidType, InvalidValue
+from poolwise import InvalidType, InvalidValue, named
 from poolwise.bench.measure import in_turns
-from poolwise.named import factory
 from poolwise.torch import Change, accelerate
 
 ROUNDS = 7
@@ -47,17 +45,12 @@ def measured(name: str, shape: str, *, rounds: int = ROUNDS, threads: int | None
 
     Raises InvalidValue or InvalidType that says which of the two cannot be, or what the model said to the shape.
     """
-    if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)+", shape):
-        raise InvalidValue(f"input must be a batch's shape such as 8x3x224x224, got {shape!r}")
-    made = factory(name)
-    try:
-        torch.manual_seed(0)
-        model = made if isinstance(made, nn.Module) else made()
-    except Exception as cause:  # whatever the user's factory raises
-        raise InvalidValue(f"model must be made without arguments, got {type(cause).__name__}: {cause}") from None
+    sizes, found = named.shape(shape), named.factory(name)
+    torch.manual_seed(0)
+    model = found if isinstance(found, nn.Module) else named.made(found)
     if not isinstance(model, nn.Module):
         raise InvalidType(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    x = torch.randn([int(size) for size in shape.split("x")])
+    x = torch.randn(sizes)
     try:
         with torch.no_grad():
             deepcopy(model)(x)

@@ -1,0 +1,127 @@
+"""The explorer's page: its ES module as one text, and the HTML around it."""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from poolwise import InvalidValue
+from poolwise.explorer.answers import TILE, prepared
+from poolwise.explorer.source import Item, Source
+from poolwise.explorer.state import described, parted, read
+
+# In the order in which each needs only those before it
+PARTS = ("pooling", "colour", "board", "fields", "state", "frameworks", "scene", "controls", "explorer")
+FILE_POLICY = (
+    "default-src 'none'; script-src 'nonce-{0}'; style-src 'nonce-{0}'; img-src data:; "
+    "base-uri 'none'; form-action 'none'"
+)
+SERVED_POLICY = FILE_POLICY + "; connect-src 'self'"
+LARGEST_FILE = 1 << 23  # numbers in a saved file
+
+
+def static(name: str) -> str:
+    """A file of the folder `static`."""
+    return files("poolwise.explorer").joinpath("static", name).read_text(encoding="utf-8")
+
+
+@cache
+def module() -> str:
+    """The parts as one ES module: what one takes from another is in the same text, so the imports go."""
+    return "\n".join(_part(name) for name in PARTS)
+
+
+def _part(name: str) -> str:
+    text = re.sub(r"^import \{[^}]*\} from \"\./\w+\.js\";\n", "", static(f"{name}.js"), flags=re.MULTILINE)
+    return (
+        text if name == PARTS[-1] else re.sub(r"^export (?=class|const|function|async)", "", text, flags=re.MULTILINE)
+    )
+
+
+@cache
+def style() -> str:
+    """The module's style sheet."""
+    return static("explorer.css")
+
+
+def html(source: dict[str, Any], *, nonce: str, served: bool) -> str:
+    """The whole page. served: whether it may ask for more; a file may not, of anybody."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined)
+    text = files("poolwise.explorer").joinpath("templates", "page.html.j2").read_text(encoding="utf-8")
+    return environment.from_string(text).render(
+        title=source["title"],
+        policy=(SERVED_POLICY if served else FILE_POLICY).format(nonce),
+        nonce=nonce,
+        style=Markup(style()),
+        source=Markup(embedded(source)),
+        module=Markup(module().replace("</script", "<\\/script")),
+        served=served,
+    )
+
+
+def embedded(source: dict[str, Any]) -> str:
+    """JSON that cannot end the script element it stands in."""
+    return json.dumps(source, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def saved(source: Source, state: str, *, nonce: str = "poolwise") -> str:
+    """One file with everything in it: the arrays, and what Python alone can compute, for the pooling in `state`.
+
+    Raises InvalidValue if the arrays are too large for a file.
+    """
+    numbers = sum(item.values.size + (0 if item.after is None else item.after.size) for item in source.items)
+    if numbers > LARGEST_FILE:
+        raise InvalidValue(
+            f"{source.title} has {numbers:,} numbers, and a file holds at most {LARGEST_FILE:,}; save less of it"
+        )
+    data = source.data(whole=True)
+    data["start"] = state or source.start
+    data["answers"] = prepared(source, questions(source, data["start"]))
+    return html(data, nonce=nonce, served=False)
+
+
+def questions(source: Source, state: str) -> list[str]:
+    """What a page without Python would ask for: every operation beyond its own four, on the pooling of each item."""
+    beyond = [about["name"] for about in described() if about["name"] not in ("max", "min", "mean", "sum")]
+    asked: list[str] = []
+    for number, item in enumerate(source.items):
+        for call in {item.call, _call(state)} - {""}:
+            rest = call.partition("&")[2]
+            named = call.partition("&")[0].removeprefix("op=")
+            ops = dict.fromkeys([*([named] if read_name(named) in beyond else []), *beyond])
+            asked.extend(
+                f"{kind}?item={number}&channel={channel}&what={what}&op={op}&{rest}{tile}"
+                for op in ops
+                for channel in range(min(len(item.values), 3))
+                for what in ("output", "gradient")
+                for kind, tile in _pieces(item)
+            )
+    return asked
+
+
+def read_name(op: str) -> str:
+    """The name in `lp(p:3)`."""
+    return op.partition("(")[0]
+
+
+def _call(state: str) -> str:
+    """The pooling's part of a state's text."""
+    names = ("op", "global", "adaptive", "bins", "window", "stride", "padding", "dilation", "ceil", "mode")
+    parts = parted(state)
+    parts.setdefault("op", "max")
+    if not {"window", "adaptive", "global"} & set(parts):
+        parts["window"] = "2x2"
+    read("&".join(f"{name}={parts[name]}" for name in names if name in parts))
+    return "&".join(f"{name}={parts[name]}" for name in names if name in parts)
+
+
+def _pieces(item: Item) -> list[tuple[str, str]]:
+    rows, columns = (-(-size // TILE) for size in item.values.shape[1:])
+    tiles = [f"&level=0&row={row}&column={column}" for row in range(rows) for column in range(columns)]
+    return [("field", ""), *(("tile", tile) for tile in tiles)]
