@@ -78,9 +78,9 @@ def own_modules() -> list[nn.Module]:
     sliding = [kind for kind in poolwise.ops.OPERATIONS if kind not in (poolwise.Mean, poolwise.Lp)]
     return [
         *(getattr(door, f"{kind.stems[1]}Pool{rank}d")(3, 2, 1) for kind in sliding for rank in (1, 2, 3)),
-        door.AvgPool2d(3, 2, 1, count_include_pad=False),  # type: ignore[attr-defined]
-        door.AdaptiveAvgPool3d((2, None, 1)),  # type: ignore[attr-defined]
-        door.LPPool2d(3, 2),  # type: ignore[attr-defined]
+        door.AvgPool2d(3, 2, 1, count_include_pad=False),
+        door.AdaptiveAvgPool3d((2, None, 1)),
+        door.LPPool2d(3, 2),
         door.Pool(poolwise.Lp(3), (2, 3), stride=1, padding="same_lower"),
         door.Pool(poolwise.Sum(), (3, 2), padding=((1, 0), (0, 1)), padding_mode="circular", kernel="native"),
         door.Pool(poolwise.Min(), (2, 2), axes=(-2, -1)),
@@ -140,7 +140,7 @@ class Net(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.conv = nn.Conv2d(3, 4, 3)
-        self.layer1 = nn.Sequential(nn.Dropout(0.9), door.MaxPool2d(2), nn.ReLU(inplace=True))  # type: ignore[attr-defined]
+        self.layer1 = nn.Sequential(nn.Dropout(0.9), door.MaxPool2d(2), nn.ReLU(inplace=True))
         self.pool = nn.AvgPool2d(2, 1)
         self.head = nn.Linear(4, 2)
 
@@ -197,13 +197,42 @@ def test_a_torch_model_in_another_dtype_or_compiled_or_accelerated() -> None:
 
 
 class Loud(nn.MaxPool2d):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return 2 * super().forward(x)
 
 
 def test_a_subclass_with_its_own_forward_is_what_it_calls() -> None:
     assert checked(stages(Loud(2), images(1, 3, 6, 6))) == ["max_pool2d"]
     assert checked(stages(type("Quiet", (nn.MaxPool2d,), {})(2), images(3, 6, 6))) == ["Quiet"]
+
+
+class Stubborn(nn.Module):
+    """Tries a pooling that fails, and holds a compiled one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool = torch.compile(nn.MaxPool2d(2))
+        self.flat = nn.MaxPool2d(2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for function, given in ((self.flat, x[0, 0]), (lambda y: door.functional.min_pool2d(y, 0), x)):
+            with pytest.raises((RuntimeError, ValueError)):
+                function(given)
+        return stock.avg_pool2d(self.pool(input=x), 2)
+
+
+def test_a_pooling_that_fails_inside_a_model_hides_none() -> None:
+    assert checked(stages(Stubborn(), images(1, 2, 8, 8))) == ["pool", "avg_pool2d"]
+
+
+def test_graphs_of_a_torch_model() -> None:
+    x = images(1, 3, 20, 20)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(2), nn.AvgPool2d(3, padding=1), nn.AvgPool2d(2))
+    exported = torch.export.export(net.eval(), (torch.from_numpy(x),)).module()
+    assert checked(stages(exported, x)) == ["max_pool2d", "avg_pool2d", "avg_pool2d #2"]
+    assert checked(stages(torch.fx.symbolic_trace(nn.Sequential(nn.MaxPool2d(2))), x)) == ["0"]
+    scripted = torch.jit.script(nn.Sequential(nn.MaxPool2d(2)))
+    refused(InvalidValue, "must have a pooling, got RecursiveScriptModule, in which none", lambda: stages(scripted, x))
 
 
 def test_what_poolwise_has_not_or_has_otherwise_is_said() -> None:
@@ -458,10 +487,13 @@ def test_images_that_cannot_be_taken() -> None:
     net = nn.MaxPool2d(2)
     none = "images or input_shape must be given for a model that declares no shape"
     refused(InvalidValue, none, lambda: stages(net))
-    refused(InvalidValue, r"declares the shape \(1, 3, any, any\)", lambda: stages(chain(("n", 3, "h", "w"))))
+    refused(InvalidValue, r"declares the shape \(1, 3, any, any\)", lambda: stages(chain(("n", 3, 0, -1))))
     refused(InvalidValue, "made of ints, each at least 1", lambda: stages(net, input_shape=(1, 0, 4, 4)))
-    refused(InvalidValue, "made of ints, each at least 1", lambda: stages(net, input_shape=(1, 2.0, 4, 4)))  # type: ignore[arg-type]
+    refused(InvalidValue, "made of ints, each at least 1", lambda: stages(net, input_shape=(1, 2.0, 4, 4)))
+    refused(InvalidValue, "at most 268,435,456 numbers", lambda: stages(net, input_shape=(1, 9, 10**5, 10**5)))
     refused(InvalidValue, "images must be an array of numbers, got <U1", lambda: stages(net, ["a"]))
+    refused(InvalidType, "images must be an array of numbers, got list", lambda: stages(net, [[1, 2], [3]]))
+    refused(InvalidType, "got Tensor", lambda: stages(net, torch.ones(1, 4, 4, requires_grad=True)))
     refused(InvalidValue, r"got float64 of shape \(0,\)", lambda: stages(net, []))
     both = lambda: stages(net, images(1, 3, 4, 4), input_shape=(1, 3, 5, 4))  # noqa: E731
     refused(InvalidValue, r"images must have the shape \(1, 3, 5, 4\), got \(1, 3, 4, 4\)", both)

@@ -7,6 +7,7 @@ array([[4.]])
 array([[2.5]])
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from poolwise import ops
@@ -32,6 +33,15 @@ from poolwise.unpool import max_unpool
 globals().update(SHORT_NAMES)
 globals().update({kind.__name__: kind for kind in ops.OPERATIONS})
 
+_ROOMS = ("bench", "design", "explorer", "lab")  # poolwise.design and its like, imported where they are first named
+
+
+def _room(name: str) -> object:
+    if name in _ROOMS:
+        return import_module(f"poolwise.{name}")
+    raise AttributeError(f"module 'poolwise' has no attribute {name!r}")
+
+
 if TYPE_CHECKING:
     from poolwise.ops import Lp as Lp
     from poolwise.ops import Max as Max
@@ -41,6 +51,9 @@ if TYPE_CHECKING:
     from poolwise.ops import Sum as Sum
 
     def __getattr__(name: str) -> PoolFunction: ...
+
+else:
+    __getattr__ = _room
 
 
 __all__ = [

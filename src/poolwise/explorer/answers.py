@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from math import prod
 from threading import Lock
 from typing import Any
 
@@ -17,6 +18,7 @@ from poolwise.explorer.state import Asked, parted, read
 
 TILE = 256
 KEPT_BYTES = 1 << 29
+MOST_CELLS = 1 << 26
 MOST_GATHERED = 1 << 28  # taps; more of them, without a fast kernel, take longer than somebody waits
 _PLACE = ("level", "row", "column")
 MOST_LOOPED = 1 << 18  # windows, where a gradient goes through them one at a time
@@ -125,25 +127,26 @@ def taken(pooling: Asked, plane: NDArray[Any]) -> NDArray[Any]:
 
 def affordable(pooling: Asked, plane: NDArray[Any]) -> Asked:
     """The pooling, unless somebody would wait for it in vain."""
-    arguments = dict(pooling.arguments)
-    window = arguments.pop("window", None)
-    if window is None:
-        return pooling
-    planned = explain(plane, pooling.op, window, **arguments)
-    taps = int(np.prod(planned.call.geometry.output_shape)) * int(np.prod(window))
-    if planned.kernel != "native" and taps > MOST_GATHERED:
-        raise InvalidValue(
-            f"window {window} reads {taps:,} taps, too many to wait for with {pooling.op!r}; look at less"
-        )
+    geometry = pooling.geometry(plane.shape)
+    cells, taps = prod(geometry.output_shape), prod(geometry.window)
+    if cells > MOST_CELLS:
+        raise InvalidValue(f"the output would have {cells:,} cells, and is shown up to {MOST_CELLS:,}; pad less")
+    if cells * taps > MOST_GATHERED and not native(pooling, plane):
+        raise InvalidValue(f"{pooling.op!r} would read {cells * taps:,} taps, too many to wait for; look at less")
     return pooling
+
+
+def native(pooling: Asked, plane: NDArray[Any]) -> bool:
+    """Whether the fast kernel serves it."""
+    window = pooling.geometry(plane.shape).window  # bins or windows, the kernel serves both or neither
+    return explain(plane, pooling.op, tuple(map(min, window, plane.shape))).kernel == "native"
 
 
 def gradient(pooling: Asked, plane: NDArray[Any]) -> NDArray[Any]:
     """What a gradient of one at every output brings to every element."""
     x = plane if plane.dtype.kind == "f" else plane.astype(np.float64)
     y = affordable(pooling, x).forward(x)
-    native = pooling.adaptive or explain(x, pooling.op, **pooling.arguments).kernel == "native"
-    if not native and y.size > MOST_LOOPED:
+    if y.size > MOST_LOOPED and not native(pooling, x):
         raise InvalidValue(f"the gradient of {pooling.op!r} takes too long for {y.size:,} windows; look at less")
     return pooling.backward(np.ones_like(y), x)
 

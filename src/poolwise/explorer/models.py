@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, fields
 from functools import partial, wraps
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -26,6 +27,7 @@ from poolwise.named import current_folder, factory
 
 Shape = tuple[int | None, ...]
 PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".joblib", ".h5", ".hdf5")
+MOST = 1 << 28  # numbers that are made where no images are given: 1 GiB of them
 NAMES = "a .onnx or .keras file or module:factory"
 
 
@@ -79,8 +81,9 @@ def stages(model: Any, images: Any = None, *, input_shape: tuple[int, ...] | Non
     images: the batch as the model takes it: NCHW for PyTorch and ONNX, Keras in the model's own layout; floats are cast
         to the model's dtype. None: random numbers in [0, 1) of `input_shape`, or of the shape that the model declares.
 
-    PyTorch runs in eval mode without gradients; modules and calls of functions are seen, in TorchScript neither. Keras
-    runs eagerly; layers are seen, calls of `keras.ops` are not. ONNX: the main graph and the model's own functions.
+    PyTorch runs in eval mode without gradients; modules and calls of functions are seen, in TorchScript neither, in an
+    exported program only PyTorch's. Keras runs eagerly (twice if it is not built); layers are seen, `keras.ops` is not.
+    ONNX: the main graph and the model's own functions.
 
     Raises InvalidType for what is no model, InvalidValue if it does not run on the batch or has no pooling.
     """
@@ -162,9 +165,14 @@ def _batch(images: Any, shape: Sequence[int] | None, declared: Shape | None) -> 
         if known is None or None in known:
             raise InvalidValue(f"images or input_shape must be given for a model that declares {_written(known)}")
         if not all(isinstance(size, int) and size > 0 for size in known):
-            raise InvalidValue(f"input_shape must be made of ints, each at least 1, got {shape}")
+            raise InvalidValue(f"input_shape must be made of ints, each at least 1, got {known}")
+        if prod(cast("Any", known)) > MOST:
+            raise InvalidValue(f"input_shape must be of at most {MOST:,} numbers, got {known}")
         images = np.random.default_rng(0).random(cast("Any", known), np.float32)
-    array = np.asarray(images)
+    try:
+        array = np.asarray(images)
+    except (TypeError, ValueError, RuntimeError) as cause:  # a ragged list, a tensor on another device
+        raise InvalidType(f"images must be an array of numbers, got {type(images).__name__} ({_said(cause)})") from None
     if array.dtype.kind not in "biuf" or not array.size:
         raise InvalidValue(f"images must be an array of numbers, got {array.dtype} of shape {array.shape}")
     for wanted in filter(None, (shape, declared and (None, *declared[1:]))):
@@ -247,7 +255,7 @@ _MODULE = re.compile(r"(Adaptive|Fractional)?(Max|Avg|LP)Pool([123])d")
 _MODULES_OF = ("torch.nn.modules.pooling", "poolwise.torch", "poolwise.torch.layers")
 
 
-class Asked(NamedTuple):
+class Call(NamedTuple):
     """A pooling by PyTorch's names: the function's first words, the pooled axes, its arguments, and who computes it."""
 
     stem: str
@@ -264,34 +272,34 @@ def _run_torch(model: Any, batch: NDArray[Any], record: Record) -> None:
     with ExitStack() as stack:
         for name, module in model.named_modules():
             stack.callback(setattr, module, "training", module.training)
+            module.training = False  # `eval` may be a method of the user's, which changes more
             asked = _asked(module)
             if asked is not None:
-                path = name.replace("_orig_mod.", "")  # torch.compile's own
+                path = re.sub(r"(^|\.)_orig_mod\b", "", name).lstrip(".")  # torch.compile's own
                 stack.enter_context(_hooked(module, path or type(module).__name__, asked, record))
         for context in (_own_calls(record), _stock_calls(record), torch.no_grad()):
             stack.enter_context(context)
         stack.enter_context(torch.compiler.set_stance("force_eager"))
-        model.eval()
         model(x.to(like.device, like.dtype if x.is_floating_point() else x.dtype))
 
 
-def _asked(module: Any) -> Asked | None:
+def _asked(module: Any) -> Call | None:
     """None for what is no pooling, and for a subclass with a `forward` of its own: what that calls is seen."""
     base = next((base for base in type(module).__mro__ if base.__module__ in _MODULES_OF), None)
     if base is None or type(module).forward is not base.forward or "forward" in vars(module):
         return None
     if base.__name__ == "Pool":
-        return Asked("", len(module.window), {"op": module.op, "window": module.window, **module.arguments})
+        return Call("", len(module.window), {"op": module.op, "window": module.window, **module.arguments})
     if hasattr(base, "kind"):
         given = {**vars(module), **module.parameters_of_operation}
-        return Asked(module.kind.stems[0], int(base.__name__[-2]), given)
+        return Call(module.kind.stems[0], int(base.__name__[-2]), given)
     found = _MODULE.fullmatch(base.__name__)
     stem = "_".join(filter(None, found.groups()[:2])).lower() if found else ""
-    return found and Asked(stem, int(found[3]), vars(module), base.__module__ == _MODULES_OF[0])
+    return found and Call(stem, int(found[3]), vars(module), base.__module__ == _MODULES_OF[0])
 
 
 @contextmanager
-def _hooked(module: Any, name: str, asked: Asked, record: Record) -> Iterator[None]:
+def _hooked(module: Any, name: str, asked: Call, record: Record) -> Iterator[None]:
     """Sees the calls of a pooling module."""
 
     def enter(module: Any, inputs: Any, keywords: Any) -> None:
@@ -299,10 +307,11 @@ def _hooked(module: Any, name: str, asked: Asked, record: Record) -> Iterator[No
 
     def leave(module: Any, inputs: Any, keywords: Any, output: Any) -> None:
         record.inside -= 1
-        _add_torch(record, name, asked, (*inputs, *keywords.values())[0], output)
+        if output is not None:  # it raised nothing
+            _add_torch(record, name, asked, (*inputs, *keywords.values())[0], output)
 
     before = module.register_forward_pre_hook(enter, with_kwargs=True)
-    with before, module.register_forward_hook(leave, with_kwargs=True):
+    with before, module.register_forward_hook(leave, with_kwargs=True, always_call=True):
         yield
 
 
@@ -319,7 +328,7 @@ def _stock_calls(record: Record) -> Iterator[None]:
             if found is not None and not record.inside:
                 x, *rest = args or (keywords["input"],)
                 given = {**dict(zip(_POSITIONS[found[1]], rest, strict=False)), **keywords}
-                _add_torch(record, f"{found[1]}_pool{found[2]}d", Asked(found[1], int(found[2]), given), x, output)
+                _add_torch(record, f"{found[1]}_pool{found[2]}d", Call(found[1], int(found[2]), given), x, output)
             return output
 
     with Mode():
@@ -340,7 +349,7 @@ def _own_calls(record: Record) -> Iterator[None]:
         if event == "return" and output is not None and not record.inside:
             given = {**frame.f_locals, **frame.f_locals.get("parameters", {})}
             stem, _, rank = given["name"].partition("_pool")
-            _add_torch(record, given["name"], Asked(stem, int(rank[0]), given, False), given["input"], output)
+            _add_torch(record, given["name"], Call(stem, int(rank[0]), given, False), given["input"], output)
 
     before = sys.getprofile()
     if codes:
@@ -352,12 +361,12 @@ def _own_calls(record: Record) -> Iterator[None]:
             sys.setprofile(before if callable(before) else None)  # cProfile's cannot be set again
 
 
-def _add_torch(record: Record, name: str, asked: Asked, x: Any, output: Any) -> None:
+def _add_torch(record: Record, name: str, asked: Call, x: Any, output: Any) -> None:
     y = output[0] if isinstance(output, tuple) else output  # the indices come second
     record.add(name, _torch_pooling(asked, x.shape), _from_torch(x, asked.rank), _from_torch(y, asked.rank), x.dtype)
 
 
-def _torch_pooling(asked: Asked, shape: Sequence[int]) -> Pooling:
+def _torch_pooling(asked: Call, shape: Sequence[int]) -> Pooling:
     stem, rank, given, stock = asked
     if not stem:
         return _general_pooling(given, len(shape))
@@ -557,7 +566,7 @@ def _onnx_input(model: Any) -> Any:
 
 def _onnx_shape(model: Any) -> Shape | None:
     sizes = _onnx_input(model).type.tensor_type.shape.dim
-    return tuple(each.dim_value if each.HasField("dim_value") else None for each in sizes) or None
+    return tuple(each.dim_value if each.dim_value > 0 else None for each in sizes) or None
 
 
 def _load_onnx(path: Path) -> Any:

@@ -10,7 +10,7 @@ from dataclasses import MISSING, dataclass, fields
 from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 from urllib.parse import unquote
 
-from poolwise import InvalidValue, Operation, adaptive_pool, adaptive_pool_backward, pool, pool_backward
+from poolwise import Geometry, InvalidValue, Operation, adaptive_pool, adaptive_pool_backward, pool, pool_backward
 from poolwise.ops import OPERATIONS
 
 KINDS = {kind.name: kind for kind in OPERATIONS}
@@ -24,6 +24,10 @@ class Asked:
     op: Operation
     adaptive: bool
     arguments: Mapping[str, Any]
+
+    def geometry(self, shape: tuple[int, ...]) -> Geometry:
+        """What every output cell reads of a plane."""
+        return (Geometry.adaptive if self.adaptive else Geometry.of)(shape, **self.arguments)
 
     def forward(self, x: Any) -> Any:
         """Pool the last two axes."""

@@ -414,7 +414,8 @@ export class Board {
   /** @param {Place} place */
   move(place) {
     const kept = (/** @type {number} */ value) => Math.min(1 - 0.5 / place.zoom, Math.max(0.5 / place.zoom, value));
-    this.listener.move({ row: kept(place.row), column: kept(place.column), zoom: place.zoom });
+    const told = (/** @type {number} */ value) => Number(value.toFixed(6)); // as an address says it
+    this.listener.move({ row: told(kept(place.row)), column: told(kept(place.column)), zoom: told(place.zoom) });
   }
 
   /** @param {KeyboardEvent} event */

@@ -40,6 +40,7 @@ export class Fault extends Error {}
 
 export const HERE = ["max", "min", "mean", "sum"];
 const AXES = ["height", "width"];
+const MOST_CELLS = 2 ** 26;
 
 /**
  * The tables of both axes; throws a Fault where the numbers cannot work.
@@ -49,6 +50,10 @@ const AXES = ["height", "width"];
  */
 export function geometryOf(sizes, shape) {
   const axes = /** @type {[Axis, Axis]} */ ([0, 1].map((number) => axisOf(sizes[number], shape, number)));
+  const cells = axes[0].output * axes[1].output;
+  if (cells > MOST_CELLS || axes.some((axis) => axis.output * axis.window > MOST_CELLS)) {
+    throw new Fault(`the output would be ${axes.map((axis) => axis.output).join("×")} cells, more than can be shown; pad less`);
+  }
   return { axes, rows: axes[0].output, columns: axes[1].output };
 }
 

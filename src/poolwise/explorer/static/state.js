@@ -103,7 +103,7 @@ export function write(state) {
   if (state.view === "frameworks") parts.push(`framework=${state.framework}`);
   if (state.shift.some(Boolean)) parts.push(`shift=${state.shift.join("x")}`);
   if (state.cell) parts.push(`cell=${state.cell.board}x${state.cell.row}x${state.cell.column}`);
-  if (state.place) parts.push(`place=${state.place.map((value) => Number(value.toFixed(3))).join("x")}`);
+  if (state.place) parts.push(`place=${state.place.map((value) => Number(value.toFixed(6))).join("x")}`);
   if (state.theme !== "auto") parts.push(`theme=${state.theme}`);
   return parts.join("&");
 }
