@@ -522,6 +522,8 @@ def test_nothing_is_imported_for_nothing() -> None:
 
 
 def test_a_framework_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for reader in ("onnx", "keras"):  # another test may have imported it
+        monkeypatch.delitem(sys.modules, f"poolwise.explorer.models.{reader}", raising=False)
     onnx.save(chain(), tmp_path / "net.onnx")
     monkeypatch.setitem(sys.modules, "onnx", None)
     refused(MissingExtra, "a .onnx file needs onnx: pip install onnx onnxruntime", lambda: load(tmp_path / "net.onnx"))
@@ -541,6 +543,7 @@ QUICKLY = {  # compiled code that is used once need not be optimised
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
 def test_keras(backend: str) -> None:
     environment = {**os.environ, **QUICKLY, "KERAS_BACKEND": backend}

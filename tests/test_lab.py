@@ -26,12 +26,14 @@ from rich.console import Console
 from scipy import stats
 
 import poolwise
+from browser import launched
 from poolwise.errors import Fault, InvalidType, InvalidValue, MissingExtra
 from poolwise.lab import Claim, Comparison, Interval, Results, runner
 from poolwise.lab.claims import CLAIMS, REFUTED, SUPPORTED, UNDECIDED, combined, judged, verdict
 from poolwise.lab.cost import cost, kept_bytes
 from poolwise.lab.data import load
 from poolwise.lab.experiment import Config, run_one
+from poolwise.lab.figures import sheets
 from poolwise.lab.model import built, find
 from poolwise.lab.retention import Retention, retention
 from poolwise.lab.schedule import as_completed
@@ -112,7 +114,9 @@ def test_report_is_one_file_with_named_pictures(tiny: Results) -> None:
     assert page.tags.count("figure") >= 4
     assert len(page.alternatives) >= 4
     assert all(page.alternatives)
-    assert not {"link", "script", "iframe", "object", "embed", "base"} & set(page.tags)
+    assert not {"link", "iframe", "object", "embed", "base"} & set(page.tags)
+    assert page.tags.count("script") == 2
+    assert "default-src 'none'" in text
     for reference in page.references:
         assert reference.startswith("data:image/png;base64,") or reference.strip("\"'")[1:] in page.ids, reference
     assert "@import" not in text
@@ -121,6 +125,25 @@ def test_report_is_one_file_with_named_pictures(tiny: Results) -> None:
     assert not re.findall(r"url\((?!#)", re.sub(r"base64,[A-Za-z0-9+/=]*", "", text))
     assert next(tag for tag in page.tags if re.fullmatch("h[1-6]", tag)) == "h1"
     assert page.tags.count("h1") == 1
+
+
+@pytest.mark.slow
+def test_a_reader_can_point_at_the_feature_maps(tiny: Results) -> None:
+    with launched() as browser:
+        page = browser.new_context(offline=True).new_page()
+        faults: list[Any] = []
+        page.on("pageerror", lambda fault: faults.append(str(fault)))
+        page.goto(tiny.report.resolve().as_uri())
+        (result, *_), (sheet, *_) = tiny.of("max2/2"), sheets(tiny)
+        pair = page.locator(".map:has(strong:text-is('max 2/2'))").first
+        board = pair.locator(".board").nth(1)
+        board.focus()
+        for key in ("ArrowRight", "ArrowRight", "ArrowDown"):
+            page.keyboard.press(key)
+        channel = int(sheet.title.rpartition(" ")[2])
+        value = float(np.float32(result.maps.after[0, channel, 1, 1]))
+        assert pair.locator("output").inner_text() == f"after (1, 1) = {value:.4g}"
+        assert faults == []
 
 
 @pytest.mark.parametrize("name", ["none", "max2/2"])

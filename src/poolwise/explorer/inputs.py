@@ -126,7 +126,7 @@ def _whole(declared: tuple[int | None, ...] | None) -> tuple[int, ...] | None:
 
 
 def batch_of(item: Item, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """One picture as a batch of this shape, (1, C, H, W) or (1, H, W, C): resized, 0 to 1."""
+    """One picture as a batch of this shape, (N, C, H, W) or (N, H, W, C): resized, 0 to 1, the same N times."""
     if len(shape) != 4:
         raise InvalidValue(
             f"a model must take (batch, channels, height, width) to see a picture, got {tuple(shape)}; give an .npy"
@@ -136,10 +136,11 @@ def batch_of(item: Item, shape: tuple[int, ...]) -> NDArray[np.float32]:
     if channels not in (1, 3):
         raise InvalidValue(f"a model must take 1 or 3 channels to see a picture, got {tuple(shape)}; give an .npy")
     planes = item.values if len(item.values) == channels else item.values.mean(0, keepdims=True).repeat(channels, 0)
-    low, high = (0, 255) if item.values.dtype == np.uint8 else (item.values.min(), item.values.max() or 1)
-    scaled = ((planes - low) / (high - low)).astype(np.float32)
+    low, high = (0, 255) if item.values.dtype == np.uint8 else (item.values.min(), item.values.max())
+    scaled = ((planes - low) / (high - low or 1)).astype(np.float32)
     resized = np.stack([_resized(plane, height, width) for plane in scaled])
-    return resized[None] if first else np.moveaxis(resized, 0, 2)[None]
+    one = resized if first else np.moveaxis(resized, 0, 2)
+    return np.repeat(one[None], shape[0], 0)
 
 
 def _resized(plane: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:

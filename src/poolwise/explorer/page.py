@@ -33,8 +33,11 @@ def static(name: str) -> str:
 
 @cache
 def module() -> str:
-    """The parts as one ES module: what one takes from another is in the same text, so the imports go."""
-    return "\n".join(_part(name) for name in PARTS)
+    """The parts as one ES module: what one takes from another is in the same text, so the imports go.
+
+    It can stand inside a script element.
+    """
+    return "\n".join(_part(name) for name in PARTS).replace("</script", "<\\/script")
 
 
 def _part(name: str) -> str:
@@ -60,12 +63,12 @@ def html(source: dict[str, Any], *, nonce: str, served: bool) -> str:
         nonce=nonce,
         style=Markup(style()),
         source=Markup(embedded(source)),
-        module=Markup(module().replace("</script", "<\\/script")),
+        module=Markup(module()),
         served=served,
     )
 
 
-def embedded(source: dict[str, Any]) -> str:
+def embedded(source: Any) -> str:
     """JSON that cannot end the script element it stands in."""
     return json.dumps(source, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 

@@ -6,6 +6,7 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -15,6 +16,8 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from PIL import Image
 
+from poolwise import Operation
+from poolwise.explorer.maps import pair, pairs
 from poolwise.lab.experiment import Result
 from poolwise.lab.measures import MEASURE, Measure
 from poolwise.lab.statistics import Interval
@@ -22,7 +25,7 @@ from poolwise.lab.summary import Results
 from poolwise.lab.svg import FIRST, INK, MUTED, SECOND, canvas, inline
 from poolwise.lab.variants import Variant
 
-PALETTE = "magma"  # even steps of lightness, for every kind of colour vision
+PALETTE = "cividis"  # even steps of lightness, for every kind of colour vision
 
 
 @dataclass(frozen=True)
@@ -46,12 +49,13 @@ class Tile:
 class Sheet:
     """One digit: how its map looks before and after each variant's pooling.
 
-    columns: (variant, tile before, tile after).
+    columns: (variant, tile before, tile after). pairs: the same with their numbers, for the explorer's module.
     """
 
     title: str
     image: Tile
     columns: tuple[tuple[str, Tile, Tile], ...]
+    pairs: dict[str, Any]
 
 
 def curves(results: Results) -> list[Picture]:
@@ -164,18 +168,24 @@ def relative(maps: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def sheet(results: Results, runs: list[Result], picture: int, channel: int) -> Sheet:
-    columns = []
+    columns, shown = [], []
     for variant, run in zip(results.variants, runs, strict=True):
         before, after = (maps[picture, channel].astype(np.float32) for maps in (run.maps.before, run.maps.after))
-        scales = (
-            [scale_of(before, after)] * 2 if variant.family != "convolution" else [scale_of(before), scale_of(after)]
-        )
-        shown = zip((before, after), ("before", "after"), scales, strict=True)
-        tiles = [tile(maps, f"{when} {variant.label}", scale) for maps, when, scale in shown]
-        columns.append((variant.label, *tiles))
+        scale = scales(variant, before, after)
+        tiles = zip((before, after), ("before", "after"), scale, strict=True)
+        columns.append((variant.label, *(tile(maps, f"{when} {variant.label}", each) for maps, when, each in tiles)))
+        shown.append(pair(variant.label, before, after, scale, pooling(variant)))
     image = runs[0].maps.images[picture]
     name = f"Test image {picture + 1}"
-    return Sheet(f"{name}, channel {channel}", Tile(address(np.moveaxis(image, 0, 2)), name), tuple(columns))
+    digit = Tile(address(np.moveaxis(image, 0, 2)), name)
+    return Sheet(f"{name}, channel {channel}", digit, tuple(columns), pairs(shown))
+
+
+def pooling(variant: Variant) -> tuple[Operation, dict[str, Any]] | None:
+    """What leads from a variant's first map to its second, where it is a pooling."""
+    if variant.op is None:
+        return None
+    return variant.op, {"window": (variant.window,) * 2, "stride": (variant.stride,) * 2}
 
 
 def scales(

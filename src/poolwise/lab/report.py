@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
 
+from poolwise.explorer.page import embedded, module, style
 from poolwise.lab.claims import MARGIN, REFUTED, SUPPORTED, UNDECIDED, Judged
 from poolwise.lab.figures import bars, curves, dots, sheets
 from poolwise.lab.measures import MEASURE, MEASURES
@@ -36,14 +38,17 @@ def rendered(results: Results, judged: Sequence[Judged]) -> str:
 
 def page(results: Results, judged: Sequence[Judged]) -> dict[str, Any]:
     """All that the template shows."""
-    first = results.runs[0]
+    first, shown = results.runs[0], sheets(results)
     return {
         "results": results,
         "first": first,
         "judged": judged,
         "verdict_class": CLASSES,
         "tally": [(verdict, sum(j.verdict == verdict for j in judged)) for verdict in CLASSES],
-        "sheets": sheets(results),
+        "sheets": shown,
+        "maps": Markup(embedded([sheet.pairs for sheet in shown])),
+        "module": Markup(module()),
+        "explorer_style": Markup(style()),
         "curves": curves(results),
         "outcomes": [dots(results, key) for key in OUTCOMES],
         "retention": [dots(results, key) for key in RETENTION],

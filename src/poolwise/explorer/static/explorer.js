@@ -6,7 +6,7 @@ import { scaleOf } from "./colour.js";
 import { controls, operation, sentence, shifter } from "./controls.js";
 import { Local, Remote, difference, unpacked } from "./fields.js";
 import { FRAMEWORKS, LANGUAGES, code, meaning } from "./frameworks.js";
-import { coverage } from "./pooling.js";
+import { coverage, geometryOf } from "./pooling.js";
 import { Numbers, brackets, facts, formula, margin, marks, plural, unread, whoReads } from "./scene.js";
 import { THEMES, VIEWS, initial, read, write, writeCall, writeOp } from "./state.js";
 
@@ -63,6 +63,8 @@ export class Explorer {
   run = 0;
   page = 0;
   waiting = 0;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  telling = undefined;
   mapsRow = element("div", "maps");
   mapsShown = "";
 
@@ -94,6 +96,7 @@ export class Explorer {
 
   remove() {
     this.run++;
+    clearTimeout(this.telling);
     for (const board of this.boards) board.remove();
   }
 
@@ -187,21 +190,28 @@ export class Explorer {
     this.waiting = requestAnimationFrame(async () => {
       this.waiting = 0;
       const run = ++this.run;
-      const began = performance.now();
       this.frame();
       try {
         const scene = await this.scene(this.state);
         if (run !== this.run) return;
         this.status.textContent = scene.fault ?? "";
         this.paint(scene);
-        this.host.write(write(this.state));
+        this.tell();
       } catch (fault) {
         if (run !== this.run) return;
         this.status.textContent = sentence(fault);
+        set(this.stage, { "aria-busy": "false" });
       }
-      if (!this.waiting) set(this.stage, { "aria-busy": "false" });
-      performance.measure("poolwise frame", { start: began });
     });
+  }
+
+  /** The address follows when a movement has come to rest: writing it costs a fifth of a frame. */
+  tell() {
+    clearTimeout(this.telling);
+    this.telling = setTimeout(() => {
+      this.host.write(write(this.state));
+      set(this.stage, { "aria-busy": String(Boolean(this.waiting)) });
+    }, 120);
   }
 
   /** What does not wait for numbers. */
@@ -721,15 +731,19 @@ function pairOf({ title, before, after, geometry, palette, range, label, afterRa
 /** Pairs of maps alone, for a report. call: the pooling between them, null where there is none.
  * @typedef {{title: string, before: Planes, after: Planes, call: string | null, scales: [[number, number], [number, number]]}} MapPair */
 
-/** @param {HTMLElement} root @param {{pairs: MapPair[], palette: PaletteName}} source */
-export function featureMaps(root, { pairs, palette }) {
+/**
+ * @param {HTMLElement} root
+ * @param {{pairs: MapPair[], palette: PaletteName}} source
+ * @param {{title: string, picture: HTMLElement | null}} about what the maps are of
+ */
+export function featureMaps(root, { pairs, palette }, { title, picture }) {
   root.classList.add("poolwise", "embedded");
   const row = element("div", "maps");
-  for (const { title, before, after, call, scales } of pairs) {
+  if (picture) row.append(element("figure", "map of", {}, element("figcaption", "", {}, element("strong", "", {}, title)), picture));
+  for (const { title: name, before, after, call, scales } of pairs) {
     const [first, second] = [before, after].map((planes) => new Local(unpacked(/** @type {any} */ (planes.data)[0])));
-    const shape = call === null ? null : read(call).shape;
-    const geometry = shape && new Numbers(/** @type {any} */ ({ items: [before] }), null).geometry(initial(), shape);
-    row.append(pairOf({ title: element("strong", "", {}, title), before: first, after: second, geometry, palette, range: scales[0], afterRange: scales[1], label: title }));
+    const geometry = call === null ? null : geometryOf([before.rows, before.columns], read(call).shape);
+    row.append(pairOf({ title: element("strong", "", {}, name), before: first, after: second, geometry, palette, range: scales[0], afterRange: scales[1], label: name }));
   }
   root.replaceChildren(row);
 }
@@ -745,11 +759,12 @@ export function mount(root, source, served) {
     if (!answer.ok) throw new Error(said_.error);
     return said_;
   };
+  /** @type {Explorer} */
   const explorer = new Explorer(root, source, {
     ask: served ? ask : null,
     read: () => location.hash.slice(1),
     write: (text) => { if (location.hash.slice(1) !== text) history.replaceState(null, "", `#${text}`); },
-    link: () => location.href,
+    link: () => `${location.href.split("#")[0]}#${write(explorer.state)}`,
     save: served ? (text) => `view.html?${text}` : null,
   });
   addEventListener("hashchange", () => explorer.restore(location.hash.slice(1)));

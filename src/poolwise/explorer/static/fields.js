@@ -170,7 +170,8 @@ export function difference(a, b) {
   if (a.rows !== b.rows || a.columns !== b.columns) throw new Fault("grids of different sizes have no difference");
   if (a.grid && b.grid) {
     const [first, second] = [a.grid.values, b.grid.values];
-    const values = first.map((value, at) => (value === second[at] ? 0 : value - second[at]));
+    const values = new Float64Array(first.length);
+    for (let at = 0; at < values.length; at++) values[at] = first[at] === second[at] ? 0 : first[at] - second[at];
     return new Local({ rows: a.rows, columns: a.columns, dtype: "float64", values });
   }
   return new Difference(a, b);

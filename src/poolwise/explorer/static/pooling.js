@@ -175,12 +175,18 @@ export function extent(axis, cell) {
   return [places[0], places[places.length - 1] + 1];
 }
 
+/** @type {WeakMap<Axis, Int32Array>} */
+const coverages = new WeakMap();
+
 /** How often each element of an axis is read. @param {Axis} axis */
 export function coverage(axis) {
+  const known = coverages.get(axis);
+  if (known) return known;
   const read = new Int32Array(axis.size);
   for (let cell = 0; cell < axis.output; cell++) {
     for (const element of axis.row(cell).elements) if (element >= 0) read[element]++;
   }
+  coverages.set(axis, read);
   return read;
 }
 
@@ -238,30 +244,51 @@ function finisher(op, dtype) {
 }
 
 /**
- * The whole output of max, min, mean or sum: one pass per axis, each in about log₂(window) steps.
+ * The whole output of max, min, mean or sum: one pass per axis.
  * @param {Grid} grid @param {Geometry} geometry @param {Op} op @returns {Grid}
  */
 export function pooled(grid, geometry, op) {
   const { rows, columns } = geometry;
   const kind = op.name === "mean" ? "sum" : op.name;
   const [down, across] = geometry.axes;
-  const narrow = along(grid.values, grid.rows, across, 1, kind);
-  const totals = along(narrow, 1, down, columns, kind);
-  const present = geometry.axes.map(presence);
-  const finish = finisher(op, grid.dtype);
-  for (let row = 0, at = 0; row < rows; row++) {
-    const [inRow, countRow] = [present[0].present[row], present[0].count[row]];
-    for (let column = 0; column < columns; column++, at++) {
-      totals[at] = finish(totals[at], inRow * present[1].present[column], countRow * present[1].count[column]);
-    }
-  }
-  return { rows, columns, dtype: resultDtype(op, grid.dtype), values: totals };
+  const narrow = space(2, grid.rows * columns);
+  along(grid.values, narrow, grid.rows, across, 1, kind);
+  const values = new Float64Array(rows * columns);
+  along(narrow, values, 1, down, columns, kind);
+  finish(values, geometry.axes.map(presence), op, grid.dtype);
+  return { rows, columns, dtype: resultDtype(op, grid.dtype), values };
 }
 
-/** @type {WeakMap<Axis, {present: Int32Array, count: Int32Array}>} */
+/**
+ * Totals into results, in place. Extrema are results already, but where a window is empty; so are sums but for rounding.
+ * @param {Float64Array} values @param {Presence[]} present @param {Op} op @param {string} dtype
+ */
+function finish(values, [down, across], op, dtype) {
+  const extreme = op.name === "max" || op.name === "min";
+  if (extreme && down.full && across.full) return;
+  const settle = finisher(op, dtype);
+  const columns = across.present.length;
+  const plain = op.name === "mean" && !isInteger(dtype) && down.full && across.full && down.even && across.even;
+  if (plain) {
+    const divisor = op.parameters.divisor ?? down.present[0] * across.present[0];
+    if (dtype === "float32") for (let at = 0; at < values.length; at++) values[at] = Math.fround(values[at] / divisor);
+    else for (let at = 0; at < values.length; at++) values[at] /= divisor;
+    return;
+  }
+  for (let row = 0, at = 0; row < down.present.length; row++) {
+    const [inRow, countRow] = [down.present[row], down.count[row]];
+    for (let column = 0; column < columns; column++, at++) {
+      values[at] = settle(values[at], inRow * across.present[column], countRow * across.count[column]);
+    }
+  }
+}
+
+/** Elements read and taps counted, per cell. full: no cell reads nothing. even: all read as many as they count.
+ * @typedef {{present: Int32Array, count: Int32Array, full: boolean, even: boolean}} Presence */
+/** @type {WeakMap<Axis, Presence>} */
 const presences = new WeakMap();
 
-/** Elements read and taps counted, per cell. @param {Axis} axis */
+/** @param {Axis} axis @returns {Presence} */
 function presence(axis) {
   const known = presences.get(axis);
   if (known) return known;
@@ -272,30 +299,76 @@ function presence(axis) {
     count[cell] = row.count;
     for (const element of row.elements) if (element >= 0) present[cell]++;
   }
-  presences.set(axis, { present, count });
-  return { present, count };
+  const full = present.every((number) => number > 0);
+  const even = present.every((number, cell) => number === present[0] && count[cell] === present[0]);
+  const made = { present, count, full, even };
+  presences.set(axis, made);
+  return made;
 }
 
 const IDENTITY = /** @type {Record<string, number>} */ ({ max: -Infinity, min: Infinity, sum: 0 });
 
 /**
  * Reduces one axis: values (outer, axis.size, inner) → (outer, axis.output, inner).
- * @param {Float64Array} values @param {number} outer @param {Axis} axis @param {number} inner @param {string} kind
+ * @param {Float64Array} values @param {Float64Array} result @param {number} outer @param {Axis} axis
+ * @param {number} inner @param {string} kind
  */
-function along(values, outer, axis, inner, kind) {
-  const result = new Float64Array(outer * axis.output * inner);
+function along(values, result, outer, axis, inner, kind) {
   const block = axis.size * inner;
   for (let number = 0; number < outer; number++) {
     const source = values.subarray(number * block, (number + 1) * block);
     const target = result.subarray(number * axis.output * inner, (number + 1) * axis.output * inner);
-    if (axis.sliding) slide(source, target, axis, axis.sliding, inner, kind);
+    if (axis.sliding && (inner === 1 || axis.window > FEW)) slide(source, target, axis, axis.sliding, inner, kind);
+    else if (inner > 1) combine(source, target, axis, inner, kind);
     else gather(source, target, axis, inner, kind);
   }
-  return result;
+}
+
+const FEW = 6; // taps up to which reading each of them is quicker than doubling; measured in Node 20 on 512×512
+
+/** Whether every tap of every window is an element. @param {Axis} axis @param {Sliding} sliding */
+const allPresent = (axis, { start, step, dilation }) =>
+  start >= 0 && start + (axis.output - 1) * step + (axis.window - 1) * dilation < axis.size;
+
+/** A line, tap by tap. @param {Float64Array} line @param {Float64Array} target @param {Axis} axis @param {Sliding} sliding @param {string} kind */
+function direct(line, target, axis, { step, dilation }, kind) {
+  for (let cell = 0, at = 0; cell < axis.output; cell++, at += step) target[cell] = line[at];
+  for (let tap = 1; tap < axis.window; tap++) merge(target, 0, line, tap * dilation, step, axis.output, kind);
+}
+
+/** Whole rows, tap by tap. @param {Float64Array} source @param {Float64Array} target @param {Axis} axis @param {number} inner @param {string} kind */
+function combine(source, target, axis, inner, kind) {
+  target.fill(IDENTITY[kind]);
+  for (let cell = 0; cell < axis.output; cell++) {
+    for (const element of axis.row(cell).elements) {
+      if (element >= 0) merge(target, cell * inner, source, element * inner, 1, inner, kind);
+    }
+  }
+}
+
+/**
+ * target[to + i] becomes the larger, the smaller or the sum of itself and source[from + i·step]. NaN, once met, stays.
+ * @param {Float64Array} target @param {number} to @param {Float64Array} source @param {number} from @param {number} step
+ * @param {number} count @param {string} kind
+ */
+function merge(target, to, source, from, step, count, kind) {
+  if (kind === "sum") {
+    for (let i = 0, at = from; i < count; i++, at += step) target[to + i] += source[at];
+  } else if (kind === "max") {
+    for (let i = 0, at = from; i < count; i++, at += step) {
+      const value = source[at];
+      if (!(value <= target[to + i]) && target[to + i] === target[to + i]) target[to + i] = value;
+    }
+  } else {
+    for (let i = 0, at = from; i < count; i++, at += step) {
+      const value = source[at];
+      if (!(value >= target[to + i]) && target[to + i] === target[to + i]) target[to + i] = value;
+    }
+  }
 }
 
 /** @type {Float64Array[]} scratch space, kept between calls */
-const scratch = [new Float64Array(0), new Float64Array(0)];
+const scratch = [new Float64Array(0), new Float64Array(0), new Float64Array(0)];
 
 /** @param {number} number @param {number} length */
 function space(number, length) {
@@ -304,12 +377,17 @@ function space(number, length) {
 }
 
 /**
- * Windows of one size by doubling: after j rounds every place holds the reduction of the 2^j taps that start there.
+ * Windows of one size: few taps one by one, many by doubling. After j rounds every place holds the reduction of the 2^j taps that start there.
  * @param {Float64Array} source @param {Float64Array} target @param {Axis} axis @param {Sliding} sliding
  * @param {number} inner @param {string} kind
  */
 function slide(source, target, axis, sliding, inner, kind) {
   const { start, step, dilation } = sliding;
+  const few = inner === 1 && axis.window <= FEW;
+  if (few && allPresent(axis, sliding)) {
+    direct(source.subarray(start), target, axis, sliding, kind);
+    return;
+  }
   const length = (axis.output - 1) * step + (axis.window - 1) * dilation + 1;
   const line = space(0, length * inner);
   for (let place = 0; place < length; place++) {
@@ -319,6 +397,10 @@ function slide(source, target, axis, sliding, inner, kind) {
     else if (inner === 1) line[place] = source[element];
     else line.set(source.subarray(element * inner, (element + 1) * inner), place * inner);
   }
+  if (few) {
+    direct(line, target, axis, sliding, kind);
+    return;
+  }
   const reduced = kind === "sum" ? sums(line, axis.window, dilation * inner) : extrema(line, axis.window, dilation * inner, kind);
   if (inner === 1) for (let cell = 0; cell < axis.output; cell++) target[cell] = reduced[cell * step];
   else
@@ -327,24 +409,13 @@ function slide(source, target, axis, sliding, inner, kind) {
     }
 }
 
-/** In place. A comparison written out: a call per number costs three times as much. NaN, once met, stays.
- * @param {Float64Array} line @param {number} window @param {number} gap @param {string} kind */
+/** In place. @param {Float64Array} line @param {number} window @param {number} gap @param {string} kind */
 function extrema(line, window, gap, kind) {
   let [width, end] = [1, line.length];
   while (width < window) {
     const more = Math.min(width, window - width) * gap;
     end -= more;
-    if (kind === "max") {
-      for (let at = 0; at < end; at++) {
-        const value = line[at + more];
-        if (value > line[at] || value !== value) line[at] = value;
-      }
-    } else {
-      for (let at = 0; at < end; at++) {
-        const value = line[at + more];
-        if (value < line[at] || value !== value) line[at] = value;
-      }
-    }
+    merge(line, 0, line, more, 1, end, kind);
     width += more / gap;
   }
   return line;
@@ -375,7 +446,7 @@ function gather(source, target, axis, inner, kind) {
     const { elements } = axis.row(cell);
     for (let column = 0; column < inner; column++) {
       let total = IDENTITY[kind];
-      for (const element of elements) total = joined(kind, total, source[element * inner + column]);
+      for (const element of elements) if (element >= 0) total = joined(kind, total, source[element * inner + column]);
       target[cell * inner + column] = total;
     }
   }
@@ -496,10 +567,14 @@ export function shifted(grid, down, right) {
 
 /** Σ|b − a| / Σ|a| over the numbers finite in both. @param {Float64Array} a @param {Float64Array} b */
 export function change(a, b) {
-  let [moved, whole] = [0, 0];
+  let moved = 0;
+  let total = 0;
   for (let at = 0; at < a.length; at++) {
     const gap = Math.abs(b[at] - a[at]);
-    if (gap < Infinity) [moved, whole] = [moved + gap, whole + Math.abs(a[at])];
+    if (gap < Infinity) {
+      moved += gap;
+      total += Math.abs(a[at]);
+    }
   }
-  return whole ? moved / whole : 0;
+  return total ? moved / total : 0;
 }

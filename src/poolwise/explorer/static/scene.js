@@ -26,6 +26,7 @@ import { read, writeCall, writeOp } from "./state.js";
  * @typedef {{title: string, credit: string, items: Item[], operations: Operation[], start: string, answers: Record<string, any>}} Source */
 
 const DEFAULT_CALL = "padding=0-0x0-0&dilation=1x1&ceil=0&mode=absent&bins=overlapping";
+const KEPT = 48; // grids, geometries and answers remembered; a grid of a megapixel is 8 MB
 const MOST_WORK = 4e7; // taps visited in the page; more of them and Python does it
 
 /** Everything that needs numbers; what was computed or fetched is kept. */
@@ -73,7 +74,7 @@ export class Numbers {
   /** @template T @param {string} name @param {() => T} make @returns {T} */
   once(name, make) {
     if (!this.kept.has(name)) {
-      if (this.kept.size > 120) this.kept.delete(this.kept.keys().next().value ?? "");
+      if (this.kept.size > KEPT) this.kept.delete(this.kept.keys().next().value ?? "");
       this.kept.set(name, make());
     }
     const found = this.kept.get(name);

@@ -1,0 +1,105 @@
+"""The poolings of a Keras model, by its layers' calls; and the reading of a .keras file, without running its code."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial, wraps
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from poolwise import InvalidValue, Max, Mean
+from poolwise.explorer.models.record import Pooling, Record, Shape, each_axis, said, windows
+
+_LAYER = re.compile(r"(Global|Adaptive)?(\w+?)Pooling([123])D")
+
+
+def run(model: Any, batch: NDArray[Any], record: Record) -> None:
+    """Run a model eagerly, each pooling's `call` replaced by one that records."""
+    inputs = getattr(model, "inputs", None)
+    x = batch.astype(inputs[0].dtype) if inputs else batch
+    if not all(layer.built for layer in model._flatten_layers()):
+        model(x)  # which traces the layers that it builds, with no numbers to see
+    with ExitStack() as stack:
+        for layer in model._flatten_layers():
+            found = next(filter(None, map(_layer_class, type(layer).__mro__)), None)
+            if found is not None:  # set past Keras, which would take notice
+                stack.callback(partial(_restored, layer, vars(layer).get("call")))
+                vars(layer)["call"] = _recorded(layer, found, record)
+        model(x)
+
+
+def _restored(layer: Any, call: Any) -> None:
+    """A layer with the `call` that was set on it; None: with its class's."""
+    if call is None:
+        del vars(layer)["call"]
+    else:
+        vars(layer)["call"] = call
+
+
+def _layer_class(base: type) -> re.Match[str] | None:
+    """The parts of the name of a pooling class of Keras or poolwise."""
+    return _LAYER.fullmatch(base.__name__) if base.__module__.partition(".")[0] in ("keras", "poolwise") else None
+
+
+def _recorded(layer: Any, found: re.Match[str], record: Record) -> Callable[..., Any]:
+    """The layer's `call`, recorded."""
+    call, pooling, rank = layer.call, _pooling(layer, found), int(found[3])
+
+    @wraps(call)
+    def recorded(inputs: Any, *arguments: Any, **keywords: Any) -> Any:
+        outputs = call(inputs, *arguments, **keywords)
+        masked = any(each is not None for each in (*arguments, keywords.get("mask")))
+        told = Pooling(None, {}, "a mask leaves some steps out") if masked else pooling
+        before, after = (_numbers(x, layer.data_format, rank) for x in (inputs, outputs))
+        record.add(f"{layer.name} ({type(layer).__name__})", told, before, after, inputs.dtype)
+        return outputs
+
+    return recorded
+
+
+def _pooling(layer: Any, found: re.Match[str]) -> Pooling:
+    """A layer in poolwise's words; found: the parts of its class's name."""
+    base: Any = next(base for base in type(layer).__mro__ if _layer_class(base))
+    form, stem, rank = found[1], found[2], int(found[3])
+    if type(layer).call is not base.call:
+        return Pooling(None, {}, f"{type(layer).__name__} has a call of its own")
+    op = getattr(layer, "op", None) or {"Max": Max(), "Average": Mean()}[stem]
+    if form:
+        return Pooling(op, {"output_size": (1,) * rank if form == "Global" else each_axis(layer.output_size, rank)})
+    return Pooling(op, windows(rank, layer.pool_size, layer.strides, "same" if layer.padding == "same" else 0))
+
+
+def _numbers(x: Any, data_format: str, rank: int) -> NDArray[Any]:
+    """(channels, *sizes) of the first image; the channels of a global pooling get axes of size 1."""
+    first = np.array(keras.ops.convert_to_numpy(x))[0]
+    first = first.astype(np.float32) if first.dtype.name == "bfloat16" else first
+    if first.ndim == 1:
+        return first.reshape(-1, *(1,) * rank)
+    return np.ascontiguousarray(np.moveaxis(first, -1, 0)) if data_format == "channels_last" else first
+
+
+def declared(model: Any) -> Shape | None:
+    """The shape of a model's one input, None where it is not built."""
+    shape = getattr(model, "input_shape", None)
+    if shape is not None and not (isinstance(shape, tuple) and all(isinstance(size, int | None) for size in shape)):
+        raise InvalidValue(f"model must take one input, got inputs of the shapes {shape}")
+    return shape
+
+
+def load(path: Path) -> Any:
+    """The model in a .keras archive; one with code in it is refused."""
+    import poolwise.keras  # noqa: F401, PLC0415 (its layers may be in the file)
+
+    try:
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as cause:  # whatever a damaged file leads to
+        if "Lambda" in str(cause):
+            fact = f"model must be without Lambda layers, whose code a file would run, got {str(path)!r}"
+            raise InvalidValue(f"{fact}; give module:factory") from None
+        raise InvalidValue(f"model must be a .keras archive, got {str(path)!r} ({said(cause)})") from None

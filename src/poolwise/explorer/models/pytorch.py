@@ -1,0 +1,181 @@
+"""The poolings of a PyTorch model: its modules by hooks, PyTorch's functions by a mode, poolwise's by their frames."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.overrides import TorchFunctionMode
+
+from poolwise import ops
+from poolwise.explorer.models.record import Pooling, Record, each_axis, pooling_of, windows
+
+_POSITIONS = {  # the arguments of PyTorch's functions after the input, in their order
+    "max": ("kernel_size", "stride", "padding", "dilation", "ceil_mode"),
+    "avg": ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override"),
+    "lp": ("norm_type", "kernel_size", "stride", "ceil_mode"),
+    "adaptive_max": ("output_size",),
+    "adaptive_avg": ("output_size",),
+    "fractional_max": (),
+}
+_FUNCTION = re.compile(rf"({'|'.join(_POSITIONS)})_pool([123])d(?:_with_indices)?(?:\.\w+)?")
+_MODULE = re.compile(r"(Adaptive|Fractional)?(Max|Avg|LP)Pool([123])d")
+_MODULES_OF = ("torch.nn.modules.pooling", "poolwise.torch", "poolwise.torch.layers")
+
+
+class Call(NamedTuple):
+    """A pooling by PyTorch's names: the function's first words, the pooled axes, its arguments, and who computes it."""
+
+    stem: str
+    rank: int
+    given: Mapping[str, Any]
+    stock: bool = True
+
+
+def declared(model: Any) -> None:
+    """No shape: a module declares none."""
+
+
+def run(model: Any, batch: NDArray[Any], record: Record) -> None:
+    """Run a model in eval mode without gradients; its modules keep the modes that they are in."""
+    x = torch.from_numpy(np.ascontiguousarray(batch))
+    like = next((each for each in model.parameters() if each.is_floating_point()), x)
+    with ExitStack() as stack:
+        for name, module in model.named_modules():
+            stack.callback(setattr, module, "training", module.training)
+            module.training = False  # `eval` may be a method of the user's, which changes more
+            asked = _asked(module)
+            if asked is not None:
+                path = re.sub(r"(^|\.)_orig_mod\b", "", name).lstrip(".")  # torch.compile's own
+                stack.enter_context(_hooked(module, path or type(module).__name__, asked, record))
+        for context in (_own_calls(record), _StockCalls(record), torch.no_grad()):
+            stack.enter_context(context)
+        stack.enter_context(torch.compiler.set_stance("force_eager"))
+        model(x.to(like.device, like.dtype if x.is_floating_point() else x.dtype))
+
+
+def _asked(module: Any) -> Call | None:
+    """None for what is no pooling, and for a subclass with a `forward` of its own: what that calls is seen."""
+    base = next((base for base in type(module).__mro__ if base.__module__ in _MODULES_OF), None)
+    if base is None or type(module).forward is not base.forward or "forward" in vars(module):
+        return None
+    if base.__name__ == "Pool":
+        return Call("", len(module.window), {"op": module.op, "window": module.window, **module.arguments})
+    if hasattr(base, "kind"):
+        given = {**vars(module), **module.parameters_of_operation}
+        return Call(module.kind.stems[0], int(base.__name__[-2]), given)
+    found = _MODULE.fullmatch(base.__name__)
+    stem = "_".join(filter(None, found.groups()[:2])).lower() if found else ""
+    return found and Call(stem, int(found[3]), vars(module), base.__module__ == _MODULES_OF[0])
+
+
+@contextmanager
+def _hooked(module: Any, name: str, asked: Call, record: Record) -> Iterator[None]:
+    """Sees the calls of a pooling module."""
+
+    def enter(module: Any, inputs: Any, keywords: Any) -> None:
+        record.inside += 1
+
+    def leave(module: Any, inputs: Any, keywords: Any, output: Any) -> None:
+        record.inside -= 1
+        if output is not None:  # it raised nothing
+            _add(record, name, asked, (*inputs, *keywords.values())[0], output)
+
+    before = module.register_forward_pre_hook(enter, with_kwargs=True)
+    with before, module.register_forward_hook(leave, with_kwargs=True, always_call=True):
+        yield
+
+
+class _StockCalls(TorchFunctionMode):
+    """Sees the calls of PyTorch's own functions."""
+
+    def __init__(self, record: Record) -> None:
+        super().__init__()
+        self.record = record
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        keywords = kwargs or {}
+        output = func(*args, **keywords)
+        found = _FUNCTION.fullmatch(getattr(func, "__name__", ""))
+        if found is not None and not self.record.inside:
+            x, *rest = args or (keywords["input"],)
+            given = {**dict(zip(_POSITIONS[found[1]], rest, strict=False)), **keywords}
+            asked = Call(found[1], int(found[2]), given)
+            _add(self.record, f"{found[1]}_pool{found[2]}d", asked, x, output)
+        return output
+
+
+@contextmanager
+def _own_calls(record: Record) -> Iterator[None]:
+    """Sees the calls of `poolwise.torch.functional` in their frames: a model may hold its functions by any name."""
+    own: Any = sys.modules.get("poolwise.torch.functional")
+    names = [name for name in getattr(own, "__all__", ()) if re.search(r"(?<!un)pool[123]d$", name)]
+    codes = {getattr(own, name).__code__ for name in names}
+
+    def profile(frame: Any, event: str, output: Any) -> None:
+        if frame.f_code not in codes or event not in ("call", "return"):
+            return
+        record.inside += 1 if event == "call" else -1
+        if event == "return" and output is not None and not record.inside:
+            given = {**frame.f_locals, **frame.f_locals.get("parameters", {})}
+            stem, _, rank = given["name"].partition("_pool")
+            _add(record, given["name"], Call(stem, int(rank[0]), given, False), given["input"], output)
+
+    before = sys.getprofile()
+    if codes:
+        sys.setprofile(profile)
+    try:
+        yield
+    finally:
+        if codes:
+            sys.setprofile(before if callable(before) else None)  # cProfile's cannot be set again
+
+
+def _add(record: Record, name: str, asked: Call, x: Any, output: Any) -> None:
+    """One call of a pooling more."""
+    y = output[0] if isinstance(output, tuple) else output  # the indices come second
+    record.add(name, _pooling(asked, x.shape), _numbers(x, asked.rank), _numbers(y, asked.rank), x.dtype)
+
+
+def _pooling(asked: Call, shape: Sequence[int]) -> Pooling:
+    """A call in poolwise's words; shape: that of its input."""
+    stem, rank, given, stock = asked
+    if not stem:
+        return _general_pooling(given, len(shape))
+    if stem.startswith("fractional"):
+        return Pooling(None, {}, "its windows lie at random places")
+    kind = {kind.stems[0]: kind for kind in ops.OPERATIONS}[stem.removeprefix("adaptive_")]
+    if stem.startswith("adaptive"):
+        sizes = zip(each_axis(given["output_size"], rank), shape[-rank:], strict=True)
+        return Pooling(kind(), {"output_size": tuple(n if m is None else m for m, n in sizes)})
+    known = {"count_include_pad": True, "divisor": given.get("divisor_override"), "p": given.get("norm_type")}
+    names = {"stride", "padding", "dilation", "ceil_mode"} & set(given)
+    arguments = windows(rank, given["kernel_size"], **{name: given[name] for name in names})
+    signed = stem == "lp" and stock and given["norm_type"] % 2
+    note = "PyTorch sums signed powers where poolwise sums powers of magnitudes" if signed else ""
+    return pooling_of(kind, {**known, **given}, arguments, note)
+
+
+def _general_pooling(given: Mapping[str, Any], ndim: int) -> Pooling:
+    """Of `poolwise.torch.Pool`, whose arguments are `poolwise.pool`'s."""
+    rank, axes = len(given["window"]), given.get("axes")
+    if given.get("where") is not None:
+        return Pooling(None, {}, "a mask leaves some elements out")
+    if axes is not None and [axis % ndim for axis in each_axis(axes, rank)] != list(range(ndim - rank, ndim)):
+        return Pooling(None, {}, f"it pools the axes {axes}, not the last")
+    names = {"stride", "padding", "dilation", "ceil_mode"} & set(given)
+    arguments = windows(rank, given["window"], **{name: given[name] for name in names})
+    return Pooling(given["op"], {**arguments, "padding_mode": given.get("padding_mode", "absent")})
+
+
+def _numbers(x: Any, rank: int) -> NDArray[Any]:
+    """(channels, *sizes) of the first image, copied: what follows may work in place."""
+    first = (x[0] if x.ndim > rank + 1 else x).detach().cpu()
+    values = (first.float() if str(first.dtype) == "torch.bfloat16" else first).numpy()
+    return np.array(values.reshape(-1, *values.shape[values.ndim - rank :]))
