@@ -45,6 +45,8 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check src tests examples
 	$(BIN)/ruff format --check src tests examples
 	$(BIN)/pyright
+	@if command -v npm >/dev/null; then npx --yes --package typescript@5.9 tsc --project src/poolwise/explorer/static; \
+	  else echo "npm is not installed: the types of the explorer's module were not checked"; fi
 
 clean:
 	rm -rf $(VENV) build

@@ -1,7 +1,7 @@
 """How long a frame of the explorer takes: `python benchmarks/explorer.py > benchmarks/explorer.md`.
 
 A frame is everything that the page computes and draws for one step of the slider, of the wheel or of a drag, on the
-main thread, without the browser's own compositing. Steps come one at a time; the first ones, which warm up, are left out.
+main thread, without the browser's own compositing. Steps come one at a time; the first, which warm up, are left out.
 """
 
 from __future__ import annotations
@@ -51,42 +51,50 @@ def timed(view: View, step: Callable[[int], Any]) -> list[float]:
     return spent[WARM:]
 
 
-def row(name: str, spent: list[float]) -> str:
-    return f"| {name} | {median(spent):.1f} | {sorted(spent)[int(0.95 * len(spent))]:.1f} |"
+def said(name: str, spent: list[float]) -> None:
+    print(f"| {name} | {median(spent):.1f} | {sorted(spent)[int(0.95 * len(spent))]:.1f} |")
+
+
+def shifts(view: View, address: str) -> None:
+    for call in CALLS:
+        view.open(address, f"view=shift&item=0&channel=0&{call}")
+        said(f"shift slider, 512×512, {call}", timed(view, lambda number: view.page.evaluate(SLIDE, number % 33 - 16)))
+
+
+def pointing(view: View, address: str) -> None:
+    view.open(address, "view=windows&item=0&channel=-1")
+    board = view.board(0).bounding_box()
+    x, y = board["x"] + 60, board["y"] + 120
+    said("pointing at cells, 512×512 in colour", timed(view, lambda n: view.page.mouse.move(x + 8 * n, y + 5 * n)))
+
+
+def panning(view: View, address: str) -> None:
+    view.open(address, "view=windows&channel=-1")
+    view.page.wait_for_load_state("networkidle")
+    board, mouse = view.board(0).bounding_box(), view.page.mouse
+    x, y = board["x"] + 200, board["y"] + 200
+    mouse.move(x, y)
+    said("zooming by the wheel, 4000×3000 in colour", timed(view, lambda _: mouse.wheel(0, -40)))
+    mouse.down()
+    said("dragging, 4000×3000 in colour", timed(view, lambda n: mouse.move(x - 4 * n, y - 3 * n)))
+    mouse.up()
 
 
 def main() -> None:
     print(f"# The explorer's frames, {date.today().isoformat()}\n")
     print(
-        "`python benchmarks/explorer.py`, headless Chromium without a GPU, two cores; milliseconds on the main thread.\n"
+        "`python benchmarks/explorer.py`: headless Chromium without a GPU, two cores; milliseconds on the main thread.\n"
     )
     print("| step | median | 95 % |\n|---|---|---|")
+    large = np.random.default_rng(0).integers(0, 256, (3000, 4000, 3), dtype=np.uint8)
     with launched() as browser:
-        page = browser.new_page(viewport=WIDE)
-        page.add_init_script(WATCH)
-        view = View(page)
+        view = View(browser.new_page(viewport=WIDE))
+        view.page.add_init_script(WATCH)
         with served(samples()) as address:
-            for call in CALLS:
-                view.open(address, f"view=shift&item=0&channel=0&{call}")
-                slide = """(value) => { const input = document.querySelector('.slider input'); input.value = value;
-                    input.dispatchEvent(new Event('input')); }"""
-                spent = timed(view, lambda number: page.evaluate(slide, number % 17 - 8))
-                print(row(f"shift slider, 512×512, {call}", spent))
-            view.open(address, "view=windows&item=0&channel=-1")
-            board = view.board(0).bounding_box()
-            move = lambda number: page.mouse.move(board["x"] + 60 + 8 * number, board["y"] + 120 + 5 * number)
-            print(row("pointing at cells, 512×512 in colour", timed(view, move)))
-        large = np.random.default_rng(0).integers(0, 256, (3000, 4000, 3), dtype=np.uint8)
+            shifts(view, address)
+            pointing(view, address)
         with served(Explorer(large).source) as address:
-            view.open(address, "view=windows&channel=-1")
-            page.wait_for_load_state("networkidle")
-            board = view.board(0).bounding_box()
-            page.mouse.move(board["x"] + 200, board["y"] + 200)
-            print(row("zooming by the wheel, 4000×3000 in colour", timed(view, lambda _: page.mouse.wheel(0, -40))))
-            page.mouse.down()
-            drag = lambda number: page.mouse.move(board["x"] + 200 - 4 * number, board["y"] + 200 - 3 * number)
-            print(row("dragging, 4000×3000 in colour", timed(view, drag)))
-            page.mouse.up()
+            panning(view, address)
 
 
 if __name__ == "__main__":

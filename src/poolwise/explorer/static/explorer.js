@@ -224,6 +224,7 @@ export class Explorer {
     this.form.update(state);
     for (const tab of this.tabs.children) {
       const chosen = tab.id === `tab-${state.view}`;
+      if (chosen && tab.getAttribute("aria-selected") !== "true") tab.scrollIntoView({ block: "nearest", inline: "nearest" });
       set(tab, { "aria-selected": String(chosen), tabindex: chosen ? "0" : "-1" });
     }
     set(this.stage, { "aria-labelledby": `tab-${state.view}` });

@@ -247,7 +247,7 @@ export function facts(geometry, sizes) {
     ["size", `${sizes.join("×")} → ${geometry.rows}×${geometry.columns}`],
     ["numbers kept", `${said((100 * geometry.rows * geometry.columns) / (sizes[0] * sizes[1]), 3)} %`],
     ["a window", windows.join("×")],
-    ["each element read", times],
+    ["times read", times],
     ["never read", never[0] + never[1] === 0 ? "none" : [never[0] && plural(never[0], "row"), never[1] && plural(never[1], "column")].filter(Boolean).join(", ")],
     ["padding", top + left + bottom + right === 0 ? "none" : `${top}+${bottom} × ${left}+${right}`],
   ];
