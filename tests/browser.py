@@ -68,9 +68,9 @@ class View:
 
     def settle(self) -> View:
         """Wait until what is shown is what was asked for."""
-        self.page.wait_for_selector('#stage[aria-busy="false"]')
+        self.page.wait_for_selector('section.stage[aria-busy="false"]')
         self.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-        self.page.wait_for_selector('#stage[aria-busy="false"]')
+        self.page.wait_for_selector('section.stage[aria-busy="false"]')
         return self
 
     def show(self, state: str) -> View:

@@ -345,9 +345,17 @@ def test_a_widget_answers_as_the_server_does() -> None:
 def test_large_arrays_stay_in_python() -> None:
     large = titled([array_item("large", np.zeros((IN_PAGE // 1024 + 1, 1024), np.uint8))], "large")
     assert large.data()["items"][0]["data"] is None
-    assert large.data(whole=True)["items"][0]["data"] is not None
+    assert large.data(large.size)["items"][0]["data"] is not None
     with pytest.raises(poolwise.InvalidValue, match="a file holds at most"):
         page.saved(titled([array_item("huge", np.zeros((page.LARGEST_FILE // 1024 + 1, 1024), np.uint8))], "huge"), "")
+
+
+def test_a_picture_too_large_for_a_file_is_reduced_and_says_so() -> None:
+    x = np.random.default_rng(0).integers(0, 256, (2000, 1700, 3), dtype=np.uint8)
+    small = page.fitting(Explorer(x).source)
+    expected = poolwise.avg_pool(np.moveaxis(x, 2, 0), (2, 2), ceil_mode=True)
+    assert np.array_equal(small.items[0].values, expected)
+    assert small.items[0].note == "reduced 2×2 for this file"
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int32", "int64", "uint64", "float32", "float64"])

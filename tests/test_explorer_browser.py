@@ -135,7 +135,7 @@ def test_keys_walk_zoom_and_leave(view: View, address: str) -> None:
     view.press(1, "0", "Escape")
     assert "place" not in view.state()
     assert "cell" not in view.state()
-    view.page.locator("#tab-windows").focus()
+    view.page.locator("[role=tab] >> nth=0").focus()
     view.page.keyboard.press("ArrowRight")
     view.settle()
     assert view.state()["view"] == "coverage"
@@ -280,6 +280,33 @@ def test_feature_maps_open_a_channel(view: View, address: str) -> None:
     view.page.click("text=Channel blue")
     view.settle()
     assert (view.state()["view"], view.state()["channel"]) == ("windows", "2")
+
+
+def test_the_feature_maps_of_a_model_are_its_own(view: View) -> None:
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    layers = [torch.nn.Conv2d(3, 12, 5), torch.nn.ReLU(), torch.nn.MaxPool2d(3, 2, 1), torch.nn.AvgPool2d(2)]
+    model = torch.nn.Sequential(*layers)
+    batch = torch.rand(1, 3, 40, 48)
+    with torch.no_grad():
+        after = model[:3](batch)[0].numpy()
+        last = model(batch)[0].numpy()
+    with served(Explorer(model, images=batch).source) as address:
+        view.open(address, "view=maps")
+        assert view.facts()["size"] == "36×44 → 18×22"
+        assert view.state()["op"] == "max"
+        assert "as the model itself computed them" in view.page.inner_text(".lede")
+        assert view.page.locator(".map").count() == 8
+        pair = view.page.locator(".map").nth(3)
+        pair.locator(".board").nth(1).focus()
+        view.page.keyboard.press("ArrowRight")
+        assert pair.locator("output").inner_text() == f"after (0, 0) = {said(after[3, 0, 0])}"
+        view.page.click("text=next ›")
+        view.settle()
+        assert view.page.locator(".map").count() == 4
+        view.show("view=windows&item=1&channel=2&cell=outputx4x5")
+        assert view.state()["op"] == "mean(count_include_pad:true)"
+        assert f"= {said(last[2, 4, 5])}" in view.formula()
 
 
 def test_code_is_shown_for_each_framework(view: View, address: str) -> None:

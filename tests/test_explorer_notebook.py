@@ -88,7 +88,7 @@ def test_the_widget_renders_asks_its_kernel_and_tells_its_state(laboratory: str)
         page = browser.new_page(viewport=WIDE)
         page.goto(laboratory)
         run(page, 0)
-        page.wait_for_selector('.poolwise #stage[aria-busy="false"]', timeout=90_000)
+        page.wait_for_selector('.poolwise section.stage[aria-busy="false"]', timeout=90_000)
         assert page.inner_text(".poolwise .main > .facts dd >> nth=0") == "7×7 → 3×3"
         y = poolwise.lp_pool(X, (3, 3), p=3, stride=2)
         page.locator(".poolwise .boards .board").nth(1).focus()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from poolwise import InvalidValue
+from poolwise import InvalidValue, Mean, pool
 from poolwise.explorer.answers import TILE, prepared
 from poolwise.explorer.source import Item, Source
 from poolwise.explorer.state import described, parted, read
@@ -24,6 +25,7 @@ FILE_POLICY = (
 )
 SERVED_POLICY = FILE_POLICY + "; connect-src 'self'"
 LARGEST_FILE = 1 << 23  # numbers in a saved file
+MOST_REDUCED = 16
 
 
 def static(name: str) -> str:
@@ -76,17 +78,34 @@ def embedded(source: Any) -> str:
 def saved(source: Source, state: str, *, nonce: str = "poolwise") -> str:
     """One file with everything in it: the arrays, and what Python alone can compute, for the pooling in `state`.
 
-    Raises InvalidValue if the arrays are too large for a file.
+    Pictures too large for a file are reduced, and say so. Raises InvalidValue if other arrays are.
     """
-    numbers = sum(item.values.size + (0 if item.after is None else item.after.size) for item in source.items)
-    if numbers > LARGEST_FILE:
-        raise InvalidValue(
-            f"{source.title} has {numbers:,} numbers, and a file holds at most {LARGEST_FILE:,}; save less of it"
-        )
-    data = source.data(whole=True)
+    source = fitting(source)
+    data = source.data(LARGEST_FILE)
     data["start"] = state or source.start
     data["answers"] = prepared(source, questions(source, data["start"]))
     return html(data, nonce=nonce, served=False)
+
+
+def fitting(source: Source) -> Source:
+    """The source with its pictures averaged down to what a file holds."""
+    factor = 1
+    while (small := replace(source, items=tuple(reduced(item, factor) for item in source.items))).size > LARGEST_FILE:
+        factor += 1
+        if not any(item.picture for item in source.items) or factor > MOST_REDUCED:
+            told = f"{source.title} has {source.size:,} numbers, and a file holds at most {LARGEST_FILE:,}"
+            raise InvalidValue(f"{told}; save less of it")
+    return small
+
+
+def reduced(item: Item, factor: int) -> Item:
+    """A picture of which every factor × factor elements are averaged; anything else, and a factor of 1: as it is."""
+    if factor == 1 or not item.picture:
+        return item
+    values = pool(item.values, Mean(), (factor, factor), ceil_mode=True)
+    return replace(
+        item, values=values, note="; ".join(filter(None, [item.note, f"reduced {factor}×{factor} for this file"]))
+    )
 
 
 def questions(source: Source, state: str) -> list[str]:

@@ -46,9 +46,14 @@ class Source:
     credit: str = ""
     answers: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
-    def data(self, *, whole: bool = False) -> dict[str, Any]:
-        """The page's JSON. whole: with all numbers in it, however many (a file cannot ask for the rest)."""
-        inside = whole or sum(item.values.size + _size(item.after) for item in self.items) <= IN_PAGE
+    @property
+    def size(self) -> int:
+        """How many numbers there are."""
+        return sum(item.values.size + (0 if item.after is None else item.after.size) for item in self.items)
+
+    def data(self, most: int = IN_PAGE) -> dict[str, Any]:
+        """The page's JSON, with all numbers in it if there are at most so many; else the page asks for them."""
+        inside = self.size <= most
         return {
             "title": self.title,
             "credit": self.credit,
@@ -57,10 +62,6 @@ class Source:
             "items": [_item(item, inside) for item in self.items],
             "answers": dict(self.answers),
         }
-
-
-def _size(values: NDArray[Any] | None) -> int:
-    return 0 if values is None else values.size
 
 
 def _item(item: Item, inside: bool) -> dict[str, Any]:

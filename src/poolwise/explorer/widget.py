@@ -12,6 +12,8 @@ from poolwise.explorer.answers import Answers
 from poolwise.explorer.page import module, style
 from poolwise.explorer.source import Source
 
+IN_MESSAGE = 1 << 20  # numbers that a notebook server passes on, and a notebook file keeps, without complaint
+
 
 class Widget(anywidget.AnyWidget):
     """The page's module as a Jupyter widget: questions come as messages, the state is a trait on both sides."""
@@ -22,7 +24,7 @@ class Widget(anywidget.AnyWidget):
     state = traitlets.Unicode().tag(sync=True)
 
     def __init__(self, source: Source) -> None:
-        super().__init__(source=source.data(), state=source.start)
+        super().__init__(source=source.data(IN_MESSAGE), state=source.start)
         self._answers = Answers(source)
         self.on_msg(self._asked)
 

@@ -35,13 +35,12 @@ export const WHOLE = /** @type {Place} */ ({ row: 0.5, column: 0.5, zoom: 1 });
 const RULER = 22;
 const EDGE = 6;
 const LARGEST_CELL = 72;
-let boards = 0;
 
 export class Board {
   /** @param {HTMLElement} parent @param {Listener} listener */
   constructor(parent, listener) {
     this.listener = listener;
-    this.id = `board-${++boards}`;
+    this.id = `board-${Math.random().toString(36).slice(2, 10)}`;
     /** @type {Picture | null} */
     this.picture = null;
     this.place = WHOLE;

@@ -43,6 +43,8 @@ const LABELS = /** @type {Record<string, string>} */ ({
 const MAPS = 8; // channels on a page
 
 export class Explorer {
+  /** Several explorers can stand in one notebook. */
+  id = `poolwise-${Math.random().toString(36).slice(2, 10)}`;
   title = element("h1");
   subtitle = element("p", "muted");
   status = element("p", "status", { role: "alert" });
@@ -52,7 +54,7 @@ export class Explorer {
   row = element("div", "boards");
   words = element("output", "formula", { "aria-live": "polite" });
   below = element("div", "below");
-  stage = element("section", "stage", { role: "tabpanel", id: "stage", "aria-labelledby": "tab-windows", tabindex: "-1" });
+  stage = element("section", "stage", { role: "tabpanel", id: `${this.id}-stage`, tabindex: "-1" });
   theme = /** @type {HTMLSelectElement} */ (element("select", "", { "aria-label": "Light or dark" }));
   /** @type {Board[]} */
   boards = [];
@@ -149,7 +151,7 @@ export class Explorer {
   tablist() {
     const list = element("div", "tabs", { role: "tablist", "aria-label": "Views" });
     for (const view of VIEWS) {
-      const tab = element("button", "", { type: "button", role: "tab", id: `tab-${view}`, "aria-controls": "stage" }, LABELS[view]);
+      const tab = element("button", "", { type: "button", role: "tab", id: `${this.id}-${view}`, "aria-controls": `${this.id}-stage` }, LABELS[view]);
       tab.addEventListener("click", () => this.edit((state) => (state.view = view)));
       list.append(tab);
     }
@@ -158,7 +160,7 @@ export class Explorer {
       if (!step) return;
       const view = VIEWS[(VIEWS.indexOf(this.state.view) + step + VIEWS.length) % VIEWS.length];
       this.edit((state) => (state.view = view));
-      /** @type {HTMLElement} */ (list.querySelector(`#tab-${view}`)).focus();
+      /** @type {HTMLElement} */ (list.querySelector(`#${this.id}-${view}`)).focus();
       event.preventDefault();
     });
     return list;
@@ -223,11 +225,11 @@ export class Explorer {
     this.theme.value = state.theme;
     this.form.update(state);
     for (const tab of this.tabs.children) {
-      const chosen = tab.id === `tab-${state.view}`;
+      const chosen = tab.id === `${this.id}-${state.view}`;
       if (chosen && tab.getAttribute("aria-selected") !== "true") tab.scrollIntoView({ block: "nearest", inline: "nearest" });
       set(tab, { "aria-selected": String(chosen), tabindex: chosen ? "0" : "-1" });
     }
-    set(this.stage, { "aria-labelledby": `tab-${state.view}` });
+    set(this.stage, { "aria-labelledby": `${this.id}-${state.view}` });
     const channels = item.channels.length > 1 ? `${item.channels.length} channels of ` : "";
     this.subtitle.textContent = [item.name, `${channels}${item.rows}×${item.columns}`, item.dtype, item.note].filter(Boolean).join(" · ");
   }
@@ -519,7 +521,7 @@ export class Explorer {
   /** @param {Reading[]} rows @param {string} chosen */
   table(rows, chosen) {
     const body = rows.map((row) => {
-      const radio = /** @type {HTMLInputElement} */ (element("input", "", { type: "radio", name: "framework", value: row.id }));
+      const radio = /** @type {HTMLInputElement} */ (element("input", "", { type: "radio", name: `${this.id}-framework`, value: row.id }));
       radio.checked = row.id === chosen;
       radio.disabled = !row.field;
       radio.addEventListener("change", () => this.edit((state) => (state.framework = row.id)));
