@@ -13,6 +13,7 @@ const called = (call) => state.read(call);
 const answers = {
   pooled({ input, call }) {
     const { op, shape } = called(call);
+    pooling.checkOp(op);
     const x = grid(input);
     const geometry = pooling.geometryOf([x.rows, x.columns], shape);
     const y = pooling.pooled(x, geometry, op);

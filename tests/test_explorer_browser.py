@@ -433,6 +433,8 @@ def test_a_large_picture_comes_in_tiles(view: View) -> None:
     ],
 )
 def test_any_array_can_be_looked_at(view: View, x: Any) -> None:
+    with served(Explorer(x).source) as address:
+        assert view.open(address).fault() == ""
     with served(Explorer(x, window=(1, 1)).source) as address:
         view.open(address)
         assert view.fault() == ""

@@ -111,12 +111,20 @@ def winners(pooling: state.Asked, x: Any) -> Any:
     return name(x, **pooling.arguments, return_indices=True)[1]
 
 
-@pytest.mark.parametrize("geometry", REFUSED)
-def test_the_page_refuses_what_python_refuses(geometry: str) -> None:
+@pytest.mark.parametrize(
+    "call",
+    [
+        *(f"op=max&{geometry}" for geometry in REFUSED),
+        "op=mean(divisor:0)&window=2x2",
+        "op=mean(divisor:-3)&window=2x2",
+        "op=mean(rounding:up)&window=2x2",
+    ],
+)
+def test_the_page_refuses_what_python_refuses(call: str) -> None:
     x = np.zeros((5, 5))
     with pytest.raises(poolwise.InvalidValue):
-        state.read(f"op=max&{geometry}").forward(x)
-    (said,) = ask([{"do": "pooled", "input": grid(x), "call": f"op=max&{geometry}"}])
+        state.read(call).forward(x)
+    (said,) = ask([{"do": "pooled", "input": grid(x), "call": call}])
     assert said["fault"]
 
 

@@ -110,6 +110,8 @@ def array_item(name: str, array: Any, *, call: str = "") -> Item:
     if values.dtype == np.uint8 and values.ndim == 3 and values.shape[2] in (3, 4) and values.shape[0] > 4:
         return picture_item(name, np.moveaxis(values[..., :3], 2, 0), call=call)
     values = values.reshape(-1, *((1,) * (2 - values.ndim) + values.shape)[-2:])
+    if min(values.shape[1:]) < 2:  # a window of 2×2, with which all others begin, does not fit
+        call = call or f"op=max&window={'x'.join(str(min(2, size)) for size in values.shape[1:])}"
     return Item(name, values, tuple(map(str, range(len(values)))), call=call)
 
 

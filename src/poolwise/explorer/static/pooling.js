@@ -197,6 +197,18 @@ export function readers(axis, element) {
   return cells;
 }
 
+/** Refuses parameters that mean nothing, of the operations of this file. @param {Op} op */
+export function checkOp({ name, parameters }) {
+  if (name !== "mean") return;
+  const { divisor, rounding } = parameters;
+  if (divisor !== null && divisor !== undefined && !(divisor >= 1 && divisor <= 2 ** 53)) {
+    throw new Fault(`divisor must be at least 1, got ${divisor}`);
+  }
+  if (!["nearest", "truncate", undefined].includes(rounding)) {
+    throw new Fault(`rounding must be "nearest" or "truncate", got ${rounding}`);
+  }
+}
+
 // ---- forward ---------------------------------------------------------------------------------------------------
 
 /** @param {string} dtype */

@@ -1,7 +1,7 @@
 // From a state to what the boards show: numbers fetched or computed, cells marked, sentences made.
 
 import {
-  HERE, Fault, backward, change, coverage, extent, geometryOf, look, pooled, readers, shifted, work,
+  HERE, Fault, backward, change, checkOp, coverage, extent, geometryOf, look, pooled, readers, shifted, work,
 } from "./pooling.js";
 import { Local, Remote, difference, unpacked } from "./fields.js";
 import { said } from "./board.js";
@@ -112,6 +112,7 @@ export class Numbers {
 
   /** @param {State} state @param {number} channel @param {Op} op @param {Shape} shape @param {[number, number]} shift @returns {Promise<Field>} */
   async output(state, channel, op, shape, shift = [0, 0], local = this.local(state, op)) {
+    checkOp(op);
     const geometry = this.geometry(state, shape);
     const call = writeCall(op, shape);
     if (!local) return this.remote(question(state, channel, "output", call, shift));
@@ -276,7 +277,9 @@ export function formula(op, found, about, result) {
     ...(place ? [{ text: sign }] : []),
     { text: said(value), winner: number === found.winner },
   ]);
-  if (present.length > SHOWN) parts.push({ text: `${sign}… ${present.length - SHOWN} more` });
+  const late = present.slice(SHOWN).find(({ number }) => number === found.winner);
+  if (late) parts.push({ text: ", …, " }, { text: said(late.value), winner: true });
+  if (present.length > SHOWN) parts.push({ text: `${sign}… ${present.length - SHOWN - (late ? 1 : 0)} more` });
   const end = ` = ${result === undefined ? "…" : said(result)}`;
   const absent = found.taps.length - present.length;
   /** @type {string[]} */
