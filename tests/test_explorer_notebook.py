@@ -104,6 +104,13 @@ def test_the_widget_renders_asks_its_kernel_and_tells_its_state(laboratory: str)
 
 
 def run(page: Page, cell: int) -> None:
-    """Click into a cell and run it."""
-    page.locator(".jp-Notebook .jp-CodeCell .jp-Editor").nth(cell).click(timeout=90_000)
-    page.keyboard.press("Control+Enter")
+    """Click into a cell and run it; again where the notebook was not listening yet."""
+    code = page.locator(".jp-Notebook .jp-CodeCell").nth(cell)
+    code.wait_for(timeout=90_000)
+    for _ in range(20):
+        code.locator(".jp-Editor").click()
+        page.keyboard.press("Control+Enter")
+        page.wait_for_timeout(1500)
+        if code.locator(".jp-InputPrompt").inner_text() not in ("[ ]:", ""):
+            return
+    raise AssertionError(f"the notebook does not run cell {cell}: {page.inner_text('body')[:2000]}")

@@ -479,8 +479,9 @@ function coloursOf(where) {
 /** A number as short as a cell needs it. @param {number} value @param {number} cell */
 function short(value, cell) {
   if (Number.isInteger(value) && Math.abs(value) < 1e6) return String(value);
-  const digits = cell < 40 ? 2 : 3;
-  return said(value, digits);
+  const size = Math.abs(value);
+  if (size >= 100 && size < 1e5) return said(Math.round(value));
+  return said(value, cell < 40 ? 2 : 3);
 }
 
 /** A number for people. @param {number} value @param {number} digits */
