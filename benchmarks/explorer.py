@@ -40,6 +40,13 @@ CALLS = (
 )
 
 
+SLIDE = """(value) => {
+  const input = document.querySelector(".slider input");
+  input.value = value;
+  input.dispatchEvent(new Event("input"));
+}"""
+
+
 def timed(view: View, step: Callable[[int], Any]) -> list[float]:
     """Milliseconds of each step."""
     spent = []

@@ -280,17 +280,30 @@ function finish(values, [down, across], op, dtype) {
   if (extreme && down.full && across.full) return;
   const settle = finisher(op, dtype);
   const columns = across.present.length;
-  const plain = op.name === "mean" && !isInteger(dtype) && down.full && across.full && down.even && across.even;
-  if (plain) {
-    const divisor = op.parameters.divisor ?? down.present[0] * across.present[0];
-    if (dtype === "float32") for (let at = 0; at < values.length; at++) values[at] = Math.fround(values[at] / divisor);
-    else for (let at = 0; at < values.length; at++) values[at] /= divisor;
+  if (op.name === "mean" && down.full && across.full && down.even && across.even) {
+    divide(values, op.parameters.divisor ?? down.present[0] * across.present[0], op, dtype);
     return;
   }
   for (let row = 0, at = 0; row < down.present.length; row++) {
     const [inRow, countRow] = [down.present[row], down.count[row]];
     for (let column = 0; column < columns; column++, at++) {
       values[at] = settle(values[at], inRow * across.present[column], countRow * across.count[column]);
+    }
+  }
+}
+
+/** All by the same number, in place; a loop without calls. @param {Float64Array} values @param {number} divisor @param {Op} op @param {string} dtype */
+function divide(values, divisor, op, dtype) {
+  if (!isInteger(dtype)) {
+    if (dtype === "float32") for (let at = 0; at < values.length; at++) values[at] = Math.fround(values[at] / divisor);
+    else for (let at = 0; at < values.length; at++) values[at] /= divisor;
+  } else if (op.parameters.rounding === "truncate") {
+    for (let at = 0; at < values.length; at++) values[at] = Math.trunc(values[at] / divisor);
+  } else {
+    for (let at = 0; at < values.length; at++) {
+      const exact = values[at] / divisor;
+      const up = Math.floor(exact + 0.5);
+      values[at] = up - exact === 0.5 && up % 2 !== 0 ? up - 1 : up; // a half goes to the even neighbour
     }
   }
 }
@@ -577,16 +590,36 @@ export function shifted(grid, down, right) {
   return { ...grid, values };
 }
 
+/** @type {WeakMap<Float64Array, number>} */
+const weights = new WeakMap();
+
+/** Σ|a|, not finite where a number of them is not. @param {Float64Array} a */
+function weight(a) {
+  const known = weights.get(a);
+  if (known !== undefined) return known;
+  let sum = 0;
+  for (let at = 0; at < a.length; at++) sum += Math.abs(a[at]);
+  weights.set(a, sum);
+  return sum;
+}
+
 /** Σ|b − a| / Σ|a| over the numbers finite in both. @param {Float64Array} a @param {Float64Array} b */
 export function change(a, b) {
   let moved = 0;
-  let total = 0;
+  for (let at = 0; at < a.length; at++) moved += Math.abs(b[at] - a[at]);
+  const sum = weight(a);
+  if (Number.isFinite(moved) && Number.isFinite(sum)) return sum ? moved / sum : 0;
+  return changeOfFinite(a, b);
+}
+
+/** @param {Float64Array} a @param {Float64Array} b */
+function changeOfFinite(a, b) {
+  let [moved, sum] = [0, 0];
   for (let at = 0; at < a.length; at++) {
     const gap = Math.abs(b[at] - a[at]);
-    if (gap < Infinity) {
-      moved += gap;
-      total += Math.abs(a[at]);
-    }
+    if (!(gap < Infinity)) continue;
+    moved += gap;
+    sum += Math.abs(a[at]);
   }
-  return total ? moved / total : 0;
+  return sum ? moved / sum : 0;
 }
