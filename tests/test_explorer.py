@@ -11,6 +11,7 @@ import re
 import socket
 import struct
 import subprocess
+import zipfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -211,7 +212,19 @@ def objects() -> bytes:
     return buffer.getvalue()
 
 
+def zip_bomb() -> bytes:
+    """An .npz that would unpack to five gigabytes, of which it says so and holds nothing."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("a.npy", bytes(1000))
+        packed.filelist[0].file_size = 0xFFFFFFF0
+        packed.writestr("b.npy", bytes(1000))
+        packed.filelist[1].file_size = 0xFFFFFFF0
+    return buffer.getvalue()
+
+
 BAD_FILES = {
+    "bomb.npz": (zip_bomb(), "must have at most 4,294,967,296 bytes"),
     "text.png": (b"no picture at all", "must be a picture"),
     "empty.jpg": (b"", "must be a picture"),
     "cut.png": (png()[:200], "must be a whole picture"),

@@ -186,7 +186,7 @@ def explore(
     what: Annotated[
         str | None,
         typer.Argument(
-            metavar="[IMAGE | ARRAY.npy | MODEL.onnx | MODEL.keras | module:factory]",
+            metavar="IMAGE | ARRAY.npy | MODEL.onnx | MODEL.keras | module:factory",
             help="What to look at.",
             show_default="a photograph and a digit",
         ),

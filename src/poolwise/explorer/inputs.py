@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import zipfile
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -90,15 +91,26 @@ def _planes(image: Image.Image) -> NDArray[Any]:
 
 def arrays(path: Path) -> Mapping[str, NDArray[Any]]:
     """The arrays of an .npy or .npz by name; pickled objects are refused."""
-    if path.stat().st_size > MOST_BYTES:
-        raise InvalidValue(f"{path} must have at most {MOST_BYTES:,} bytes, and has {path.stat().st_size:,}")
     try:
+        size = unpacked_size(path)
+        if size > MOST_BYTES:
+            raise InvalidValue(f"{path} must have at most {MOST_BYTES:,} bytes, and has {size:,}")
         loaded = np.load(path, allow_pickle=False)
         return {path.stem: loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
+    except InvalidValue:
+        raise
     except (OSError, ValueError, EOFError, KeyError) as cause:
         raise InvalidValue(f"{path} must be an array saved without pickles, and could not be read ({cause})") from None
     except Exception as cause:  # a damaged zip raises what zipfile and zlib have
         raise InvalidValue(f"{path} must be an array saved by NumPy, and could not be read ({cause})") from None
+
+
+def unpacked_size(path: Path) -> int:
+    """The bytes of a file, or of all that a zip file holds: it says so before anything is unpacked."""
+    if path.suffix.lower() != ".npz":
+        return path.stat().st_size
+    with zipfile.ZipFile(path) as packed:
+        return sum(member.file_size for member in packed.infolist())
 
 
 def model_source(
