@@ -86,13 +86,15 @@ export class Explorer {
     this.render();
   }
 
-  /** @param {string} text @returns {State} */
+  /** What the array comes with, over it what the source starts with, over that what an address says. @param {string} text @returns {State} */
   started(text) {
-    const state = read(this.numbers.source.start, initial());
-    if (!/(^|&)item=/.test(this.numbers.source.start)) this.numbers.open(state, 0);
-    const last = this.numbers.source.items.length - 1;
-    const item = Math.min(read(text, state).item, last);
-    if (item !== state.item) this.numbers.open(state, item); // then what the address says, over what the array comes with
+    const { start, items } = this.numbers.source;
+    const within = (/** @type {State} */ { item }) => Math.min(item, items.length - 1);
+    const plain = initial();
+    this.numbers.open(plain, within(read(start)));
+    const state = read(start, plain);
+    const item = within(read(text, state));
+    if (item !== plain.item) this.numbers.open(state, item);
     return Object.assign(read(text, state), { item });
   }
 
