@@ -2,33 +2,67 @@
 
 from __future__ import annotations
 
+import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
 import poolwise
 from poolwise import Fault, Max
 from poolwise import bench as library
-from poolwise.bench import CASES, Attempt, Contender, Size, contenders
-from poolwise.bench.cases import Problem, made
-from poolwise.bench.measure import Row, geometric_mean, in_turns
+from poolwise.bench import CASES, FULL, Attempt, Bins, Case, Contender, Entry, Row, Size, Sliding, contenders
+from poolwise.bench.apart import APART
+from poolwise.bench.cases import SECTIONS, matching
+from poolwise.bench.goals import behind, goals
+from poolwise.bench.measure import geometric_mean, wrong
+from poolwise.bench.problem import Data, Problem, made, problems
+from poolwise.bench.turns import in_turns
 from poolwise.cli import app
+from poolwise.doctor import machine, usable_cores
 from poolwise.reference import Reference
 
 SMALL = Size("small", 2, 3, 14, 3, 3)
+SMALLEST = Size("smallest", 1, 2, 8, 1, 1)
+RECORD = Path(__file__).parents[1] / "benchmarks" / "2026-11-23-two-cores-door.json"
 
 
 def shell(*words: str) -> Result:
     return CliRunner().invoke(app, ["bench", *words])
 
 
+def case_of(name: str) -> Case:
+    return next(case for case in CASES if case.name == name)
+
+
 def small(task: str = "forward", layout: str = "NCHW") -> Problem:
-    case = next(case for case in CASES if (case.label, case.layout, case.task) == ("max 3/2 p1", layout, task))
-    return Problem(case, made(case, SMALL))
+    return made(case_of(f"max 3/2 p1 {layout} {task}"), SMALL)
+
+
+def row_of(name: str, seconds: Mapping[str, float], ideal: float = 1.0) -> Row:
+    """A row of the full table as if it had been measured."""
+    case = case_of(name)
+    entries = {who: Entry(time, time, time, 7) for who, time in seconds.items()}
+    given = hollow(case)
+    return Row(case, given.x.shape, 10, given.goal, None if case.tiny else ideal, 1e9, entries)
+
+
+def hollow(case: Case) -> Problem:
+    """The case's full arrays, but one element of memory."""
+    shape = case.at(FULL)
+    pooled = [case.places.outputs(n) if axis in case.axes else n for axis, n in enumerate(shape)]
+    zero = np.zeros((), "float16" if case.dtype == "bfloat16" else case.dtype)
+    return Problem(case, Data(case, np.broadcast_to(zero, shape), np.broadcast_to(zero, pooled)))
+
+
+def result_of(*rows: Row, **apart: Any) -> library.Result:
+    names = list(dict.fromkeys(name for row in rows for name in row.entries))
+    return library.Result(machine(), 2, FULL, dict.fromkeys(names, "1.0"), {}, rows, apart)
 
 
 class Lying(contenders.PyTorch):
@@ -57,6 +91,15 @@ class Short(contenders.PyTorch):
         return Attempt(honest.run, lambda: honest.outputs()[:1])
 
 
+class Broken(contenders.PyTorch):
+    """Raises instead of answering."""
+
+    name = "Broken"
+
+    def attempt(self, problem: Problem) -> Attempt:
+        raise RuntimeError("no such kernel")
+
+
 class Absent(contenders.PyTorch):
     """A framework that nobody has."""
 
@@ -67,32 +110,136 @@ class Absent(contenders.PyTorch):
 def compete(monkeypatch: pytest.MonkeyPatch, *others: type[Contender]) -> None:
     kinds = (contenders.Poolwise, contenders.PoolwiseNumPy, *others)
     monkeypatch.setattr(contenders.present, "__defaults__", (kinds,))
+    monkeypatch.setattr(library, "QUICK", SMALL)
 
 
-def test_quick_on_one_case_writes_every_number(tmp_path: Path) -> None:
-    target = tmp_path / "bench.json"
-    done = shell("--quick", "--cases", "max 2/2 NCHW forward", "--json", str(target))
-    assert done.exit_code == 0, done.output
-    report = json.loads(target.read_text())
-    assert report.keys() == {
-        "poolwise",
-        "machine",
-        "threads",
-        "tutorial",
-        "size",
-        "versions",
-        "missing",
-        "rows",
-        "geometric_means",
+# The table
+
+
+def test_every_case_has_a_name_of_its_own() -> None:
+    assert len({case.name for case in CASES}) == len(CASES)
+    assert all(isinstance(case.op, Max) for case in CASES if case.task == "indices")
+
+
+def test_every_section_has_cases_and_every_case_a_section() -> None:
+    assert list(dict.fromkeys(case.section for case in CASES)) == list(SECTIONS)
+
+
+def test_a_case_is_found_by_its_name_or_by_a_part_of_it() -> None:
+    assert [case.name for case in matching("max 2/2 NCHW forward")] == ["max 2/2 NCHW forward"]
+    assert len(matching("max 2/2 nchw forward,")) > 5
+    assert {case.section for case in matching("large windows")} == {"large windows"}
+    assert {case.dtype for case in matching("uint8")} == {"uint8"}
+
+
+def test_a_smaller_size_keeps_what_is_ragged() -> None:
+    assert case_of("max 2/2 NHWC forward, odd sizes").at(SMALL) == (2, 15, 15, 3)
+    assert case_of("max 2/2 NCHW forward").at(SMALL) == (2, 3, 14, 14)
+    assert all(max(case.shape) <= 16000 and case.at(FULL).count(16000) == case.shape.count(16000) for case in CASES)
+
+
+@pytest.mark.parametrize(
+    ("name", "goal"),
+    [
+        ("max 2/2 NCHW forward", 1.25),
+        ("max 3/2 p1 NHWC indices", 1.25),
+        ("max 3/1 p1 NCHW training", 1.2),
+        ("max 2/2 NCHW training", 1.8),  # its gradient is larger than 32 MiB
+        ("max 3/1 p1 NCDHW forward, 3-D", 1.8),
+        ("Lp(2) 2/2 NCHW forward, 112x112", 2.5),
+        ("max 63/1 p31 NCHW forward, large windows", None),
+        ("max 2/2 NCHW tiny recorded", 2.0),
+    ],
+)
+def test_goals_of_rows(name: str, goal: float | None) -> None:
+    assert hollow(case_of(name)).goal == goal
+
+
+# The right answers
+
+
+def distinct() -> list[Case]:
+    """One case for each answer: tasks and shapes that differ share it."""
+    found = {(case.op, case.places, case.order, case.dtype, case.gradient): case for case in CASES}
+    return list(found.values())
+
+
+@pytest.mark.parametrize("case", distinct(), ids=lambda case: case.name)
+def test_the_right_answers_are_the_references(case: Case) -> None:
+    problem = made(case, SMALLEST)
+    x, axes, places = problem.x, case.axes, case.places
+    tolerance = {"float16": 1e-3, "bfloat16": 1e-2}.get(case.dtype, 1e-6)
+    if isinstance(places, Bins):
+        expected = poolwise.adaptive_pool(x, case.op, places.output, axes=axes, kernel="reference")
+        assert not case.gradient
+    else:
+        options: dict[str, Any] = {"stride": places.stride, "padding": places.padding, "axes": axes}
+        expected = poolwise.pool(x, case.op, (places.window,) * case.rank, **options, kernel="reference")
+    output, *gradient = problem.truth
+    assert output.dtype == x.dtype
+    np.testing.assert_allclose(output.astype(float), expected.astype(float), rtol=tolerance, atol=tolerance)
+    if isinstance(places, Sliding) and case.gradient:
+        call = poolwise.explain(x, case.op, (places.window,) * case.rank, **options).call
+        judge = Reference()
+        _, kept = judge.forward((x,), call)
+        np.testing.assert_allclose(gradient[0], judge.backward(problem.g, kept, call)[0], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("taps", [3, 13, 31])
+def test_no_window_holds_a_value_twice(taps: int) -> None:
+    x = made(case_of("max 31/1 p15 NCHW training, large windows"), Size("", 1, 2, 34, 1, 1)).x
+    windows = np.lib.stride_tricks.sliding_window_view(x, (taps, taps), axis=(2, 3)).reshape(-1, taps * taps)
+    assert all(len(np.unique(window)) == taps * taps for window in windows[::7])
+
+
+def test_cases_on_the_same_data_share_it() -> None:
+    names = ("max 2/2 NCHW training", "avg 2/2 NCHW forward", "max 2/2 NCHW forward")
+    first, second, third = problems([case_of(name) for name in names], SMALL)
+    assert [one.case.name for one in (first, second, third)] == [names[0], names[2], names[1]]
+    assert first.data is second.data
+    assert first.x is third.x
+
+
+def test_bytes_that_must_move() -> None:
+    x, g = 4 * 2 * 3 * 14 * 14, 4 * 2 * 3 * 7 * 7
+    assert small("forward").bytes == x + g
+    assert small("indices").bytes == x + g + g // 4
+    assert small("training").bytes == 2 * (x + g + g // 4)
+    assert made(case_of("max 2/2 NCHW forward, uint8"), SMALL).bytes == (x + g) // 4
+
+
+# The contenders
+
+
+@pytest.fixture(scope="module")
+def everybody() -> list[Contender]:
+    return contenders.present(usable_cores())[0]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_every_contender_answers_every_case_rightly(case: Case, everybody: list[Contender]) -> None:
+    problem = made(case, SMALL)
+    serving = [one for one in everybody if one.serves(case)]
+    assert {one.name: wrong(one.attempt(problem).outputs(), problem) for one in serving} == {
+        one.name: "" for one in serving
     }
-    (row,) = report["rows"]
-    assert row["case"] == "max 2/2 NCHW forward"
-    assert row["bytes"] == 4 * (row["shape"][0] * row["shape"][1] * 112 * 112) * 5 // 4
-    ours = row["contenders"]["poolwise"]
-    assert ours["ratio"] == pytest.approx(ours["median"] / row["ideal"])
-    assert ours["fastest"] <= ours["median"] <= ours["slowest"]
-    assert row["ideal"] == pytest.approx(row["bytes"] / row["ruler_bytes_per_second"])
-    assert {"poolwise", "PyTorch"} <= row["contenders"].keys()
+    assert "poolwise" in {one.name for one in serving}
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if not case.gradient], ids=lambda case: case.name)
+def test_without_pytorch_poolwise_answers_rightly(case: Case) -> None:
+    problem = made(case, SMALL)
+    assert wrong(contenders.PoolwiseNumPy(1).attempt(problem).outputs(), problem) == ""
+
+
+def test_every_contender_that_is_installed_serves_a_case(everybody: list[Contender]) -> None:
+    assert [one.name for one in everybody if not any(map(one.serves, CASES))] == []
+
+
+def test_peers_are_what_the_package_for_developers_brings(everybody: list[Contender]) -> None:
+    names = {"PyTorch", "ONNX Runtime", "JAX", "TensorFlow", "scikit-image", "tinybrain"}
+    assert {one.name for one in everybody} == {"poolwise"} | names
+    assert all(one.version() for one in everybody)
 
 
 def test_a_tiny_call_is_compared_with_pytorch() -> None:
@@ -101,20 +248,13 @@ def test_a_tiny_call_is_compared_with_pytorch() -> None:
     assert all(row.time("poolwise") and row.time("PyTorch") and row.ideal is None for row in result.rows)
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.label != "avg 2/2"], ids=lambda case: case.name)
-def test_every_contender_answers_every_case_rightly(case: Any) -> None:
-    result = library.run(cases=case.name, size=SMALL)
-    (row,) = [row for row in result.rows if row.case == case]
-    assert {name: entry.refused for name, entry in row.entries.items() if entry.refused} == {}
-    assert "poolwise" in row.entries
-
-
 def test_a_contender_whose_output_is_wrong_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    compete(monkeypatch, contenders.PyTorch, Lying)
+    compete(monkeypatch, contenders.PyTorch, Lying, Broken)
     done = shell("--quick", "--cases", "max 2/2 NCHW forward")
     assert done.exit_code == 0, done.output
-    assert "wrong" in done.stdout
+    assert done.stdout.count("refused") == 2
     assert "not timed: Liar on max 2/2 NCHW forward: its output is wrong by up to 0.25" in done.stdout
+    assert "not timed: Broken on max 2/2 NCHW forward: RuntimeError: no such kernel" in done.stdout
 
 
 def test_a_missing_gradient_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,6 +263,28 @@ def test_a_missing_gradient_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.rows[0].entries["Short"].refused == "it gives 1 outputs instead of 2"
     assert result.rows[0].time("Short") is None
     assert result.sound
+
+
+@pytest.mark.parametrize(
+    ("lie", "said"),
+    [
+        (lambda y, gx: (y * np.float32(np.nan), gx), "its output is wrong by up to nan"),
+        (lambda y, gx: (y.astype(np.float64), gx), "its output has dtype float64 instead of float32"),
+        (lambda y, gx: (y[:1], gx), "its output has shape"),
+        (lambda y, gx: (y, -gx), "its gradient is wrong by"),
+        (lambda y, gx: (y, gx + np.float32(1e-3)), "its gradient is wrong by up to 0.001"),
+        (lambda y, gx: (y, gx), ""),
+    ],
+)
+def test_what_is_wrong_with_an_answer(lie: Any, said: str) -> None:
+    problem = small("training")
+    found = wrong(lie(*problem.truth), problem)
+    assert found.startswith(said) and bool(found) == bool(said)
+
+
+def test_integers_must_be_exact() -> None:
+    problem = made(case_of("avg 2/2 NCHW forward, uint8"), SMALL)
+    assert wrong((problem.truth[0] ^ 1,), problem) == "its output is wrong by up to 1"
 
 
 def test_our_own_wrong_output_ends_in_failure(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,7 +296,6 @@ def test_our_own_wrong_output_ends_in_failure(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_peer_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     compete(monkeypatch, Absent)
-    monkeypatch.setattr(library, "QUICK", SMALL)
     done = shell("--quick", "--cases", "max 2/2 NCHW forward")
     assert "missing: Absent (pip install no_such_framework)" in done.stdout
 
@@ -143,37 +304,12 @@ def test_without_pytorch_poolwise_is_measured_on_numpy(monkeypatch: pytest.Monke
     monkeypatch.setattr(contenders.Poolwise, "needs", ("no_such_framework",))
     compete(monkeypatch)
     result = library.run(cases="max 2/2 NHWC", size=SMALL)
-    assert [row.case.task for row in result.rows if row.time("poolwise")] == ["forward"]
+    assert {row.case.task for row in result.rows if row.time("poolwise")} == {"forward"}
     assert result.missing == {}
     assert result.sound
 
 
-@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
-@pytest.mark.parametrize("label", ["max 2/2", "max 3/2 p1", "max 3/1 p1", "avg 2/2", "avg 3/2 p1"])
-def test_the_right_answers_are_the_references(label: str, layout: str) -> None:
-    case = next(c for c in CASES if (c.label, c.layout, c.task) == (label, layout, "training"))
-    data = made(case, Size("tiny", 1, 2, 14, 1, 1))
-    window = (case.window,) * 2
-    options: dict[str, Any] = {"stride": case.stride, "padding": case.padding, "axes": case.axes}
-    expected = poolwise.pool(data.x, case.op, window, **options, kernel="reference")
-    np.testing.assert_allclose(data.output, expected, rtol=1e-6, atol=1e-6)
-    call = poolwise.explain(data.x, case.op, window, **options).call
-    judge = Reference()
-    _, kept = judge.forward((data.x,), call)
-    np.testing.assert_allclose(data.gradient, judge.backward(data.g, kept, call)[0], rtol=1e-6, atol=1e-6)
-
-
-def test_no_window_holds_a_value_twice() -> None:
-    problem = small()
-    windows = np.lib.stride_tricks.sliding_window_view(problem.x, (3, 3), axis=(2, 3)).reshape(-1, 9)
-    assert all(len(np.unique(window)) == 9 for window in windows)
-
-
-def test_bytes_that_must_move() -> None:
-    x, g = 4 * 2 * 3 * 14 * 14, 4 * 2 * 3 * 7 * 7
-    assert small("forward").bytes == x + g
-    assert small("indices").bytes == x + g + g // 4
-    assert small("training").bytes == 2 * (x + g + g // 4)
+# Turns
 
 
 def test_every_round_asks_everybody_after_a_warm_up() -> None:
@@ -184,13 +320,169 @@ def test_every_round_asks_everybody_after_a_warm_up() -> None:
     assert [asked[n] for n in range(6, 24, 6)] == ["a", "b", "c"]
 
 
+@pytest.mark.parametrize(("first", "rounds", "calls"), [(0.1, 7, 8), (2.5, 1, 1), (30.0, 0, 0)])
+def test_who_is_slow_is_asked_less_often(first: float, rounds: int, calls: int) -> None:
+    asked: list[int] = []
+    times = in_turns({"slow": lambda: asked.append(1)}, 7, 1, {"slow": first})
+    assert (len(times["slow"]), len(asked)) == (rounds, calls)
+
+
+# What is reported
+
+
+def test_quick_on_one_case_writes_every_number(tmp_path: Path) -> None:
+    target = tmp_path / "bench.json"
+    done = shell("--quick", "--cases", "max 2/2 NCHW forward", "--json", str(target))
+    assert done.exit_code == 0, done.output
+    report = json.loads(target.read_text())
+    keys = {"poolwise", "machine", "threads", "size", "versions", "missing", "rows", "apart", "goals"}
+    assert report.keys() == keys
+    (row,) = report["rows"]
+    assert row["case"] == "max 2/2 NCHW forward"
+    assert row["bytes"] == 4 * (row["shape"][0] * row["shape"][1] * 112 * 112) * 5 // 4
+    ours = row["contenders"]["poolwise"]
+    assert ours["ratio"] == pytest.approx(ours["median"] / row["ideal"])
+    assert ours["fastest"] <= ours["median"] <= ours["slowest"]
+    assert ours["rounds"] == 3
+    assert row["ideal"] == pytest.approx(row["bytes"] / row["ruler_bytes_per_second"])
+    assert {"poolwise", "PyTorch"} <= row["contenders"].keys()
+    assert any(goal["what"] == "forward" and goal["over"] == "PyTorch" for goal in report["goals"])
+
+
+def test_what_is_measured_apart() -> None:
+    found = [library.run(cases=each.name, size=SMALL) for each in APART]
+    assert all(not result.rows and len(result.apart) == 1 for result in found)
+    result = result_of(**{key: apart for each in found for key, apart in each.apart.items()})
+    assert result.apart.keys() == {each.key for each in APART}
+    assert {name: kept["poolwise"] for name, kept in result.apart["kept"].items()} == {
+        "max": 1,
+        "mean": 0,
+        "ReLU + max": 1,
+    }
+    assert all(seconds > 0 for seconds in result.apart["imports"].values())
+    assert "skipped" in result.apart["scaling"] or len(result.apart["scaling"]["seconds"]) == 3
+    assert {goal.what.split(",")[0] for goal in goals(result)} >= {
+        "bytes kept per output",
+        "import poolwise over import numpy",
+        "two threads over one",
+        "tutorial's training step",
+    }
+
+
+def test_one_core_has_no_second_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("poolwise.bench.apart.usable_cores", lambda: 1)
+    result = library.run(cases="scaling", threads=1, size=SMALL)
+    assert result.apart["scaling"] == {"skipped": "only one core is usable"}
+    assert "not measured: scaling: only one core is usable" in printed(result)
+
+
 def test_ratio_and_speed_up() -> None:
-    case = small().case
-    entries = {"poolwise": library.Entry(2.0, 2.0, 2.0), "PyTorch": library.Entry(6.0, 6.0, 6.0)}
-    row = Row(case, (1,), 10, 1.25, 1.0, 10.0, entries)
+    row = row_of("max 2/2 NCHW forward", {"poolwise": 2.0, "PyTorch": 6.0})
     assert (row.ratio("poolwise"), row.speed_up("PyTorch"), row.ratio("JAX")) == (2.0, 3.0, None)
     assert geometric_mean([1.0, 4.0, None]) == pytest.approx(2.0)
     assert geometric_mean([None]) is None
+
+
+def test_means_beside_their_goals() -> None:
+    result = result_of(
+        row_of("max 2/2 NCHW forward", {"poolwise": 1.0, "PyTorch": 8.0, "JAX": 8.0}),
+        row_of("max 2/2 NHWC forward", {"poolwise": 1.21, "PyTorch": 8.0}),
+        row_of("max 2/2 NCHW training", {"poolwise": 2.0}),
+    )
+    found = {(goal.what, goal.over): goal for goal in goals(result)}
+    assert found["forward", "ruler"].measured == pytest.approx(1.1)
+    assert (found["forward", "ruler"].goal, found["forward", "ruler"].met) == (1.15, True)
+    assert found["forward", "PyTorch"].measured == pytest.approx(8 / 1.1)
+    assert (found["forward", "JAX"].goal, found["forward", "JAX"].met) == (5, True)
+    assert (found["training", "ruler"].goal, found["training", "ruler"].met) == (1.8, False)
+    assert found["rows beyond their own goal", ""].measured == 1
+
+
+def test_the_largest_window_beside_the_smallest() -> None:
+    result = result_of(
+        row_of("max 3/1 p1 NCHW forward, large windows", {"poolwise": 1.0, "PyTorch": 20.0}),
+        row_of("max 63/1 p31 NCHW forward, large windows", {"poolwise": 2.5, "PyTorch": 500.0}),
+    )
+    found = {(goal.what, goal.over): goal for goal in goals(result)}
+    assert (found["max: window 63×63 over 3×3", ""].measured, found["max: window 63×63 over 3×3", ""].met) == (
+        2.5,
+        True,
+    )
+    assert found["windows 3 to 63", "PyTorch"].measured == pytest.approx(4000**0.5)
+
+
+def test_rows_where_a_peer_is_faster_are_named() -> None:
+    result = result_of(
+        row_of("max 2/2 NCHW forward", {"poolwise": 1.0, "PyTorch": 0.5, "JAX": 0.96}),
+        row_of("max 2/2 NHWC forward", {"poolwise": 1.0, "PyTorch": 0.96}),
+        row_of("max 2/2 NCHW tiny", {"poolwise": 1.9, "PyTorch": 1.0}),
+    )
+    assert behind(result) == {"max 2/2 NCHW forward": {"PyTorch": 2.0}}
+    assert "max 2/2 NCHW forward" in printed(result).split("where a peer is more than 5 % faster")[-1]
+
+
+def printed(result: library.Result, width: int = 100) -> str:
+    console = Console(width=width, file=io.StringIO(), force_terminal=False)
+    library.show(result, console)
+    return console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_a_hundred_columns_hold_every_row(everybody: list[Contender]) -> None:
+    rows = [
+        row_of(
+            case.name, {one.name: 10.0 if one.name == "poolwise" else 223.0 for one in everybody if one.serves(case)}
+        )
+        for case in CASES
+    ]
+    said = printed(result_of(*rows))
+    assert "…" not in said
+    assert all(title in said for name, title in SECTIONS.items() if name != "tiny")
+    training = said[said.index("forward + backward") :].splitlines()[0]
+    assert "TensorFlow" in training and "tinybrain" not in training
+
+
+# Earlier runs
+
+
+def test_compare_says_what_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compete(monkeypatch, contenders.PyTorch)
+    file = tmp_path / "before.json"
+    assert shell("--quick", "--cases", "max 2/2 NCHW*", "--json", str(file)).exit_code == 0
+    report = json.loads(file.read_text())
+    for row, factor in zip(report["rows"], (1e3, 1e-3), strict=False):
+        row["contenders"]["poolwise"]["ratio"] *= factor
+    file.write_text(json.dumps(report))
+    done = shell("--quick", "--cases", "max 2/2 NCHW forward", "--compare", str(file))
+    assert done.exit_code == 0, done.output
+    assert "1 of 1 rows changed by more than 10%" in done.stdout
+    assert "times as fast" in done.stdout and "times as slow" not in done.stdout
+    done = shell("--quick", "--cases", "max 3/3 NCHW", "--compare", str(file))
+    assert "No row of the file was measured now" in done.stdout
+
+
+def test_a_change_of_ten_percent_is_noise() -> None:
+    assert [library.Change("", 1.0, now).notable for now in (0.89, 0.91, 1.0, 1.09, 1.11)] == [True, *[False] * 3, True]
+
+
+def test_the_kept_results_can_be_compared_with() -> None:
+    then = library.earlier(RECORD)
+    assert then.figures["max 2/2 NCHW forward", (32, 64, 112, 112)] == pytest.approx(1.59, abs=0.005)
+    row = row_of("max 2/2 NCHW forward", {"poolwise": 1.0})
+    assert [change.case for change in then.changes(result_of(row))] == [row.case.name]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [(None, "No such file"), ("{", "no JSON"), ("[1]", "another JSON"), ('{"rows": [{"case": 1}]}', "another JSON")],
+)
+def test_compare_refuses_what_is_no_benchmark(text: str | None, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "other.json"
+    if text is not None:
+        file.write_text(text)
+    done = shell("--quick", "--compare", str(file))
+    assert done.exit_code == 2
+    assert "compare must be a file that `poolwise bench --json` wrote" in done.stderr and said in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -201,11 +493,6 @@ def test_what_bench_refuses(words: tuple[str, ...], said: str) -> None:
     assert done.exit_code == 2
     assert said in done.stderr
     assert done.stderr.count("\n") == 1
-
-
-def test_every_case_has_a_name_of_its_own() -> None:
-    assert len({case.name for case in CASES}) == len(CASES)
-    assert all(isinstance(case.op, Max) for case in CASES if case.task == "indices")
 
 
 def test_faults_are_the_librarys() -> None:

@@ -150,16 +150,22 @@ def bench(
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Also write every number here.")
     ] = None,
+    compare: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="What an earlier run wrote with --json: say what changed.")
+    ] = None,
 ) -> None:
     """Measure poolwise beside the other frameworks that are installed, against the speed of a copy."""
     from poolwise import bench as library
 
     console, errors = _console(), _console(stderr=True)
+    before = None if compare is None else library.earlier(compare)
     with library.progress(errors) as said:
         result = library.run(cases=cases, threads=threads, size=library.QUICK if quick else library.FULL, said=said)
     library.show(result, console)
+    if before is not None:
+        library.show_changes(result, before, console)
     if json_file is not None:
-        json_file.write_text(json.dumps(result.data(), indent=2) + "\n")
+        json_file.write_text(json.dumps(library.report(result), indent=2) + "\n")
     raise typer.Exit(0 if result.sound else 1)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
 from statistics import median
 from typing import Any, cast
 
@@ -16,10 +18,11 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from poolwise import InvalidType, InvalidValue, named
-from poolwise.bench.measure import in_turns
+from poolwise.bench.turns import in_turns
 from poolwise.torch import Change, accelerate
 
 ROUNDS = 7
+NAMES = ("PyTorch", "poolwise")
 
 
 @dataclass(frozen=True)
@@ -150,19 +153,41 @@ def _compare(stock: nn.Module, ours: nn.Module, x: torch.Tensor) -> None:
 
 
 def _kept(model: nn.Module, x: torch.Tensor) -> int:
-    """Bytes of the distinct memory that one forward pass saves for backward, the parameters apart."""
+    """Bytes of the distinct memory that one forward pass saves for backward, the parameters and the input apart."""
     model.train()
-    own = {each.untyped_storage().data_ptr() for each in (*model.parameters(), *model.buffers(), x)}
+    return held_bytes(lambda: model(x), (*model.parameters(), *model.buffers(), x))
+
+
+def held_bytes(run: Callable[[], Any], own: Iterable[torch.Tensor] = ()) -> int:
+    """Bytes of the distinct memory that a forward pass saves for backward, `own`'s apart."""
+    known = {each.untyped_storage().data_ptr() for each in own}
     held: dict[int, int] = {}
 
     def hold(t: torch.Tensor) -> torch.Tensor:
         storage = t.untyped_storage()
-        if storage.data_ptr() not in own:
+        if storage.data_ptr() not in known:
             held[storage.data_ptr()] = storage.nbytes()
         return t
 
     with torch.autograd.graph.saved_tensors_hooks(hold, lambda t: t):
-        y = model(x)
-    total = sum(held.values())
+        y = run()
+    total = sum(held.values())  # while what is held is alive: freed memory is given out again
     del y
     return total
+
+
+def kept_per_output() -> dict[str, Any]:
+    """Bytes that wait for backward per output, the input too where it is kept."""
+    x = torch.randn(2, 8, 56, 56, requires_grad=True)
+    stock: Any = torch.nn.functional
+    ours: Any = import_module("poolwise.torch.functional")
+    functions = {
+        "max": (stock.max_pool2d, ours.max_pool2d),
+        "mean": (stock.avg_pool2d, ours.avg_pool2d),
+        "ReLU + max": (lambda x, window: stock.max_pool2d(stock.relu(x), window), ours.relumax_pool2d),
+    }
+    outputs = x.numel() // 4
+    return {
+        name: {who: held_bytes(partial(function, x, 2)) / outputs for who, function in zip(NAMES, pair, strict=True)}
+        for name, pair in functions.items()
+    }

@@ -1,30 +1,27 @@
-"""What is measured: one table, the data of each case, and its right answer in plain NumPy."""
+"""What is measured: one table, in the sections in which it is printed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from functools import cached_property
 from typing import Literal, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
+from poolwise import InvalidValue, Lp, Max, Mean, Operation, ReLUMax
 
-from poolwise import Geometry, InvalidValue, Max, Mean, Operation
-
-Floats: TypeAlias = NDArray[np.float32]
-Layout: TypeAlias = Literal["NCHW", "NHWC"]
+Layout: TypeAlias = Literal["first", "last"]  # where the channels stand
 Task: TypeAlias = Literal["forward", "indices", "training", "tiny", "tiny recorded"]
 
-REUSED = 32 << 20  # bytes up to which glibc's allocator reuses memory; a larger fresh output pays page faults
-ITEM = 4  # bytes of a float32
-HALF_RANGE = 1 << 23  # float32 holds every integer between −2²³ and 2²³
+LAYOUTS: tuple[Layout, ...] = ("first", "last")
+SIDES = {1: "W", 2: "HW", 3: "DHW"}  # what the pooled axes are called
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured. side: of the large images (3/1 windows take half); calls: of a tiny one, per round."""
+    """How much is measured: at most so large a batch, so many channels, and sides; so many rounds.
+
+    calls: of a tiny pooling, per round.
+    """
 
     name: str
     batch: int
@@ -33,41 +30,107 @@ class Size:
     rounds: int
     calls: int
 
+    def of(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape, no larger than this. An odd side stays odd, an even one even: what is ragged stays ragged."""
+        batch, channels, *sides = shape
+        most = self.side - self.side % 2
+        kept = (min(side, most + side % 2) for side in sides)
+        return (min(batch, self.batch), min(channels, self.channels), *kept)
 
-FULL = Size("full", 32, 64, 112, 7, 2000)
-QUICK = Size("quick", 8, 32, 112, 3, 300)
+
+FULL = Size("full", 64, 512, 16000, 7, 2000)  # the table's own shapes: none is larger
+QUICK = Size("quick", 2, 16, 112, 3, 300)
+
+
+@dataclass(frozen=True)
+class Sliding:
+    """Windows of so many taps along each pooled axis, every so many elements."""
+
+    window: int
+    stride: int
+    padding: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.window}/{self.stride}" + (f" p{self.padding}" if self.padding else "")
+
+    def outputs(self, side: int) -> int:
+        """How many windows fit on a side."""
+        return (side + 2 * self.padding - self.window) // self.stride + 1
+
+
+@dataclass(frozen=True)
+class Bins:
+    """Adaptive pooling to so many outputs along each pooled axis; to one: global pooling."""
+
+    output: int
+
+    def outputs(self, side: int) -> int:
+        """The same on every side."""
+        return self.output
+
+    @property
+    def whole(self) -> bool:
+        """Whether there is one bin, the whole plane."""
+        return self.output == 1
+
+
+Places: TypeAlias = Sliding | Bins
 
 
 @dataclass(frozen=True)
 class Case:
-    """One pooling, on one memory order, for one task.
+    """One pooling, of one kind of array, for one task.
 
+    shape: batch, channels, and the pooled axes, whatever the order in memory. layout: that order.
     task: "forward" keeps nothing; "indices" is the forward pass that keeps what backward needs; "training" is forward
-    and backward; "tiny" is one call on 1×1×8×8, "tiny recorded" the same on a tensor that requires a gradient.
-    shrink: the image's side is the size's divided by this.
+    and backward; "tiny" is one call of many, "tiny recorded" the same on a tensor that requires a gradient.
     """
 
-    label: str
+    section: str
     op: Operation
-    window: int
-    stride: int
-    padding: int
-    shrink: int
-    layout: Layout
-    task: Task
+    places: Places
+    shape: tuple[int, ...]
+    layout: Layout = "first"
+    task: Task = "forward"
+    dtype: str = "float32"
+
+    @property
+    def label(self) -> str:
+        """The operation and its windows, such as "max 3/2 p1"."""
+        word = {"lp": "Lp(2)", "relumax": "ReLU + max"}.get(self.op.name, self.op.stems[0])
+        if isinstance(self.places, Sliding):
+            return f"{word} {self.places}"
+        if self.places.whole:
+            return f"global {word}"
+        return f"adaptive {word} to " + "×".join([str(self.places.output)] * self.rank)
+
+    @property
+    def order(self) -> str:
+        """The order in memory, such as "NCHW"."""
+        sides = SIDES[self.rank]
+        return f"NC{sides}" if self.layout == "first" else f"N{sides}C"
+
+    @property
+    def note(self) -> str:
+        """What sets the name apart from those of the other sections."""
+        if self.section in ("forward", "indices", "training", "relu", "tiny"):
+            return ""
+        said = {"dtypes": self.dtype, "others": "x".join(map(str, self.shape[2:])), "1-D and 3-D": f"{self.rank}-D"}
+        return f", {said.get(self.section, self.section)}"
 
     @property
     def name(self) -> str:
         """What `--cases` matches."""
-        return f"{self.label} {self.layout} {self.task}"
+        return f"{self.label} {self.order} {self.task}{self.note}"
 
     @property
     def tiny(self) -> bool:
         return self.task.startswith("tiny")
 
-    def shares(self, other: Case) -> bool:
-        """Whether the other case's data is this one's."""
-        return (self.label, self.layout, self.tiny) == (other.label, other.layout, other.tiny)
+    @property
+    def resident(self) -> bool:
+        """Whether the data is to be found in the cache, so that one call follows another."""
+        return self.section == "cache resident"
 
     @property
     def gradient(self) -> bool:
@@ -75,46 +138,124 @@ class Case:
         return self.task in ("indices", "training", "tiny recorded")
 
     @property
-    def axes(self) -> tuple[int, int]:
-        """The pooled axes."""
-        return (2, 3) if self.layout == "NCHW" else (1, 2)
+    def rank(self) -> int:
+        """How many axes are pooled."""
+        return len(self.shape) - 2
 
-    def shape(self, size: Size) -> tuple[int, ...]:
-        """The input's, in memory order."""
-        if self.tiny:
-            return (1, 1, 8, 8)
-        side = size.side // self.shrink
-        return (
-            (size.batch, size.channels, side, side)
-            if self.layout == "NCHW"
-            else (size.batch, side, side, size.channels)
-        )
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """The pooled axes, in memory's order."""
+        first = 2 if self.layout == "first" else 1
+        return tuple(range(first, first + self.rank))
+
+    def at(self, size: Size) -> tuple[int, ...]:
+        """The input's shape in memory's order."""
+        batch, channels, *sides = size.of(self.shape)
+        return (batch, channels, *sides) if self.layout == "first" else (batch, *sides, channels)
 
 
-GEOMETRIES: tuple[tuple[str, Operation, int, int, int, int], ...] = (
-    ("max 2/2", Max(), 2, 2, 0, 1),
-    ("max 3/2 p1", Max(), 3, 2, 1, 1),
-    ("max 3/1 p1", Max(), 3, 1, 1, 2),
-    ("avg 2/2", Mean(count_include_pad=True), 2, 2, 0, 1),
-    ("avg 3/2 p1", Mean(count_include_pad=True), 3, 2, 1, 1),
+SECTIONS: dict[str, str] = {
+    "forward": "forward",
+    "odd sizes": "forward, odd sizes",
+    "short rows": "forward, short rows",
+    "cache resident": "forward, in the cache",
+    "indices": "forward + indices",
+    "training": "forward + backward",
+    "relu": "ReLU + max pool",
+    "large windows": "large windows, stride 1",
+    "dtypes": "forward, other dtypes",
+    "1-D and 3-D": "forward, 1-D and 3-D",
+    "others": "forward, other operations",
+    "tiny": "a tiny call",
+}
+
+
+def same(taps: int) -> Sliding:
+    """Stride 1, padded so that the output has the input's size."""
+    return Sliding(taps, 1, (taps - 1) // 2)
+
+
+MAX, AVG, RELUMAX = Max(), Mean(count_include_pad=True, rounding="truncate"), ReLUMax()
+LARGE, MIDDLE, DEEP, DEEPER = (32, 64, 112, 112), (32, 64, 56, 56), (8, 512, 13, 13), (8, 512, 20, 20)
+TWO, THREE, DENSE = Sliding(2, 2), Sliding(3, 2, 1), same(3)
+OTHER_DTYPES = ("float16", "bfloat16", "uint8", "int8", "int32", "float64")
+WINDOWS = (3, 7, 15, 31, 63)
+
+COMMON: tuple[tuple[Operation, Sliding, tuple[int, ...]], ...] = (
+    (MAX, TWO, LARGE),
+    (MAX, THREE, LARGE),
+    (MAX, Sliding(3, 3), LARGE),
+    (AVG, TWO, LARGE),
+    (AVG, THREE, LARGE),
+    (MAX, DENSE, MIDDLE),
+    (AVG, DENSE, MIDDLE),
+    (MAX, Sliding(2, 1), MIDDLE),
+    (MAX, Sliding(7, 2, 3), MIDDLE),
+    (MAX, same(5), DEEP),
+    (MAX, same(13), DEEPER),
+    (AVG, same(13), DEEPER),
 )
-LAYOUTS: tuple[Layout, ...] = ("NCHW", "NHWC")
-TASKS: tuple[Task, ...] = ("forward", "indices", "training")
+TRAINED = (*COMMON[:2], *COMMON[3:7])  # in both layouts
 
 
-def _all_cases() -> Iterator[Case]:
-    """A mean keeps nothing, so it has no case with indices. Cases on the same data follow one another."""
-    for geometry in GEOMETRIES:
-        for layout in LAYOUTS:
-            for task in TASKS:
-                if task != "indices" or isinstance(geometry[1], Max):
-                    yield Case(*geometry, layout, task)
-    yield Case(*GEOMETRIES[0], "NCHW", "tiny")
-    yield Case(*GEOMETRIES[0], "NCHW", "tiny recorded")
+def _twice(cases: Iterable[Case]) -> Iterator[Case]:
+    """Each with channels first and last."""
+    for case in cases:
+        yield from (replace(case, layout=layout) for layout in LAYOUTS)
 
 
-TUTORIAL = "tutorial CNN training step"
-CASES: tuple[Case, ...] = tuple(_all_cases())
+def _forward() -> Iterator[Case]:
+    yield from _twice(Case("forward", *row) for row in COMMON)
+    yield from _twice(Case("odd sizes", MAX, places, (32, 17, 113, 111)) for places in (TWO, THREE))
+    yield Case("short rows", MAX, TWO, (64, 512, 14, 14))
+    yield Case("short rows", MAX, THREE, (64, 512, 7, 7))
+    resident = ((MAX, TWO), (AVG, TWO), (MAX, DENSE))
+    yield from (Case("cache resident", *row, (1, 64, 56, 56)) for row in resident)
+
+
+def _recorded() -> Iterator[Case]:
+    """A mean keeps nothing, so it has no case with indices."""
+    yield from _twice(Case("indices", *row, task="indices") for row in TRAINED if row[0] == MAX)
+    yield from _twice(Case("training", *row, task="training") for row in TRAINED)
+    yield Case("training", MAX, same(5), DEEP, task="training")
+    yield Case("training", MAX, same(13), DEEPER, task="training")
+    for task in ("forward", "training"):
+        yield from (Case("relu", RELUMAX, places, LARGE, task=task) for places in (TWO, THREE))
+
+
+def _large_windows() -> Iterator[Case]:
+    shape = (8, 32, 128, 128)
+    for op in (MAX, AVG):
+        yield from (Case("large windows", op, same(taps), shape) for taps in WINDOWS)
+    yield Case("large windows", MAX, same(31), shape, task="training")
+
+
+def _kinds() -> Iterator[Case]:
+    for dtype in OTHER_DTYPES:
+        for op, places in ((MAX, TWO), (MAX, THREE), (AVG, TWO)):
+            yield Case("dtypes", op, places, LARGE, dtype=dtype)
+    line, volume = (64, 64, 16000), (4, 32, 32, 64, 64)
+    yield Case("1-D and 3-D", MAX, TWO, line)
+    yield Case("1-D and 3-D", AVG, THREE, line)
+    yield from (Case("1-D and 3-D", op, places, volume) for op, places in ((MAX, TWO), (MAX, DENSE), (AVG, TWO)))
+
+
+def _others() -> Iterator[Case]:
+    uneven = (32, 64, 113, 113)  # seven bins of 16 and 17, so that no regular window serves them
+    yield Case("others", Lp(2), TWO, LARGE)
+    for shape in (LARGE, (32, 512, 14, 14)):
+        yield Case("others", MAX, Bins(1), shape)
+        yield from _twice([Case("others", AVG, Bins(1), shape)])
+    yield from (Case("others", op, Bins(7), uneven) for op in (MAX, AVG))
+    yield Case("others", AVG, Bins(6), (32, 256, 13, 13))
+
+
+def _tiny() -> Iterator[Case]:
+    for task in ("tiny", "tiny recorded"):
+        yield Case("tiny", MAX, TWO, (1, 1, 8, 8), task=task)
+
+
+CASES: tuple[Case, ...] = (*_forward(), *_recorded(), *_large_windows(), *_kinds(), *_others(), *_tiny())
 
 
 def matches(name: str, pattern: str) -> bool:
@@ -122,123 +263,16 @@ def matches(name: str, pattern: str) -> bool:
     return fnmatchcase(name.lower(), f"*{pattern.lower()}*")
 
 
-def matching(pattern: str) -> list[Case]:
-    """The cases whose name holds the pattern."""
-    found = [case for case in CASES if matches(case.name, pattern)]
-    if not found and not matches(TUTORIAL, pattern):
+def matching(pattern: str, further: Iterable[str] = ()) -> list[Case]:
+    """The case of that name, or else those whose name holds the pattern.
+
+    further: names beside the cases', which a pattern may mean. Raises InvalidValue where nothing matches.
+    """
+    named = [case for case in CASES if case.name.lower() == pattern.lower()]
+    found = named or [case for case in CASES if matches(case.name, pattern)]
+    if not found and not any(matches(name, pattern) for name in further):
         names = ", ".join(dict.fromkeys(case.label for case in CASES))
         raise InvalidValue(
             f"cases must match a name such as 'max 2/2 NCHW forward' ({names}), got {pattern!r}", "bench"
         )
     return found
-
-
-@dataclass(frozen=True, eq=False)
-class Data:
-    """The input and the gradient of the output, in memory order, and the right answers; tasks that differ share it."""
-
-    case: Case
-    x: Floats
-    g: Floats
-
-    @cached_property
-    def output(self) -> Floats:
-        """Tap by tap, over all windows at once."""
-        padded = self._padded
-        y = np.array(padded[self._tap(0, 0)])
-        for at in self._taps()[1:]:
-            (np.maximum if self._selects else np.add)(y, padded[at], out=y)
-        return y if self._selects else y / np.float32(self.case.window**2)
-
-    @cached_property
-    def gradient(self) -> Floats:
-        """Of a maximum: to the element that equals it (no window has two); of a mean: to each its share."""
-        padded = self._padded
-        total = np.zeros_like(padded)
-        share = self.g / np.float32(self.case.window**2)
-        for at in self._taps():
-            total[at] += np.where(padded[at] == self.output, self.g, 0) if self._selects else share
-        return total[self._inside]
-
-    @property
-    def _selects(self) -> bool:
-        return isinstance(self.case.op, Max)
-
-    @property
-    def _padded(self) -> Floats:
-        shape = [n + 2 * self._pad(axis) for axis, n in enumerate(self.x.shape)]
-        padded = np.full(shape, -np.inf if self._selects else 0, np.float32)
-        padded[self._inside] = self.x
-        return padded
-
-    def _pad(self, axis: int) -> int:
-        return self.case.padding if axis in self.case.axes else 0
-
-    @property
-    def _inside(self) -> tuple[slice, ...]:
-        return tuple(slice(self._pad(axis), self._pad(axis) + n) for axis, n in enumerate(self.x.shape))
-
-    def _taps(self) -> list[tuple[slice, ...]]:
-        window = range(self.case.window)
-        return [self._tap(row, column) for row in window for column in window]
-
-    def _tap(self, row: int, column: int) -> tuple[slice, ...]:
-        """Where one tap of every window stands in the padded input."""
-        places = [slice(None)] * self.x.ndim
-        for axis, first in zip(self.case.axes, (row, column), strict=True):
-            places[axis] = slice(first, first + (self.g.shape[axis] - 1) * self.case.stride + 1, self.case.stride)
-        return tuple(places)
-
-
-@dataclass(frozen=True, eq=False)
-class Problem:
-    """A case and its data."""
-
-    case: Case
-    data: Data
-
-    @property
-    def x(self) -> Floats:
-        """The input, in memory order."""
-        return self.data.x
-
-    @property
-    def g(self) -> Floats:
-        """The gradient of the output, in memory order."""
-        return self.data.g
-
-    @property
-    def truth(self) -> tuple[Floats, ...]:
-        """The output, and the gradient of the input where the task has one."""
-        return (self.data.output, self.data.gradient) if self.case.gradient else (self.data.output,)
-
-    @property
-    def bytes(self) -> int:
-        """What the task must move: each input read once, each output written once, one byte per index."""
-        index = self.g.size if isinstance(self.case.op, Max) else 0
-        forward = self.x.nbytes + self.g.nbytes
-        backward = self.g.nbytes + index + self.x.nbytes
-        return {"indices": forward + index, "training": forward + index + backward}.get(self.case.task, forward)
-
-    @property
-    def goal(self) -> float:
-        """The ratio to the ruler (for a tiny call: to PyTorch) that the project aims at."""
-        if self.case.tiny:
-            return 2.0
-        if self.case.task == "forward" and self.g.nbytes > REUSED:
-            return 1.8
-        return 1.2 if self.case.task == "training" else 1.25
-
-
-def made(case: Case, size: Size, seed: int = 0) -> Data:
-    """Random data, uniform on [−1, 1), in which no window holds the same value twice."""
-    shape = case.shape(size)
-    draws = np.random.default_rng(seed)
-    # The upper 20 of 24 bits are drawn; the lower 4 say where modulo 3 an element stands, so that nothing ties.
-    x = draws.integers(0, 1 << 20, shape, dtype=np.int32) << 4
-    for axis, weight in zip(case.axes, (3, 1), strict=True):
-        along = [-1 if other == axis else 1 for other in range(len(shape))]
-        x += weight * (np.arange(shape[axis], dtype=np.int32) % 3).reshape(along)
-    values = (x - HALF_RANGE).astype(np.float32) / np.float32(HALF_RANGE)
-    geometry = Geometry.of(shape, case.axes, window=(case.window,) * 2, stride=case.stride, padding=case.padding)
-    return Data(case, values, draws.random(geometry.output_shape, dtype=np.float32) - np.float32(0.5))

@@ -1,9 +1,10 @@
-"""Who is measured: poolwise, and the frameworks that users have, each asked in its own usual way for fresh outputs."""
+"""Who is measured: poolwise, and the libraries that users have, each asked in its own usual way for fresh outputs."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
@@ -13,8 +14,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 import poolwise
-from poolwise import Max
-from poolwise.bench.cases import Case, Floats, Problem
+from poolwise import Lp, Max, Mean, ReLUMax
+from poolwise.bench.cases import Bins, Case, Sliding
+from poolwise.bench.problem import Problem
+from poolwise.bench.truth import Numbers
+from poolwise.doctor import usable_cores, version_of
+
+INTEGERS = ("uint8", "int8", "int32")
 
 
 @dataclass(frozen=True)
@@ -22,7 +28,7 @@ class Attempt:
     """run: what is timed. outputs: the answer as NumPy arrays in the problem's memory order, to be compared."""
 
     run: Callable[[], Any]
-    outputs: Callable[[], tuple[Floats, ...]]
+    outputs: Callable[[], tuple[Numbers, ...]]
 
 
 class Contender:
@@ -30,7 +36,7 @@ class Contender:
 
     name: ClassVar[str]
     needs: ClassVar[tuple[str, ...]]  # the packages, by the name they are imported by
-    version_of: ClassVar[str]  # the distribution whose version is reported
+    distributions: ClassVar[tuple[str, ...]]  # the names under which they may be installed
 
     def __init__(self, threads: int) -> None:
         """Load the framework and hold it to so many threads."""
@@ -41,8 +47,21 @@ class Contender:
         """The packages that are not installed."""
         return tuple(name for name in cls.needs if find_spec(name) is None)
 
-    def attempt(self, problem: Problem) -> Attempt | None:
-        """How this contender solves the problem; None where it has no such operation."""
+    @classmethod
+    def version(cls) -> str:
+        """What is installed, "" where that cannot be told."""
+        return next((found for found in map(version_of, cls.distributions) if found), "")
+
+    def serves(self, case: Case) -> bool:
+        """Whether it has such an operation, on such an array."""
+        raise NotImplementedError
+
+    def attempt(self, problem: Problem) -> Attempt:
+        """How it solves a problem that it serves."""
+        raise NotImplementedError
+
+    def restrain(self, threads: int) -> None:
+        """Hold it to another number of threads, where that can be changed."""
         raise NotImplementedError
 
 
@@ -54,16 +73,22 @@ class _Torch(Contender):
     def __init__(self, threads: int) -> None:
         super().__init__(threads)
         self.torch = import_module("torch")
+        self.restrain(threads)
+        self.own = import_module(self.functions)
+
+    def restrain(self, threads: int) -> None:
         self.torch.set_num_threads(threads)
         poolwise.set_num_threads(threads)
-        self.own = import_module(self.functions)
+
+    def serves(self, case: Case) -> bool:
+        return True
 
     def attempt(self, problem: Problem) -> Attempt:
         case = problem.case
         x, g = (self._tensor(array, case) for array in (problem.x, problem.g))
         x.requires_grad_(case.gradient)
-        function = self.own.max_pool2d if isinstance(case.op, Max) else self.own.avg_pool2d
-        arguments = (x, case.window, case.stride, case.padding)
+        function, *further = self._asked(case)
+        arguments = (x, *further)
 
         def forward() -> Any:
             return function(*arguments)
@@ -72,19 +97,35 @@ class _Torch(Contender):
             y = function(*arguments)
             return y, self.torch.autograd.grad(y, x, g)[0]
 
-        def outputs() -> tuple[Floats, ...]:
+        def outputs() -> tuple[Numbers, ...]:
             answer = training() if case.gradient else (forward(),)
             return tuple(self._array(part, case) for part in answer)
 
         return Attempt(training if case.task == "training" else forward, outputs)
 
-    def _tensor(self, array: Floats, case: Case) -> Any:
-        tensor = self.torch.from_numpy(array)
-        return tensor if case.layout == "NCHW" else tensor.permute(0, 3, 1, 2)
+    def _asked(self, case: Case) -> tuple[Any, ...]:
+        """The function, and its arguments after the tensor."""
+        op, places, stem = case.op, case.places, case.op.stems[0]
+        if isinstance(places, Bins):
+            return getattr(self.own, f"adaptive_{stem}_pool{case.rank}d"), places.output
+        function = getattr(self.own, f"{stem}_pool{case.rank}d")
+        if isinstance(op, Lp):
+            return function, op.p, places.window, places.stride
+        return function, places.window, places.stride, places.padding
 
-    def _array(self, tensor: Any, case: Case) -> Floats:
-        tensor = tensor.detach()
-        return (tensor if case.layout == "NCHW" else tensor.permute(0, 2, 3, 1)).numpy()
+    def _tensor(self, array: Numbers, case: Case) -> Any:
+        """The array's memory as a tensor with the channels in front, as PyTorch has them."""
+        if case.dtype == "bfloat16":
+            tensor = self.torch.from_numpy(array.view(np.uint16)).view(self.torch.bfloat16)
+        else:
+            tensor = self.torch.from_numpy(array)
+        return tensor if case.layout == "first" else tensor.movedim(-1, 1)
+
+    def _array(self, tensor: Any, case: Case) -> Numbers:
+        tensor = tensor.detach() if case.layout == "first" else tensor.detach().movedim(1, -1)
+        if case.dtype != "bfloat16":
+            return tensor.numpy()
+        return tensor.view(self.torch.uint16).numpy().view(import_module("ml_dtypes").bfloat16)
 
 
 class Poolwise(_Torch):
@@ -92,7 +133,7 @@ class Poolwise(_Torch):
 
     name = "poolwise"
     needs = ("torch", "array_api_compat")
-    version_of = "poolwise"
+    distributions = ("poolwise",)
     functions = "poolwise.torch.functional"
 
 
@@ -101,19 +142,25 @@ class PoolwiseNumPy(Contender):
 
     name = "poolwise"
     needs = ()
-    version_of = "poolwise"
+    distributions = ("poolwise",)
 
-    def attempt(self, problem: Problem) -> Attempt | None:
-        case = problem.case
-        if case.gradient:
-            return None
-        poolwise.set_num_threads(self.threads)
-        window, options = (case.window,) * 2, {"stride": case.stride, "padding": case.padding, "axes": case.axes}
+    def serves(self, case: Case) -> bool:
+        return not case.gradient
 
-        def forward() -> Any:
-            return poolwise.pool(problem.x, case.op, window, **options)
+    def restrain(self, threads: int) -> None:
+        poolwise.set_num_threads(threads)
 
+    def attempt(self, problem: Problem) -> Attempt:
+        self.restrain(self.threads)
+        forward = self._asked(problem.x, problem.case)
         return Attempt(forward, lambda: (forward(),))
+
+    def _asked(self, x: Numbers, case: Case) -> Callable[[], Any]:
+        places, axes = case.places, case.axes
+        if isinstance(places, Bins):
+            return lambda: poolwise.adaptive_pool(x, case.op, places.output, axes=axes)
+        window, stride, padding = (places.window,) * case.rank, places.stride, places.padding
+        return lambda: poolwise.pool(x, case.op, window, stride=stride, padding=padding, axes=axes)
 
 
 class PyTorch(_Torch):
@@ -121,21 +168,51 @@ class PyTorch(_Torch):
 
     name = "PyTorch"
     needs = ("torch",)
-    version_of = "torch"
+    distributions = ("torch",)
     functions = "torch.nn.functional"
+
+    def serves(self, case: Case) -> bool:
+        return not (isinstance(case.op, Mean) and case.dtype in INTEGERS)
+
+    def _asked(self, case: Case) -> tuple[Any, ...]:
+        if isinstance(case.op, ReLUMax):
+            own = self.own
+            return (lambda x, *further: own.max_pool2d(own.relu(x), *further), *self._windows(case))
+        if isinstance(case.places, Bins) and case.places.whole:  # a reduction is faster than its adaptive pooling
+            reduction = self.torch.amax if isinstance(case.op, Max) else self.torch.mean
+            return reduction, tuple(range(2, 2 + case.rank)), True
+        return super()._asked(case)
+
+    def _windows(self, case: Case) -> tuple[int, int, int]:
+        assert isinstance(case.places, Sliding)
+        return case.places.window, case.places.stride, case.places.padding
 
 
 class OnnxRuntime(Contender):
-    """ONNX Runtime's CPU provider on a model of one node: NCHW, forward only."""
+    """ONNX Runtime's CPU provider on a model of the pooling's node: NCHW, forward only."""
 
     name = "ONNX Runtime"
     needs = ("onnxruntime", "onnx")
-    version_of = "onnxruntime"
+    distributions = ("onnxruntime",)
+    types: ClassVar[dict[str, str]] = {
+        "float16": "FLOAT16",
+        "float32": "FLOAT",
+        "float64": "DOUBLE",
+        "uint8": "UINT8",
+        "int8": "INT8",
+    }
 
-    def attempt(self, problem: Problem) -> Attempt | None:
-        case = problem.case
-        if case.layout != "NCHW" or case.task != "forward":
-            return None
+    def serves(self, case: Case) -> bool:
+        if (
+            case.layout != "first"
+            or case.task != "forward"
+            or (isinstance(case.places, Bins) and not case.places.whole)
+        ):
+            return False
+        sliding_max = isinstance(case.op, Max) and isinstance(case.places, Sliding)
+        return case.dtype in (self.types if sliding_max else ("float16", "float32"))
+
+    def attempt(self, problem: Problem) -> Attempt:
         runtime = import_module("onnxruntime")
         options = runtime.SessionOptions()
         options.intra_op_num_threads = self.threads
@@ -148,17 +225,29 @@ class OnnxRuntime(Contender):
         return Attempt(forward, lambda: (forward().numpy(),))
 
     def _model(self, problem: Problem) -> bytes:
-        case, helper = problem.case, import_module("onnx").helper
-        attributes = {"kernel_shape": [case.window] * 2, "strides": [case.stride] * 2, "pads": [case.padding] * 4}
-        if isinstance(case.op, Max):
-            node = helper.make_node("MaxPool", ["x"], ["y"], **attributes)
-        else:
-            node = helper.make_node("AveragePool", ["x"], ["y"], count_include_pad=1, **attributes)
-        float32 = import_module("onnx").TensorProto.FLOAT
-        ends = [helper.make_tensor_value_info(n, float32, a.shape) for n, a in (("x", problem.x), ("y", problem.g))]
-        graph = helper.make_graph([node], "pool", ends[:1], ends[1:])
+        onnx = import_module("onnx")
+        helper, kind = onnx.helper, getattr(onnx.TensorProto, self.types[problem.case.dtype])
+        ends = [helper.make_tensor_value_info(n, kind, a.shape) for n, a in (("x", problem.x), ("y", problem.g))]
+        graph = helper.make_graph(list(self._nodes(problem.case, helper)), "pool", ends[:1], ends[1:])
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
         return model.SerializeToString()
+
+    def _nodes(self, case: Case, helper: Any) -> Iterator[Any]:
+        word = {"avg": "Average", "lp": "Lp"}.get(case.op.stems[0], "Max")
+        if not isinstance(case.places, Sliding):
+            yield helper.make_node(f"Global{word}Pool", ["x"], ["y"])
+            return
+        attributes = self._attributes(case, case.places)
+        if isinstance(case.op, ReLUMax):
+            yield helper.make_node("Relu", ["x"], ["r"])
+            yield helper.make_node("MaxPool", ["r"], ["y"], **attributes)
+        else:
+            yield helper.make_node(f"{word}Pool", ["x"], ["y"], **attributes)
+
+    def _attributes(self, case: Case, places: Sliding) -> dict[str, Any]:
+        numbers = {"kernel_shape": [places.window], "strides": [places.stride], "pads": [places.padding] * 2}
+        own = {"lp": {"p": 2}, "avg": {"count_include_pad": 1}}.get(case.op.stems[0], {})
+        return {name: entries * case.rank for name, entries in numbers.items()} | own
 
 
 class Jax(Contender):
@@ -166,7 +255,7 @@ class Jax(Contender):
 
     name = "JAX"
     needs = ("jax",)
-    version_of = "jax"
+    distributions = ("jax",)
 
     def __init__(self, threads: int) -> None:
         super().__init__(threads)
@@ -177,12 +266,18 @@ class Jax(Contender):
     def jax(self) -> Any:
         return import_module("jax")
 
-    def attempt(self, problem: Problem) -> Attempt | None:
+    def serves(self, case: Case) -> bool:
+        """JAX has no float64 unless it is set up so, its means of integers are floats, and it has no uneven bins."""
+        if case.tiny or case.task == "indices" or case.dtype == "float64":
+            return False
+        if isinstance(case.op, Mean) and case.dtype in INTEGERS:
+            return False
+        return isinstance(case.places, Sliding) or case.places.whole
+
+    def attempt(self, problem: Problem) -> Attempt:
         case, jax = problem.case, self.jax
-        if case.tiny or case.task == "indices":
-            return None
         x, g = (jax.device_put(array) for array in (problem.x, problem.g))
-        forward = self._function(case)
+        forward = self._function(case, problem.x.dtype)
 
         def training(x: Any, g: Any) -> Any:
             y, back = jax.vjp(forward, x)
@@ -196,17 +291,170 @@ class Jax(Contender):
 
         return Attempt(run, lambda: tuple(np.asarray(part) for part in run()))
 
-    def _function(self, case: Case) -> Callable[[Any], Any]:
-        lax = self.jax.lax
-        window, strides, pads = ([1] * 4, [1] * 4, [(0, 0)] * 4)
+    def _function(self, case: Case, dtype: np.dtype[Any]) -> Callable[[Any], Any]:
+        op, axes, places, nn = case.op, case.axes, case.places, self.jax.nn
+        if isinstance(places, Bins):
+            return lambda x: (x.max if isinstance(op, Max) else x.mean)(axes, keepdims=True)
+        if isinstance(op, Mean):
+            summed = self._windows(case, places, "add", np.zeros((), dtype))
+            return lambda x: summed(x) / places.window**case.rank
+        if isinstance(op, Lp):
+            summed = self._windows(case, places, "add", np.zeros((), dtype))
+            return lambda x: summed(x * x) ** 0.5
+        least = np.array(np.iinfo(dtype).min if dtype.kind in "iu" else -np.inf, dtype)
+        largest = self._windows(case, places, "max", least)
+        return (lambda x: largest(nn.relu(x))) if isinstance(op, ReLUMax) else largest
+
+    def _windows(self, case: Case, places: Sliding, what: str, empty: Any) -> Callable[[Any], Any]:
+        ndim, lax = case.rank + 2, self.jax.lax
+        window, strides, pads = [1] * ndim, [1] * ndim, [(0, 0)] * ndim
         for axis in case.axes:
-            window[axis], strides[axis], pads[axis] = case.window, case.stride, (case.padding, case.padding)
+            window[axis], strides[axis], pads[axis] = places.window, places.stride, (places.padding, places.padding)
+        return lambda x: lax.reduce_window(x, empty, getattr(lax, what), window, strides, pads)
+
+
+class TensorFlow(Contender):
+    """`tf.nn`'s poolings in a `tf.function`, channels last."""
+
+    name = "TensorFlow"
+    needs = ("tensorflow",)
+    distributions = ("tensorflow", "tensorflow-cpu", "tensorflow-macos")
+
+    @cached_property
+    def tf(self) -> Any:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        with _quiet():
+            tf = import_module("tensorflow")
+        settings = tf.config.threading
+        if self.threads != (settings.get_intra_op_parallelism_threads() or usable_cores()):
+            settings.set_intra_op_parallelism_threads(self.threads)  # an error once TensorFlow has computed something
+        return tf
+
+    def serves(self, case: Case) -> bool:
+        if case.layout != "last" or case.task not in ("forward", "training") or case.dtype != "float32":
+            return False
+        return isinstance(case.op, Max | Mean) and (isinstance(case.places, Sliding) or case.places.whole)
+
+    def attempt(self, problem: Problem) -> Attempt:
+        case, tf = problem.case, self.tf
+        x, g = (tf.convert_to_tensor(array) for array in (problem.x, problem.g))
+        forward = self._function(case)
+
+        def training(x: Any, g: Any) -> Any:
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                y = forward(x)
+            return y, tape.gradient(y, x, output_gradients=g)
+
+        arguments = (x, g) if case.gradient else (x,)
+        compiled = tf.function(training if case.gradient else lambda x: (forward(x),))
+        return Attempt(lambda: compiled(*arguments), lambda: tuple(part.numpy() for part in compiled(*arguments)))
+
+    def _function(self, case: Case) -> Callable[[Any], Any]:
+        tf, places, axes = self.tf, case.places, case.axes
+        if isinstance(places, Bins):
+            reduction = tf.reduce_max if isinstance(case.op, Max) else tf.reduce_mean
+            return lambda x: reduction(x, axes, keepdims=True)
+        pads = [[0, 0], *([places.padding] * 2 for _ in axes), [0, 0]]
         if isinstance(case.op, Max):
-            return lambda x: lax.reduce_window(x, -np.inf, lax.max, window, strides, pads)
-        return lambda x: lax.reduce_window(x, 0.0, lax.add, window, strides, pads) / case.window**2
+            return lambda x: tf.nn.max_pool2d(x, places.window, places.stride, pads)
+        if not places.padding:
+            return lambda x: tf.nn.avg_pool2d(x, places.window, places.stride, "VALID")
+        # its own padding of a mean does not count
+        return lambda x: tf.nn.avg_pool2d(tf.pad(x, pads), places.window, places.stride, "VALID")
 
 
-CONTENDERS: tuple[type[Contender], ...] = (Poolwise, PoolwiseNumPy, PyTorch, OnnxRuntime, Jax)
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what compiled code writes to standard error: no setting keeps it silent while it is being loaded."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+class _Images(Contender):
+    """A library of images: NumPy's arrays, one thread, forward, windows that tile the image."""
+
+    def serves(self, case: Case) -> bool:
+        plain = case.task == "forward" and case.layout == "first" and case.dtype != "bfloat16"
+        return plain and self.tiles(case)
+
+    def tiles(self, case: Case) -> bool:
+        """Whether it pools such tiles, of such numbers."""
+        raise NotImplementedError
+
+    def attempt(self, problem: Problem) -> Attempt:
+        forward = self._asked(problem.x, problem.case)
+        return Attempt(forward, lambda: (np.ascontiguousarray(forward()),))
+
+    def _asked(self, x: Numbers, case: Case) -> Callable[[], Numbers]:
+        raise NotImplementedError
+
+
+class ScikitImage(_Images):
+    """`skimage.measure.block_reduce`; its means of integers are float64."""
+
+    name = "scikit-image"
+    needs = ("skimage",)
+    distributions = ("scikit-image",)
+
+    def tiles(self, case: Case) -> bool:
+        if not isinstance(case.op, Max | Mean) or (isinstance(case.op, Mean) and case.dtype in INTEGERS):
+            return False
+        places = case.places
+        return places.whole if isinstance(places, Bins) else _tiling(case, places)
+
+    def _asked(self, x: Numbers, case: Case) -> Callable[[], Numbers]:
+        reduce, reduction = (
+            import_module("skimage.measure").block_reduce,
+            np.max if isinstance(case.op, Max) else np.mean,
+        )
+        sides = x.shape[2:] if isinstance(case.places, Bins) else (case.places.window,) * case.rank
+        return lambda: reduce(x, (1, 1, *sides), reduction)
+
+
+class TinyBrain(_Images):
+    """tinybrain's halving of images and volumes, whose arrays are Fortran's: x, y, z, channel."""
+
+    name = "tinybrain"
+    needs = ("tinybrain",)
+    distributions = ("tinybrain",)
+
+    def tiles(self, case: Case) -> bool:
+        places = case.places
+        if not isinstance(places, Sliding) or places.window != 2 or not _tiling(case, places):
+            return False
+        averages = isinstance(case.op, Mean) and case.rank > 1 and case.dtype != "float16"
+        return averages or isinstance(case.op, Max)
+
+    def _asked(self, x: Numbers, case: Case) -> Callable[[], Numbers]:
+        brain, factor = import_module("tinybrain"), (2,) * case.rank
+        function = brain.downsample_with_max_pooling if isinstance(case.op, Max) else brain.downsample_with_averaging
+        image = x.reshape(-1, *x.shape[2:]).T
+        pooled = (*x.shape[:2], *(n // 2 for n in x.shape[2:]))
+        return lambda: function(image, factor)[0].T.reshape(pooled)  # a view
+
+
+def _tiling(case: Case, places: Sliding) -> bool:
+    """Whether the windows cover each side once."""
+    return places.window == places.stride and not places.padding and not any(n % places.window for n in case.shape[2:])
+
+
+CONTENDERS: tuple[type[Contender], ...] = (
+    Poolwise,
+    PoolwiseNumPy,
+    PyTorch,
+    OnnxRuntime,
+    Jax,
+    TensorFlow,
+    ScikitImage,
+    TinyBrain,
+)
 
 
 def present(threads: int, kinds: Sequence[type[Contender]] = CONTENDERS) -> tuple[list[Contender], dict[str, str]]:
@@ -216,7 +464,8 @@ def present(threads: int, kinds: Sequence[type[Contender]] = CONTENDERS) -> tupl
     for kind in kinds:
         lacking = kind.missing()
         if lacking:
-            missing[kind.name] = f"pip install {' '.join(lacking)}"
+            packages = {"skimage": "scikit-image"}
+            missing[kind.name] = f"pip install {' '.join(packages.get(name, name) for name in lacking)}"
         elif kind.name not in found:
             found[kind.name] = kind(threads)
     return list(found.values()), {name: how for name, how in missing.items() if name not in found}

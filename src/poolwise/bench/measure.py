@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from importlib import import_module
 from math import exp, log
 from statistics import median
 from typing import Any
@@ -15,23 +13,32 @@ from typing import Any
 import numpy as np
 
 from poolwise import InvalidValue, __version__
-from poolwise.bench.cases import FULL, TUTORIAL, Case, Data, Floats, Problem, Size, made, matches, matching
+from poolwise.bench.apart import APART, Apart
+from poolwise.bench.cases import FULL, Case, Size, matches, matching
 from poolwise.bench.contenders import Attempt, Contender, present
-from poolwise.doctor import Machine, machine, usable_cores, version_of
+from poolwise.bench.problem import Problem, known, problems
+from poolwise.bench.truth import Numbers
+from poolwise.bench.turns import in_turns
+from poolwise.doctor import Machine, machine, usable_cores
 
 RULER = "ruler"
+ONE_THREAD = "ruler of one thread"
 OURS = "poolwise"
-PAUSE = 0.01  # seconds in which the last contender's spinning threads settle
-TOLERANCE = 1e-5  # of values below 1; sums of nine in another order
+SMALL = 4 << 20  # bytes below which handing parts to threads may cost more than they save
+TOLERANCE = {"float16": 2e-3, "bfloat16": 2e-2, "float32": 1e-5, "float64": 1e-12}  # sums in another order
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One contender's times in one case, in seconds per call. refused: why it was not timed."""
+    """One contender's times in one case, in seconds per call. refused: why it was not timed.
+
+    rounds: how many times were taken; 0: one call was so long that its only time is that of the call compared.
+    """
 
     median: float | None = None
     fastest: float | None = None
     slowest: float | None = None
+    rounds: int = 0
     refused: str = ""
 
 
@@ -42,7 +49,7 @@ class Row:
     case: Case
     shape: tuple[int, ...]
     bytes: int
-    goal: float
+    goal: float | None
     ideal: float | None
     ruler: float | None
     entries: dict[str, Entry] = field(default_factory=dict[str, Entry])
@@ -62,10 +69,18 @@ class Row:
         entry = self.entries.get(name)
         return entry.median if entry else None
 
+    @property
+    def figure(self) -> float | None:
+        """What the goal is about: our time over the ideal; of a tiny call over PyTorch's."""
+        if not self.case.tiny:
+            return self.ratio(OURS)
+        faster = self.speed_up("PyTorch")
+        return 1 / faster if faster else None
+
 
 @dataclass(frozen=True)
 class Result:
-    """A whole run. missing: contenders that are not installed, with how to install them."""
+    """A whole run. missing: what is not installed, with how to install it. apart: what `apart.APART` measured."""
 
     machine: Machine
     threads: int
@@ -73,7 +88,7 @@ class Result:
     versions: dict[str, str]
     missing: dict[str, str]
     rows: tuple[Row, ...]
-    tutorial: dict[str, Any] | None = None  # what `accelerate` saves the tutorial's CNN, where PyTorch is installed
+    apart: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
 
     @property
     def sound(self) -> bool:
@@ -85,9 +100,9 @@ class Result:
         """The other contenders that took part."""
         return [name for name in self.versions if name != OURS]
 
-    def of(self, *tasks: str) -> list[Row]:
-        """The rows of some tasks."""
-        return [row for row in self.rows if row.case.task in tasks]
+    def of(self, *sections: str) -> list[Row]:
+        """The rows of some sections."""
+        return [row for row in self.rows if row.case.section in sections]
 
     def data(self) -> dict[str, Any]:
         """Every number, as JSON's own types; times in seconds."""
@@ -98,25 +113,20 @@ class Result:
             "size": asdict(self.size),
             "versions": self.versions,
             "missing": self.missing,
-            "rows": [self._record(row) for row in self.rows],
-            "tutorial": self.tutorial,
-            "geometric_means": {task: self._means(task) for task in ("forward", "indices", "training")},
+            "rows": [_record(row) for row in self.rows],
+            "apart": self.apart,
         }
 
-    def _record(self, row: Row) -> dict[str, Any]:
-        contenders = {
-            name: {**asdict(entry), "ratio": row.ratio(name), "poolwise_is_faster_by": row.speed_up(name)}
-            for name, entry in row.entries.items()
-        }
-        about = {"case": row.case.name, "task": row.case.task, "layout": row.case.layout, "shape": list(row.shape)}
-        numbers = {"bytes": row.bytes, "goal": row.goal, "ideal": row.ideal, "ruler_bytes_per_second": row.ruler}
-        return {**about, **numbers, "contenders": contenders}
 
-    def _means(self, task: str) -> dict[str, Any]:
-        rows = self.of(task)
-        ratios = {name: geometric_mean([row.ratio(name) for row in rows]) for name in self.versions}
-        faster = {name: geometric_mean([row.speed_up(name) for row in rows]) for name in self.peers}
-        return {"ratio": ratios, "poolwise_is_faster_by": faster}
+def _record(row: Row) -> dict[str, Any]:
+    contenders = {
+        name: {**asdict(entry), "ratio": row.ratio(name), "poolwise_is_faster_by": row.speed_up(name)}
+        for name, entry in row.entries.items()
+    }
+    case = row.case
+    about = {name: getattr(case, name) for name in ("section", "task", "order", "dtype")}
+    numbers = {"bytes": row.bytes, "goal": row.goal, "ideal": row.ideal, "ruler_bytes_per_second": row.ruler}
+    return {"case": case.name, **about, "shape": list(row.shape), **numbers, "contenders": contenders}
 
 
 def geometric_mean(numbers: Sequence[float | None]) -> float | None:
@@ -138,25 +148,46 @@ def run(
     said: told each case's name before it is measured, how many are done, and how many there are.
     Raises InvalidValue where no case matches, or where there are fewer cores than threads.
     """
-    wanted = matching(cases)
+    apart = [each for each in APART if matches(each.name, cases)]
+    wanted = matching(cases, [each.name for each in apart])
     threads = usable_cores() if threads is None else threads
     if not 1 <= threads <= usable_cores():
         raise InvalidValue(f"threads must be between 1 and {usable_cores()}, got {threads}", "bench")
     contenders, missing = present(threads)
-    rows: list[Row] = []
-    data: Data | None = None
+    unknown = {case.dtype for case in wanted if not known(case.dtype)}
+    missing |= {f"NumPy's {dtype}": "pip install ml_dtypes" for dtype in unknown}
+    wanted = [case for case in wanted if case.dtype not in unknown]
+    total = len(wanted) + len(apart)
+    rows = _rows(wanted, contenders, threads, size, lambda name, done: said(name, done, total))
+    versions = {one.name: one.version() for one in contenders}
+    found = _apart(apart, contenders, size, lambda name, done: said(name, len(wanted) + done, total))
+    return Result(machine(), threads, size, versions, missing, tuple(rows), found)
+
+
+def _rows(
+    wanted: Sequence[Case],
+    contenders: Sequence[Contender],
+    threads: int,
+    size: Size,
+    said: Callable[[str, int], object],
+) -> list[Row]:
+    """In the table's order, whatever the order in which they are measured."""
+    rows: dict[Case, Row] = {}
     with Ruler(threads) as ruler:
-        for number, case in enumerate(wanted):
-            said(case.name, number, len(wanted))
-            if data is None or not case.shares(data.case):
-                data = made(case, size)
-            rows.append(_row(Problem(case, data), contenders, ruler, size))
-    versions = {one.name: __version__ if one.name == OURS else version_of(one.version_of) for one in contenders}
-    tutorial = None
-    if matches(TUTORIAL, cases) and "PyTorch" in versions:
-        said(TUTORIAL, len(wanted), len(wanted))
-        tutorial = import_module("poolwise.bench.accelerated").tutorial(threads, rounds=3 * size.rounds).data()
-    return Result(machine(), threads, size, versions, missing, tuple(rows), tutorial)
+        for done, problem in enumerate(problems(wanted, size)):
+            said(problem.case.name, done)
+            rows[problem.case] = _row(problem, contenders, ruler, size)
+    return [rows[case] for case in wanted]
+
+
+def _apart(
+    apart: Sequence[Apart], contenders: Sequence[Contender], size: Size, said: Callable[[str, int], object]
+) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for done, each in enumerate(apart):
+        said(each.name, done)
+        found |= {each.key: each.measure(contenders, size)}
+    return found
 
 
 class Ruler:
@@ -172,88 +203,92 @@ class Ruler:
     def __exit__(self, *_: object) -> None:
         self.pool.shutdown()
 
-    def of(self, x: Floats) -> Callable[[], None]:
-        """The copy of x; NumPy lets go of the interpreter's lock while it copies."""
-        source, target = x.reshape(-1), np.zeros(x.size, x.dtype)
-        if self.threads == 1:
-            return lambda: np.copyto(target, source)
+    def of(self, x: Numbers) -> dict[str, Callable[[], None]]:
+        """The copies of x to be timed: the fastest rules. NumPy lets go of the interpreter's lock while it copies."""
+        source = x.reshape(-1).view(np.uint8)
+        target = np.zeros_like(source)
         parts = list(zip(np.array_split(target, self.threads), np.array_split(source, self.threads), strict=True))
+
+        def alone() -> None:
+            np.copyto(target, source)
 
         def copy() -> None:
             for done in [self.pool.submit(np.copyto, *part) for part in parts]:
                 done.result()
 
-        return copy
+        if self.threads == 1:
+            return {RULER: alone}
+        return {RULER: copy, ONE_THREAD: alone} if x.nbytes < SMALL else {RULER: copy}
 
 
 def _row(given: Problem, contenders: Sequence[Contender], ruler: Ruler, size: Size) -> Row:
     case = given.case
-    attempts: dict[str, Attempt] = {}
-    entries: dict[str, Entry] = {}
-    for contender in contenders:
-        attempt, refused = _admitted(contender, given)
-        if attempt is not None:
-            attempts[contender.name] = attempt
-        elif refused:
-            entries[contender.name] = Entry(refused=refused)
-    runs = {name: attempt.run for name, attempt in attempts.items()}
+    attempts, refused, first = _admitted(given, contenders)
+    rulers = {} if case.tiny else ruler.of(given.x)
+    runs = rulers | {name: attempt.run for name, attempt in attempts.items()}
+    times = in_turns(runs, size.rounds, _calls(case, size), first)
+    copied = [median(times.pop(name)) for name in rulers]
+    rate = 2 * given.x.nbytes / min(copied) if copied else None
+    timed = {name: _entry(taken, first.get(name)) for name, taken in times.items()}
+    entries = {one.name: (timed | refused)[one.name] for one in contenders if one.name in timed | refused}
+    return Row(case, given.x.shape, given.bytes, given.goal, given.bytes / rate if rate else None, rate, entries)
+
+
+def _calls(case: Case, size: Size) -> int:
+    """How many calls follow one another in a round."""
     if case.tiny:
-        times = in_turns(runs, size.rounds, size.calls)
-    else:
-        times = in_turns({RULER: ruler.of(given.x), **runs}, size.rounds, 1)
-    copied = times.pop(RULER, None)
-    rate = 2 * given.x.nbytes / median(copied) if copied else None
-    entries |= {name: Entry(median(taken), min(taken), max(taken)) for name, taken in times.items()}
-    ordered = {one.name: entries[one.name] for one in contenders if one.name in entries}
-    return Row(case, given.x.shape, given.bytes, given.goal, given.bytes / rate if rate else None, rate, ordered)
+        return size.calls
+    return max(size.calls // 20, 1) if case.resident else 1
 
 
-def _admitted(contender: Contender, given: Problem) -> tuple[Attempt | None, str]:
-    """The contender's attempt if its outputs are right; else why it is not timed, "" where it has no such operation."""
-    try:
-        attempt = contender.attempt(given)
-        reason = _wrong(attempt.outputs(), given) if attempt is not None else ""
-    except Exception as fault:  # one contender's failure must not end the others' measurement
-        return None, f"{type(fault).__name__}: {fault}"
-    return (None, reason) if reason else (attempt, "")
+def _entry(taken: Sequence[float], first: float | None) -> Entry:
+    return Entry(median(taken), min(taken), max(taken), len(taken)) if taken else Entry(first, first, first)
 
 
-def _wrong(outputs: Sequence[Floats], given: Problem) -> str:
+def _admitted(
+    given: Problem, contenders: Sequence[Contender]
+) -> tuple[dict[str, Attempt], dict[str, Entry], dict[str, float]]:
+    """Whose outputs are right, why others are refused, and the seconds that each answer took."""
+    attempts: dict[str, Attempt] = {}
+    refused: dict[str, Entry] = {}
+    first: dict[str, float] = {}
+    for contender in (one for one in contenders if one.serves(given.case)):
+        try:
+            attempt = contender.attempt(given)
+            begin = time.perf_counter()
+            outputs = attempt.outputs()
+            first[contender.name] = time.perf_counter() - begin
+            reason = wrong(outputs, given)
+        except Exception as fault:  # one contender's failure must not end the others' measurement
+            attempt, reason = None, f"{type(fault).__name__}: {fault}"
+        if attempt is None or reason:
+            refused[contender.name] = Entry(refused=reason)
+        else:
+            attempts[contender.name] = attempt
+    return attempts, refused, first
+
+
+def wrong(outputs: Sequence[Numbers], given: Problem) -> str:
     """What is wrong with a contender's outputs, "" for nothing."""
     for what, got, expected in zip(("output", "gradient"), outputs, given.truth, strict=False):
         if got.shape != expected.shape:
             return f"its {what} has shape {got.shape} instead of {expected.shape}"
-        error = float(np.abs(got - expected).max())
-        if not error <= TOLERANCE:  # a NaN is wrong, too
+        if got.dtype != expected.dtype:
+            return f"its {what} has dtype {got.dtype} instead of {expected.dtype}"
+        error = _furthest(got, expected)
+        if not _allowed(error, expected, given.case.dtype):
             return f"its {what} is wrong by up to {error:.3g}"
     return "" if len(outputs) == len(given.truth) else f"it gives {len(outputs)} outputs instead of {len(given.truth)}"
 
 
-def in_turns(runs: dict[str, Callable[[], Any]], rounds: int, calls: int) -> dict[str, list[float]]:
-    """Seconds per call of each, in rounds that each start with another, after a warm-up of each."""
-    names = list(runs)
-    times: dict[str, list[float]] = {name: [] for name in names}
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        for turn in range(-1, rounds):
-            start = turn % max(len(names), 1)
-            for name in names[start:] + names[:start]:
-                taken = _timed(runs[name], calls)
-                if turn >= 0:
-                    times[name].append(taken)
-    finally:
-        if collecting:
-            gc.enable()
-    return times
+def _furthest(got: Numbers, expected: Numbers) -> float:
+    """The largest difference; a part of the batch at a time, which fits a cache better."""
+    exact = np.float32 if expected.dtype == np.float32 else np.float64
+    pairs = zip(got, expected, strict=True)
+    return float(np.max([np.abs(one.astype(exact) - other.astype(exact)).max() for one, other in pairs]))
 
 
-def _timed(run: Callable[[], Any], calls: int) -> float:
-    time.sleep(PAUSE)
-    begin = time.perf_counter()
-    for _ in range(calls - 1):
-        run()
-    last = run()  # held until the clock has stopped, so that freeing it is not measured
-    end = time.perf_counter()
-    del last
-    return (end - begin) / calls
+def _allowed(error: float, expected: Numbers, dtype: str) -> bool:
+    """Whether sums in another order explain it; NaN is never allowed."""
+    tolerance = TOLERANCE.get(dtype, 0.0)
+    return error <= tolerance or error <= tolerance * float(np.abs(expected.astype(np.float64)).max())

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from itertools import groupby
 
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from poolwise.bench.measure import OURS, Result, Row, geometric_mean
+from poolwise.bench.cases import SECTIONS
+from poolwise.bench.compare import CHANGED, Change, Earlier
+from poolwise.bench.goals import BEHIND, Goal, behind, goals
+from poolwise.bench.measure import OURS, RULER, Result, Row
 from poolwise.doctor import facts_table
 
-TITLES = {"forward": "forward", "indices": "forward + indices", "training": "forward + backward"}
-MEAN_GOALS = {"forward": 1.15, "indices": 1.25, "training": 1.2}
-STEP_GOAL = 0.65
-SPEED_GOALS = {
-    "forward": {"PyTorch": 7, "ONNX Runtime": 3, "JAX": 5},
-    "training": {"PyTorch": 8, "JAX": 12},
-}
+LEGEND = (
+    "Time over that of a copy of the same bytes; in brackets how many times as long as poolwise's. "
+    "[green]Green[/green]: within the goal; [yellow]yellow[/yellow]: beyond; "
+    "[red]red[/red]: this peer is more than 5 % faster."
+)
 
 
 @contextmanager
@@ -33,121 +34,225 @@ def progress(console: Console) -> Iterator[Callable[[str, int, int], None]]:
 
 
 def show(result: Result, console: Console) -> None:
-    """The machine's facts, the table, the tiny calls, and the geometric means."""
+    """The machine's facts, a table for each section, the goals, and what there is to note."""
     console.print(facts_table(result.machine))
     versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
-    console.print(f"{versions}\n{result.threads} threads each, medians of {result.size.rounds} rounds, float32")
-    console.print()
-    if result.of(*TITLES):
-        console.print(_table(result))
-        console.print()
-    if result.of("tiny", "tiny recorded"):
-        console.print(_tiny_table(result))
-        console.print()
-    if result.tutorial is not None:
-        console.print(_tutorial(result.tutorial), highlight=False)
-        console.print()
-    for line in _notes(result):
-        console.print(line, highlight=False, markup=False)
-
-
-def _table(result: Result) -> Table:
-    """Times over the ruler's, and in brackets how many times faster ours is."""
-    grid = _grid("time / ruler\n(speed-up)", ["goal", OURS, *result.peers])
-    for task, title in TITLES.items():
-        rows = result.of(task)
+    console.print(f"{versions}\n{result.threads} threads each, medians of {result.size.rounds} rounds", highlight=False)
+    if result.of(*(name for name in SECTIONS if name != "tiny")):
+        console.print(f"\n{LEGEND}", highlight=False)
+    for name, title in SECTIONS.items():
+        rows = result.of(name)
         if rows:
-            grid.add_row(f"[bold]{title}[/bold]")
-            for row in rows:
-                grid.add_row(f"{row.case.label} {row.case.layout}", *_cells(row, result.peers))
+            console.print()
+            console.print(_tiny_table(rows, result) if name == "tiny" else _table(title, rows, result))
+    _print_goals(goals(result), result.peers, console)
+    _print_notes(result, console)
+
+
+def _print_goals(found: Sequence[Goal], peers: Sequence[str], console: Console) -> None:
+    means, numbers = [goal for goal in found if goal.over], [goal for goal in found if not goal.over]
+    if means:
+        console.print()
+        console.print(_means_table(means, peers))
+    if numbers:
+        console.print()
+        console.print(_goals_table(numbers))
+
+
+def show_changes(result: Result, then: Earlier, console: Console) -> None:
+    """Each row's figure then and now, and which changed by more than 10 %."""
+    changes = then.changes(result)
+    console.print(f"\n[bold]since {then.date}[/bold] ({then.path})", highlight=False)
+    if not changes:
+        console.print("No row of the file was measured now, on the same shape.")
+        return
+    console.print(_changes_table(changes))
+    notable = [change for change in changes if change.notable]
+    others = len(result.rows) - len(changes)
+    without = f"; {others} of the rows above are not in the file" if others else ""
+    console.print(f"{len(notable)} of {len(changes)} rows changed by more than {CHANGED:.0%}{without}", highlight=False)
+    for change in sorted(notable, key=lambda change: change.quotient, reverse=True):
+        console.print(f"  {change.case}: {_verdict(change)}", highlight=False)
+
+
+def _table(title: str, rows: Sequence[Row], result: Result) -> Table:
+    """A section: the rows under their shapes, and a column for each peer that has something to say."""
+    peers = [name for name in result.peers if any(name in row.entries for row in rows)]
+    grid = _grid(title, ["goal", OURS, *peers])
+    for shape, alike in groupby(rows, _logical):
+        grid.add_row(f"[dim]{'×'.join(map(str, shape))}[/dim]")
+        for row in alike:
+            grid.add_row(f" {_about(row, rows)}", *_cells(row, peers))
     return grid
+
+
+def _logical(row: Row) -> tuple[int, ...]:
+    """Channels first, whatever the order in memory."""
+    return row.shape if row.case.layout == "first" else (row.shape[0], row.shape[-1], *row.shape[1:-1])
+
+
+def _about(row: Row, rows: Sequence[Row]) -> str:
+    """What the section's title does not say."""
+    differing = [name for name in ("order", "dtype", "task") if len({getattr(other.case, name) for other in rows}) > 1]
+    return " ".join([row.case.label, *(getattr(row.case, name) for name in differing)]).removesuffix(" forward")
 
 
 def _grid(first: str, names: Sequence[str]) -> Table:
-    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    grid.add_column(first, no_wrap=True)
+    crowded = len(names) > 6  # a hundred columns hold every peer only so
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 0, 0, 0 if crowded else 1))
+    tall = any(map(_broken, names))  # headers stand at the top: the title belongs beside the last line
+    grid.add_column("\n" * (tall and "\n" not in first) + first, no_wrap=True)
     for name in names:
-        grid.add_column(name.replace(" ", "\n"), justify="right", no_wrap=True)
+        grid.add_column(_broken(name) or "\n" * tall + name, justify="right", no_wrap=True)
     return grid
 
 
+def _broken(name: str) -> str:
+    """A name of two words on two lines, "" for one word."""
+    first, between, second = name.partition("-" if "-" in name else " ")
+    return f"{first}{between.strip()}\n{second}" if second else ""
+
+
 def _cells(row: Row, peers: Sequence[str]) -> list[str]:
-    return [f"{row.goal:g}", _own(row, row.ratio(OURS)), *(_peer(row, name) for name in peers)]
+    goal = f"{row.goal:g}" if row.goal else "–"
+    return [goal, _own(row, row.ratio(OURS)), *(_peer(row, name) for name in peers)]
 
 
 def _own(row: Row, ratio: float | None) -> str:
     if ratio is None:
         return _absent(row, OURS)
-    colour = "green" if ratio <= row.goal else "yellow"
-    return f"[{colour}]{ratio:.2f}[/{colour}]"
+    said = f"{ratio:.2f}" if ratio < 99.5 else f"{ratio:.0f}"
+    return _coloured(said, None if row.goal is None else ratio <= row.goal)
+
+
+def _coloured(said: str, met: bool | None) -> str:
+    colour = {True: "green", False: "yellow", None: "default"}[met]
+    return f"[{colour}]{said}[/{colour}]"
 
 
 def _peer(row: Row, name: str) -> str:
     ratio, faster = row.ratio(name), row.speed_up(name)
     if ratio is None:
         return _absent(row, name)
-    return f"{_short(ratio)} ({_short(faster)}×)" if faster else _short(ratio)
+    if not faster:
+        return _short(ratio)
+    colour = "red" if faster * BEHIND < 1 else "dim"
+    return f"{_short(ratio)} [{colour}]{f'({_short(faster)}×)':>6}[/{colour}]"  # brackets under one another
 
 
 def _absent(row: Row, name: str) -> str:
-    return "[red]wrong[/red]" if name in row.entries else "–"
+    return "[red]refused[/red]" if name in row.entries else "[dim]–[/dim]"
 
 
 def _short(number: float) -> str:
-    """One decimal, none from 10 on."""
+    """Two digits, or what stands before the point; no zero there."""
+    if number < 0.995:
+        return f"{number:.2f}".removeprefix("0")
     return f"{number:.1f}" if number < 9.95 else f"{number:.0f}"
 
 
-def _tiny_table(result: Result) -> Table:
+def _tiny_table(rows: Sequence[Row], result: Result) -> Table:
     """Microseconds of a tiny call."""
-    rows = result.of("tiny", "tiny recorded")
     names = [OURS, *(name for name in result.peers if any(row.time(name) for row in rows))]
     grid = _grid("1×1×8×8, µs a call", ["goal", *names])
     for row in rows:
-        kind = "recorded for backward" if row.case.task == "tiny recorded" else "no gradient"
+        kind = "recorded for backward" if row.case.gradient else "no gradient"
         times = [_absent(row, name) if (time := row.time(name)) is None else f"{1e6 * time:.1f}" for name in names]
-        goal = row.time("PyTorch")
-        grid.add_row(f"{row.case.label}, {kind}", f"{1e6 * row.goal * goal:.1f}" if goal else "–", *times)
+        base = row.time("PyTorch")
+        goal = f"{1e6 * row.goal * base:.1f}" if base and row.goal else "–"
+        met = None if row.figure is None or row.goal is None else row.figure <= row.goal
+        grid.add_row(f" {row.case.label}, {kind}", goal, _coloured(times[0], met), *times[1:])
     return grid
 
 
-def _tutorial(saved: Mapping[str, Any]) -> str:
-    step, kept = saved["training_step_s"], saved["kept_bytes"]
-    ratio = step["poolwise"] / step["stock"]
-    colour = "green" if ratio <= STEP_GOAL else "yellow"
-    times = f"{1e3 * step['stock']:.1f} ms in PyTorch, {1e3 * step['poolwise']:.1f} ms after accelerate"
-    return (
-        f"the tutorial's CNN, a training step of 256 images: {times}, [{colour}]{ratio:.2f}[/{colour}] "
-        f"(goal {STEP_GOAL}); kept for backward {kept['stock'] / 2**20:.1f} MiB, {kept['poolwise'] / 2**20:.1f} MiB"
-    )
+def _means_table(found: Sequence[Goal], peers: Sequence[str]) -> Table:
+    """Groups of rows: time over the ruler, and speed-ups over peers; in brackets the goal."""
+    cells = {(goal.what, goal.over): _mean(goal) for goal in found}
+    columns = [name for name in (RULER, *peers) if any(goal.over == name for goal in found)]
+    grid = _grid("geometric means", columns)
+    for what in dict.fromkeys(goal.what for goal in found):
+        grid.add_row(f" {what}", *(cells.get((what, name), "[dim]–[/dim]") for name in columns))
+    return grid
+
+
+def _mean(goal: Goal) -> str:
+    if goal.measured is None:
+        return "[dim]–[/dim]"
+    said = f"{goal.measured:.2f}" if goal.over == RULER else f"{_short(goal.measured)}{goal.unit}"
+    return _coloured(said, goal.met) + (f" [dim]({goal.goal:g})[/dim]" if goal.goal is not None else "")
+
+
+def _goals_table(found: Sequence[Goal]) -> Table:
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 0, 0, 2))
+    grid.add_column("single numbers", no_wrap=True)
+    for name in ("goal", "measured"):
+        grid.add_column(name, justify="right", no_wrap=True)
+    grid.add_column("", no_wrap=True)
+    for goal in found:
+        measured = "–" if goal.measured is None else _coloured(_number(goal.measured, goal.unit), goal.met)
+        grid.add_row(f" {goal.what}", _aim(goal), measured, f"[dim]{goal.said}[/dim]")
+    return grid
+
+
+def _aim(goal: Goal) -> str:
+    if goal.goal is None:
+        return "–"
+    return "none" if goal.unit == " rows" else f"{goal.sign} {goal.goal:g}{goal.unit}"
+
+
+def _number(measured: float, unit: str) -> str:
+    if unit in ("", " rows"):
+        return f"{measured:g}"
+    return f"{measured:.2f}{unit}" if measured < 9.95 else f"{measured:.0f}{unit}"
+
+
+def _changes_table(changes: Sequence[Change]) -> Table:
+    grid = _grid("time over a copy's", ["then", "now", "now / then"])
+    for change in changes:
+        quotient = f"{change.quotient:.2f}"
+        said = _coloured(quotient, change.quotient < 1) if change.notable else quotient
+        grid.add_row(f" {change.case}", f"{change.then:.2f}", f"{change.now:.2f}", said)
+    return grid
+
+
+def _verdict(change: Change) -> str:
+    if change.quotient > 1:
+        return f"{change.quotient:.2f} times as slow"
+    return f"{1 / change.quotient:.2f} times as fast"
+
+
+def _print_notes(result: Result, console: Console) -> None:
+    ahead = behind(result)
+    if ahead:
+        console.print()
+        console.print(_behind_table(ahead))
+    notes = list(_notes(result))
+    if notes:
+        console.print()
+    for line in notes:
+        console.print(line, highlight=False, markup=False)
+
+
+def _behind_table(ahead: Mapping[str, Mapping[str, float]]) -> Table:
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 0, 0, 1))
+    grid.add_column("where a peer is more than 5 % faster", no_wrap=True)
+    grid.add_column("how many times as fast")
+    for case, peers in ahead.items():
+        grid.add_row(f" {case}", ", ".join(f"{name} {speed:.2f}" for name, speed in peers.items()))
+    return grid
 
 
 def _notes(result: Result) -> Iterator[str]:
-    """The geometric means, what the ruler was, who is missing, and who was refused."""
-    for task, title in TITLES.items():
-        rows = result.of(task)
-        mean = geometric_mean([row.ratio(OURS) for row in rows])
-        if mean is not None:
-            yield f"{title}, geometric means: {mean:.2f} of the ruler (goal {MEAN_GOALS[task]:g})"
-            faster = ", ".join(_faster(task, rows, result.peers))
-            if faster:
-                yield f"  speed-up over {faster}"
+    """What the ruler was, who is missing, and who was refused."""
     rates = sorted(row.ruler / 1e9 for row in result.rows if row.ruler)
     if rates:
         yield f"the ruler: a copy by {result.threads} threads, {rates[0]:.1f} to {rates[-1]:.1f} GB/s read and written"
-    shapes = {f"{'×'.join(map(str, row.shape))} ({row.case.layout})": None for row in result.of(*TITLES)}
-    yield from (f"input: {shape}" for shape in shapes)
     for name, how in result.missing.items():
         yield f"missing: {name} ({how})"
+    for key, found in result.apart.items():
+        if "skipped" in found:
+            yield f"not measured: {key}: {found['skipped']}"
     for row in result.rows:
         for name, entry in row.entries.items():
             if entry.refused:
                 yield f"not timed: {name} on {row.case.name}: {' '.join(entry.refused.split())[:200]}"
-
-
-def _faster(task: str, rows: Sequence[Row], peers: Sequence[str]) -> Iterator[str]:
-    for name in peers:
-        mean = geometric_mean([row.speed_up(name) for row in rows])
-        goal = SPEED_GOALS.get(task, {}).get(name)
-        if mean is not None:
-            yield f"{name} {_short(mean)}×" + (f" (goal {goal})" if goal else "")
