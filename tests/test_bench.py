@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -335,7 +336,7 @@ def test_quick_on_one_case_writes_every_number(tmp_path: Path) -> None:
     done = shell("--quick", "--cases", "max 2/2 NCHW forward", "--json", str(target))
     assert done.exit_code == 0, done.output
     report = json.loads(target.read_text())
-    keys = {"poolwise", "machine", "threads", "size", "versions", "missing", "rows", "apart", "goals"}
+    keys = {"poolwise", "machine", "load", "threads", "size", "versions", "missing", "rows", "apart", "goals"}
     assert report.keys() == keys
     (row,) = report["rows"]
     assert row["case"] == "max 2/2 NCHW forward"
@@ -409,6 +410,13 @@ def test_the_largest_window_beside_the_smallest() -> None:
         True,
     )
     assert found["windows 3 to 63", "PyTorch"].measured == pytest.approx(4000**0.5)
+
+
+def test_a_busy_machine_is_told_of() -> None:
+    row = row_of("max 2/2 NCHW forward", {"poolwise": 1.0})
+    quiet, busy = (replace(result_of(row), load=load) for load in (0.1, 1.7))
+    assert "was not quiet" not in printed(quiet)
+    assert "was not quiet before (a load of 1.7)" in printed(busy)
 
 
 def test_rows_where_a_peer_is_faster_are_named() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -80,7 +81,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Result:
-    """A whole run. missing: what is not installed, with how to install it. apart: what `apart.APART` measured."""
+    """A whole run. missing: what is not installed, with how to install it. apart: what `apart.APART` measured.
+
+    load: how many processes wanted a processor in the minute before, where the system tells; a quiet machine has 0.
+    """
 
     machine: Machine
     threads: int
@@ -89,6 +93,7 @@ class Result:
     missing: dict[str, str]
     rows: tuple[Row, ...]
     apart: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
+    load: float | None = None
 
     @property
     def sound(self) -> bool:
@@ -109,6 +114,7 @@ class Result:
         return {
             "poolwise": __version__,
             "machine": asdict(self.machine),
+            "load": self.load,
             "threads": self.threads,
             "size": asdict(self.size),
             "versions": self.versions,
@@ -153,6 +159,7 @@ def run(
     threads = usable_cores() if threads is None else threads
     if not 1 <= threads <= usable_cores():
         raise InvalidValue(f"threads must be between 1 and {usable_cores()}, got {threads}", "bench")
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     contenders, missing = present(threads)
     unknown = {case.dtype for case in wanted if not known(case.dtype)}
     missing |= {f"NumPy's {dtype}": "pip install ml_dtypes" for dtype in unknown}
@@ -161,7 +168,7 @@ def run(
     rows = _rows(wanted, contenders, threads, size, lambda name, done: said(name, done, total))
     versions = {one.name: one.version() for one in contenders}
     found = _apart(apart, contenders, size, lambda name, done: said(name, len(wanted) + done, total))
-    return Result(machine(), threads, size, versions, missing, tuple(rows), found)
+    return Result(machine(), threads, size, versions, missing, tuple(rows), found, load)
 
 
 def _rows(

@@ -18,9 +18,15 @@ from poolwise.bench.measure import OURS, RULER, Result, Row
 from poolwise.doctor import facts_table
 
 LEGEND = (
-    "Time over that of a copy of the same bytes; in brackets how many times as long as poolwise's. "
-    "[green]Green[/green]: within the goal; [yellow]yellow[/yellow]: beyond; "
-    "[red]red[/red]: this peer is more than 5 % faster."
+    "Time over that of a copy of the same bytes; in brackets how many times as long as poolwise's.\n"
+    "[green]Green[/green]: within the goal; [yellow]yellow[/yellow]: beyond it; "
+    "[red]red[/red]: a peer that is more than 5 % faster."
+)
+
+BUSY = 0.5
+BUSY_WARNING = (
+    "The machine was not quiet before (a load of {:.1f}). Do not trust these numbers: whose threads wait "
+    "for each other loses far more by it than the rest."
 )
 
 
@@ -37,7 +43,9 @@ def show(result: Result, console: Console) -> None:
     """The machine's facts, a table for each section, the goals, and what there is to note."""
     console.print(facts_table(result.machine))
     versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
-    console.print(f"{versions}\n{result.threads} threads each, medians of {result.size.rounds} rounds", highlight=False)
+    console.print(f"{versions}\n{_threads(result)} each, medians of {result.size.rounds} rounds", highlight=False)
+    if result.load is not None and result.load > BUSY:
+        console.print(f"[yellow]{BUSY_WARNING.format(result.load)}[/yellow]", highlight=False)
     if result.of(*(name for name in SECTIONS if name != "tiny")):
         console.print(f"\n{LEGEND}", highlight=False)
     for name, title in SECTIONS.items():
@@ -75,6 +83,10 @@ def show_changes(result: Result, then: Earlier, console: Console) -> None:
         console.print(f"  {change.case}: {_verdict(change)}", highlight=False)
 
 
+def _threads(result: Result) -> str:
+    return "1 thread" if result.threads == 1 else f"{result.threads} threads"
+
+
 def _table(title: str, rows: Sequence[Row], result: Result) -> Table:
     """A section: the rows under their shapes, and a column for each peer that has something to say."""
     peers = [name for name in result.peers if any(name in row.entries for row in rows)]
@@ -92,9 +104,10 @@ def _logical(row: Row) -> tuple[int, ...]:
 
 
 def _about(row: Row, rows: Sequence[Row]) -> str:
-    """What the section's title does not say."""
-    differing = [name for name in ("order", "dtype", "task") if len({getattr(other.case, name) for other in rows}) > 1]
-    return " ".join([row.case.label, *(getattr(row.case, name) for name in differing)]).removesuffix(" forward")
+    """What neither the section's title nor what is usual says."""
+    usual = {"order": "NCHW", "dtype": "float32", "task": rows[0].case.task}
+    told = [name for name, value in usual.items() if any(getattr(other.case, name) != value for other in rows)]
+    return " ".join([row.case.label, *(getattr(row.case, name) for name in told)]).removesuffix(" forward")
 
 
 def _grid(first: str, names: Sequence[str]) -> Table:
@@ -246,7 +259,7 @@ def _notes(result: Result) -> Iterator[str]:
     """What the ruler was, who is missing, and who was refused."""
     rates = sorted(row.ruler / 1e9 for row in result.rows if row.ruler)
     if rates:
-        yield f"the ruler: a copy by {result.threads} threads, {rates[0]:.1f} to {rates[-1]:.1f} GB/s read and written"
+        yield f"the ruler: a copy by {_threads(result)}, {rates[0]:.1f} to {rates[-1]:.1f} GB/s read and written"
     for name, how in result.missing.items():
         yield f"missing: {name} ({how})"
     for key, found in result.apart.items():
