@@ -80,7 +80,7 @@ def _groups(result: Result) -> Iterator[Goal]:
             alike = [row for row in rows if row.goal == goal]
             mean = geometric_mean([row.ratio(OURS) for row in alike])
             what = f"{name}, > 32 MiB" if goal == FRESH_GOAL and len(aims) > 1 else name
-            yield Goal(what, "≤", MEAN_GOALS.get(what, goal), mean, said=f"{len(alike)} rows", over=RULER)
+            yield Goal(what, "≤", MEAN_GOALS.get(what, goal), mean, said=f"mean of {len(alike)}", over=RULER)
         yield from _speed_ups(name, rows, result.peers)
 
 
@@ -90,7 +90,7 @@ def _speed_ups(name: str, rows: Sequence[Row], peers: Iterable[str]) -> Iterator
         if against:
             goal = SPEED_GOALS.get(name, {}).get(peer)
             mean = geometric_mean([row.speed_up(peer) for row in against])
-            yield Goal(name, "≥" if goal else "", goal, mean, "×", f"{len(against)} rows", peer)
+            yield Goal(name, "≥" if goal else "", goal, mean, "×", f"mean of {len(against)}", peer)
 
 
 def _windows(result: Result) -> Iterator[Goal]:
