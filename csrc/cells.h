@@ -2,7 +2,8 @@
 // in memory where that is not pooled (channels last), and are single elements otherwise.
 #pragma once
 
-#include "bodies.h"
+#include "gradients.h"
+#include "reductions.h"
 #include "walk.h"
 
 namespace poolwise::POOLWISE_ISA {
@@ -83,10 +84,15 @@ POOLWISE_OUTLINE A divisor_met(const Plan& plan, const Walk<ReadersOfElement>& w
   return static_cast<A>(product);
 }
 
-template <class B, class At>
+// Common ones are compiled in every width.
+template <class R>
+inline constexpr bool common = std::is_floating_point_v<Number<typename R::Element>> &&
+                               (sizeof(typename R::Accumulator) == 4 || sizeof(typename R::Element) == 8);
+
+template <class R, class At>
 POOLWISE_INLINE void for_lanes_of(Int n, At&& at) {
-  constexpr int N = full<typename B::Accumulator>;
-  if constexpr (B::common && std::is_floating_point_v<Number<typename B::Element>>)
+  constexpr int N = full<typename R::Accumulator>;
+  if constexpr (common<R>)
     for_lanes<N>(n, at);
   else
     for_rare_lanes<N>(n, at);
@@ -94,47 +100,55 @@ POOLWISE_INLINE void for_lanes_of(Int n, At&& at) {
 
 // ---- forward -----------------------------------------------------------------------------------------------------------
 
-// Where a finished reduction goes.
-template <class B>
+// Where a reduction goes when all is in it.
+template <class R>
 struct Output {
-  typename B::Result* y;
+  using A = typename R::Accumulator;
+  const R reduction;
+  typename R::Result* y;
   void* kept;
   Kept width;
 
+  Output(const Plan& plan, const Buffers& buffers)
+      : reduction(plan), y(static_cast<typename R::Result*>(buffers.to)), kept(buffers.kept), width(plan.kept) {}
+
   template <int N>
-  POOLWISE_INLINE void put(Int at, const typename B::template State<N>& state, const Share<typename B::Accumulator, N>& share) const {
-    using A = typename B::Accumulator;
-    store<N, A>(y + at, state.finish(share));
-    if constexpr (B::keeps) store_offsets<typename B::Offset, Lane<A>, N>(kept, width, at, state.offset());
+  POOLWISE_INLINE void put(Int at, const typename R::template State<N>& reduced, Pack<A, N> divisor) const {
+    const auto state = reduction.template finished<N>(reduced);
+    reduction.template write<N>(y + at, state, divisor);
+    if constexpr (R::places) store_offsets<typename R::Second, N>(kept, width, at, reduction.template place<N>(state));
   }
 };
 
-template <class B>
-POOLWISE_INLINE Output<B> output_of(const Plan& plan, const Buffers& buffers) {
-  return {static_cast<typename B::Result*>(buffers.to), buffers.kept, plan.kept};
+template <class R>
+bool divides(const R& reduction) {
+  if constexpr (R::divides) return reduction.is_mean;
+  return false;
 }
 
-template <class B>
+template <class R>
 void forward_cells(const Plan& plan, const Buffers& buffers, Int begin, Int end) {
-  using T = typename B::Element;
-  using A = typename B::Accumulator;
+  using T = typename R::Element;
+  using A = typename R::Accumulator;
   const T* x = static_cast<const T*>(buffers.from);
-  const Output<B> out = output_of<B>(plan, buffers);
+  const Output<R> out(plan, buffers);
+  const R& reduction = out.reduction;
   Walk<TapsOfCell> walk;
   walk_output(walk, plan, buffers, sizeof(T));
   walk.seek(begin);
   for (Int unit = begin; unit < end; ++unit, walk.advance()) {
-    const A divisor = B::divides ? divisor_at<A>(plan, walk) : A(1);
+    const A divisor = divides(reduction) ? divisor_at<A>(plan, walk) : A(1);
     const T* row = x + walk.lane_begin();
-    const Int first = B::keeps ? walk.first_offset() : 0, to = walk.target();
-    for_lanes_of<B>(walk.lane_count(), [&]<int N, int U>(Int lane) POOLWISE_LAMBDA {
-      typename B::template State<N> state[U];
-      for (int u = 0; u < U; ++u) state[u].start(first);
+    const Int to = walk.target();
+    for_lanes_of<R>(walk.lane_count(), [&]<int N, int U>(Int lane) POOLWISE_LAMBDA {
+      typename R::template State<N> state[U];
+      for (int u = 0; u < U; ++u) state[u] = reduction.template nothing<N>();
       walk.meet([&](Int source, Int, Int offset, Int) POOLWISE_LAMBDA {
         const T* p = moved(row, source) + lane;
-        for (int u = 0; u < U; ++u) state[u].add(load<A, N>(p + u * N), offset);
+        for (int u = 0; u < U; ++u)
+          state[u] = reduction.template merged<N>(state[u], reduction.template taken<N>(reduction.template read<N>(p + u * N), offset));
       });
-      for (int u = 0; u < U; ++u) out.template put<N>(to + lane + u * N, state[u], {every<A, N>(divisor), plan.truncate});
+      for (int u = 0; u < U; ++u) out.template put<N>(to + lane + u * N, state[u], every<A, N>(divisor));
     });
   }
 }
@@ -146,36 +160,43 @@ POOLWISE_INLINE Pack<Lane<A>, N> there(const std::uint8_t* mask, Int stride) {
   return load<Lane<A>, N>(mask) != 0;
 }
 
+// The lanes of a where the mask is set, those of b elsewhere.
+template <class R, int N, class Mask>
+POOLWISE_INLINE auto either(Mask mask, const typename R::template State<N>& a, const typename R::template State<N>& b) {
+  typename R::template State<N> state;
+  state.value = mask ? a.value : b.value;
+  if constexpr (!std::is_void_v<typename R::Second>) state.second = mask ? a.second : b.second;
+  return state;
+}
+
 // The same where a mask says which elements are there.
-template <class B>
+template <class R>
 void forward_masked(const Plan& plan, const Buffers& buffers, Int begin, Int end) {
-  using T = typename B::Element;
-  using A = typename B::Accumulator;
-  using L = Lane<A>;
+  using T = typename R::Element;
+  using A = typename R::Accumulator;
   const T* x = static_cast<const T*>(buffers.from);
-  const Output<B> out = output_of<B>(plan, buffers);
-  const bool counts = B::divides && !(plan.divisor > 0) && !plan.count_include_pad;
+  const Output<R> out(plan, buffers);
+  const R& reduction = out.reduction;
+  const bool counts = divides(reduction) && !(plan.divisor > 0) && !plan.count_include_pad;
   Walk<TapsOfCell> walk;
   walk_output(walk, plan, buffers, sizeof(T));
   walk.seek(begin);
   for (Int unit = begin; unit < end; ++unit, walk.advance()) {
-    const A divisor = B::divides ? divisor_at<A>(plan, walk) : A(1);
+    const A divisor = divides(reduction) ? divisor_at<A>(plan, walk) : A(1);
     const T* row = x + walk.lane_begin();
     const Int to = walk.target(), mask_step = walk.lane_mask();
     for_rare_lanes<full<A>>(walk.lane_count(), [&]<int N, int U>(Int lane) POOLWISE_LAMBDA {
       const std::uint8_t* mask = buffers.mask + (walk.lane_begin() + lane) * mask_step;
-      typename B::template State<N> state;
-      state.start(-1);
-      Pack<L, N> first = every<L, N>(-1);
+      const auto nothing = reduction.template nothing<N>();
+      auto state = nothing;
       Pack<A, N> held{};
       walk.meet([&](Int source, Int at, Int offset, Int) POOLWISE_LAMBDA {
         const auto here = there<A, N>(mask + at, mask_step);
-        state.add(here ? load<A, N>(moved(row, source) + lane) : every<A, N>(B::absent), offset);
-        if constexpr (B::keeps) first = (first < 0) & here ? every<L, N>(static_cast<L>(offset)) : first;
-        if constexpr (B::divides) held += here ? every<A, N>(1) : Pack<A, N>{};
+        const auto element = reduction.template taken<N>(reduction.template read<N>(moved(row, source) + lane), offset);
+        state = reduction.template merged<N>(state, either<R, N>(here, element, nothing));
+        if constexpr (R::divides) held += here ? every<A, N>(1) : Pack<A, N>{};
       });
-      if constexpr (B::keeps) state.begun_at(first);
-      out.template put<N>(to + lane, state, {counts ? held : every<A, N>(divisor), plan.truncate});
+      out.template put<N>(to + lane, state, counts ? held : every<A, N>(divisor));
     });
   }
 }
@@ -234,6 +255,7 @@ void backward_cells(const Plan& plan, const Buffers& buffers, Int begin, Int end
   using T = typename B::Element;
   using A = typename B::Accumulator;
   using L = Lane<A>;
+  const bool divided = plan.body == Body::mean && (buffers.mask == nullptr || plan.divisor > 0 || plan.count_include_pad);
   const auto* g = static_cast<const typename B::Gradient*>(buffers.from);
   T* gx = static_cast<T*>(buffers.to);
   Walk<ReadersOfElement> walk;
@@ -246,7 +268,7 @@ void backward_cells(const Plan& plan, const Buffers& buffers, Int begin, Int end
       for (int u = 0; u < U; ++u) sum[u] = Pack<A, N>{};
       walk.meet([&](Int source, Int, Int offset, Int cell) POOLWISE_LAMBDA {
         const Int at = source + first + lane;
-        const A divisor = B::divides ? divisor_met<A>(plan, walk, cell) : A(1);
+        const A divisor = divided ? divisor_met<A>(plan, walk, cell) : A(1);
         for (int u = 0; u < U; ++u) {
           const auto sent = load<A, N>(g + at + u * N);
           if constexpr (B::keeps) {

@@ -74,6 +74,9 @@ struct Axis {
     return {first, larger(0, smaller(stop, taps) - first)};
   }
 
+  // Where the first tap of cell i stands.
+  POOLWISE_INLINE Int first(Int i) const { return spans != nullptr ? spans[i].first : start + i * step; }
+
   // The taps of cell i that read an element, and how many count for a mean that includes padding.
   POOLWISE_INLINE Taps present(Int i, Int plane = 0) const {
     if (i >= whole_begin && i < whole_end) return {0, taps};
@@ -109,6 +112,12 @@ struct Axis {
     const Int cell = low_cell + beyond;
     const Int tap = static_cast<Int>(quotient(ahead - Wide(cell) * step, dilation));
     return {(high_cell - cell) / cell_step + 1, cell, cell_step, tap, -tap_step};
+  }
+
+  // At most so many cells read one position.
+  POOLWISE_INLINE Int most_readers() const {
+    const Wide reach = Wide(taps - 1) * dilation / step / cell_step + 1;
+    return static_cast<Int>(reach < output ? reach : output);
   }
 
   // The first position from `from` on that folds to this element; the end of the padding where there is none.

@@ -2,8 +2,10 @@
 // the width of its packs. Whatever is defined here lives in that namespace: nothing may be shared between sets.
 #include "cells.h"
 #include "kernels.h"
-#include "rows_backward.h"
-#include "rows_forward.h"
+#include "lines_backward.h"
+#include "lines_forward.h"
+#include "planes_backward.h"
+#include "scatter.h"
 
 namespace poolwise::POOLWISE_ISA {
 namespace {
@@ -12,18 +14,6 @@ namespace {
 
 template <class T>
 inline constexpr bool floats = std::is_floating_point_v<Number<T>>;
-template <class T>
-inline constexpr bool is_signed = std::numeric_limits<Number<T>>::is_signed;
-
-// The accumulators beside an element's own number: four bytes at least, eight bytes, and what a sum of integers becomes.
-template <class T>
-using Four = std::conditional_t<(sizeof(Number<T>) < 4), std::int32_t, Number<T>>;
-template <class T>
-using Eight = std::conditional_t<floats<T>, double,
-                                 std::conditional_t<is_signed<T> || (sizeof(T) < 8), std::int64_t, std::uint64_t>>;
-template <class T>
-using Total = std::conditional_t<is_signed<T>, std::int64_t, std::uint64_t>;
-
 // A sequential sum of n additions in float errs by at most n / 2 ulp of the sum of magnitudes, in half precision's ulp by far less.
 template <class T>
 bool needs_double(Int additions) {
@@ -58,162 +48,202 @@ void with_elements(const Plan& plan, Run&& run) {
   }
 }
 
-// Calls run.operator()<Order>() with the order of a selection.
+// Calls run.operator()<T>() with the element type of a selection: integers by their size, as `Whole` knows their signs.
 template <class Run>
-void with_order(const Plan& plan, Run&& run) {
-  switch (plan.body) {
-    case Body::max: return run.template operator()<Largest>();
-    case Body::min: return run.template operator()<Smallest>();
-    default: return run.template operator()<LargestAboveZero>();
+void with_ordered(const Plan& plan, Run&& run) {
+  switch (plan.dtype) {
+    case Dtype::int8: return run.template operator()<std::uint8_t>();
+    case Dtype::int16: return run.template operator()<std::uint16_t>();
+    case Dtype::int32: return run.template operator()<std::uint32_t>();
+    case Dtype::int64: return run.template operator()<std::uint64_t>();
+    default: return with_elements(plan, run);
   }
 }
 
 // ---- forward -----------------------------------------------------------------------------------------------------------
 
-// Calls run.operator()<B>() with the body of a mean or sum of T; `wide` asks for the accumulator that no window is too long for.
+// The numbers that a selection from elements T compares: the fastest, those with room beside them for 255 places, and for all.
+template <class T>
+using Numbers = std::conditional_t<std::is_floating_point_v<T>, Floating<T>, std::conditional_t<floats<T>, Keys<T>, Whole<T>>>;
+template <class T>
+using RoomyNumbers = std::conditional_t<sizeof(T) == 1, Whole<T, std::int16_t>, Numbers<T>>;
+template <class T>
+using RareNumbers = std::conditional_t<floats<T>, Floating<T, double>, Whole<T, std::int64_t>>;
+
+// The body of any plan, and which engine is to walk for it.
+enum class Engine { lines, cells, masked };
+
+template <class R, class K, class Run>
+void lines_or_cells(const Plan& plan, const Buffers& buffers, Run&& run) {
+  if (LinesForward<R, K>::serves(plan, buffers)) return run.template operator()<R, K, Engine::lines>();
+  run.template operator()<R, K, Engine::cells>();
+}
+
 template <class T, class Run>
-void with_sum(const Plan& plan, bool wide, Run&& run) {
-  const bool divides = plan.body == Body::mean;
-  if constexpr (!floats<T>) {
-    if (!divides) return run.template operator()<Sum<T, std::uint64_t, Total<T>>>();
-    if constexpr (!std::is_same_v<T, Truth>)
-      return run.template operator()<WholeMean<T, std::conditional_t<sizeof(T) == 8, Wide, std::int64_t>>>();
-  } else if (wide || sizeof(T) == 8) {
-    return divides ? run.template operator()<Mean<T, double>>() : run.template operator()<Sum<T, double>>();
-  } else {
-    return divides ? run.template operator()<Mean<T, Number<T>>>() : run.template operator()<Sum<T, Number<T>>>();
-  }
-}
-
-// The engine of rows is compiled for floating elements in the accumulator that their common windows need.
-template <class B>
-inline constexpr bool has_rows = floats<typename B::Element> && (sizeof(typename B::Element) > 2 || sizeof(typename B::Accumulator) == 4);
-
-// The same with the body of any plan, and which engine is to walk for it.
-enum class Engine { rows, cells, masked };
-
-template <class B, class Run>
-void rows_or_cells(const Plan& plan, const Buffers& buffers, Run&& run) {
-  if constexpr (has_rows<B>)
-    if (RowsForward<B>::serves(plan, buffers)) return run.template operator()<B, Engine::rows>();
-  run.template operator()<B, Engine::cells>();
-}
-
-template <class Order, class T, class Run>
 void with_selection(const Plan& plan, const Buffers& buffers, Run&& run) {
-  // Zero is no element, so eight bits would not hold every offset beside `nobody`.
-  using A = std::conditional_t<Order::least_wins, Number<T>, Four<T>>;
-  using Rare = Winner<Order, T, AnyOffset, Eight<T>>;
-  if (buffers.mask != nullptr) return run.template operator()<Rare, Engine::masked>();
-  if (buffers.kept == nullptr) return rows_or_cells<Best<Order, T>>(plan, buffers, run);
-  if (plan.kept == Kept::bytes) return rows_or_cells<Winner<Order, T, std::uint8_t, A>>(plan, buffers, run);
-  if constexpr (floats<T> && sizeof(T) >= 4) {
-    using Words = Winner<Order, T, std::int32_t>;
-    if (plan.kept == Kept::words && RowsForward<Words>::serves(plan, buffers)) return run.template operator()<Words, Engine::rows>();
+  using Rare = Placed<RareNumbers<T>>;
+  if (buffers.mask != nullptr) return run.template operator()<Rare, AnyOffset, Engine::masked>();
+  if (buffers.kept == nullptr) return lines_or_cells<Extreme<Numbers<T>>, std::uint8_t>(plan, buffers, run);
+  if (plan.kept == Kept::bytes) {
+    using Bytes = LinesForward<Placed<RoomyNumbers<T>>, std::uint8_t>;
+    if (Bytes::serves(plan, buffers)) return run.template operator()<Placed<RoomyNumbers<T>>, std::uint8_t, Engine::lines>();
   }
-  return run.template operator()<Rare, Engine::cells>();
+  if constexpr (std::is_floating_point_v<T>) {
+    using Words = LinesForward<Placed<Floating<T>>, std::int32_t>;
+    if (plan.kept == Kept::words && plan.additions < (1 << 28) && Words::serves(plan, buffers))
+      return run.template operator()<Placed<Floating<T>>, std::int32_t, Engine::lines>();
+  }
+  run.template operator()<Rare, AnyOffset, Engine::cells>();
 }
 
-template <class B, class Run>
-void cells_or_masked(const Buffers& buffers, Run&& run) {
-  if (buffers.mask != nullptr) return run.template operator()<B, Engine::masked>();
-  run.template operator()<B, Engine::cells>();
+// Whether no sum over a window of integers T is rounded in A, nor a quotient to a tie that it is not.
+template <class T, class A>
+bool exact_in(const Plan& plan) {
+  constexpr double most = static_cast<double>(std::numeric_limits<T>::max()) + 1, counts_to = sizeof(A) == 4 ? 0x1p23 : 0x1p52;
+  return most * (static_cast<double>(plan.additions) + 1) < counts_to && plan.divisor < counts_to;
+}
+
+template <class T, class Run>
+void with_whole_sum(const Plan& plan, const Buffers& buffers, Run&& run) {
+  using Sum = Total<T, std::int64_t, std::int64_t>;
+  if constexpr (sizeof(T) <= 2) {
+    using Short = Total<T, std::int32_t, std::int64_t>;
+    if (plan.body == Body::sum && plan.additions < (1 << 15) - 1 && LinesForward<Short, std::uint8_t>::serves(plan, buffers))
+      return run.template operator()<Short, std::uint8_t, Engine::lines>();
+    if (plan.body == Body::sum && buffers.mask == nullptr) return run.template operator()<Sum, std::uint8_t, Engine::cells>();
+  }
+  if (plan.body == Body::sum)
+    return buffers.mask != nullptr ? run.template operator()<Sum, AnyOffset, Engine::masked>() : lines_or_cells<Sum, std::uint8_t>(plan, buffers, run);
+  if constexpr (!std::is_same_v<T, Truth>) {
+    if constexpr (sizeof(T) < 8) {
+      using A = std::conditional_t<sizeof(T) == 1, float, double>;
+      using Fast = LinesForward<Total<T, A>, std::uint8_t>;
+      if (exact_in<T, A>(plan) && Fast::serves(plan, buffers)) return run.template operator()<Total<T, A>, std::uint8_t, Engine::lines>();
+    }
+    using Mean = Total<T, std::conditional_t<sizeof(T) == 8, Wide, std::int64_t>>;
+    buffers.mask != nullptr ? run.template operator()<Mean, AnyOffset, Engine::masked>() : run.template operator()<Mean, AnyOffset, Engine::cells>();
+  }
+}
+
+template <class R, class Run>
+void with_floating_sum(const Plan& plan, const Buffers& buffers, Run&& run) {
+  if (buffers.mask != nullptr) return run.template operator()<R, AnyOffset, Engine::masked>();
+  lines_or_cells<R, std::uint8_t>(plan, buffers, run);
 }
 
 template <class Run>
 void with_forward(const Plan& plan, const Buffers& buffers, Run&& run) {
+  if (plan.selects()) return with_ordered(plan, [&]<class T>() { with_selection<T>(plan, buffers, run); });
   with_elements(plan, [&]<class T>() {
-    if (plan.selects()) return with_order(plan, [&]<class Order>() { with_selection<Order, T>(plan, buffers, run); });
     const bool wide = buffers.mask != nullptr || needs_double<T>(plan.additions);
-    if constexpr (std::is_same_v<T, double>)
-      if (wide) return plan.body == Body::mean ? cells_or_masked<LongMean<T>>(buffers, run) : cells_or_masked<LongSum<T>>(buffers, run);
-    with_sum<T>(plan, wide, [&]<class B>() {
-      if (buffers.mask != nullptr) {
-        if constexpr (!floats<T> || (std::is_same_v<typename B::Accumulator, double> && !std::is_same_v<T, double>))
-          return run.template operator()<B, Engine::masked>();
-      }
-      rows_or_cells<B>(plan, buffers, run);
-    });
+    if constexpr (!floats<T>) {
+      with_whole_sum<T>(plan, buffers, run);
+    } else if constexpr (std::is_same_v<T, double>) {
+      wide ? with_floating_sum<LongTotal>(plan, buffers, run) : with_floating_sum<Total<T, double>>(plan, buffers, run);
+    } else if (wide) {
+      with_floating_sum<Total<T, double>>(plan, buffers, run);
+    } else {
+      lines_or_cells<Total<T, Number<T>>, std::uint8_t>(plan, buffers, run);
+    }
   });
 }
 
-Int cells_units(const Plan& plan, const Buffers& buffers, Int itemsize) {
+Units cells_units(const Plan& plan, const Buffers& buffers, Int itemsize) {
   Walk<TapsOfCell> walk;
   walk_output(walk, plan, buffers, itemsize);
-  return walk.units();
+  return {walk.units()};
 }
 
-Int forward_units(const Plan& plan, const Buffers& buffers) {
-  Int units = 0;
-  with_forward(plan, buffers, [&]<class B, Engine E>() {
-    units = E == Engine::rows ? plan.block.output_rows() : cells_units(plan, buffers, sizeof(typename B::Element));
+Units forward_units(const Plan& plan, const Buffers& buffers) {
+  Units units{0};
+  with_forward(plan, buffers, [&]<class R, class K, Engine E>() {
+    if constexpr (E == Engine::lines)
+      units = LinesForward<R, K>::units(plan);
+    else
+      units = cells_units(plan, buffers, sizeof(typename R::Element));
   });
   return units;
 }
 
 void forward(const Plan& plan, const Buffers& buffers, Int begin, Int end) {
-  with_forward(plan, buffers, [&]<class B, Engine E>() {
-    if constexpr (E == Engine::rows) {
-      RowsForward<B> engine(plan, buffers);
+  with_forward(plan, buffers, [&]<class R, class K, Engine E>() {
+    if constexpr (E == Engine::lines) {
+      LinesForward<R, K> engine(plan, buffers);
       engine.run(begin, end);
     } else if constexpr (E == Engine::masked) {
-      forward_masked<B>(plan, buffers, begin, end);
+      forward_masked<R>(plan, buffers, begin, end);
     } else {
-      forward_cells<B>(plan, buffers, begin, end);
+      forward_cells<R>(plan, buffers, begin, end);
     }
   });
 }
 
 // ---- backward ----------------------------------------------------------------------------------------------------------
 
+template <class B>
+struct Cells;
+
 template <class B, class Run>
-void rows_or_cells_back(const Plan& plan, const Buffers& buffers, Run&& run) {
-  if constexpr (has_rows<B>)
-    if (RowsBackward<B>::serves(plan, buffers)) return run.template operator()<B, Engine::rows>();
-  run.template operator()<B, Engine::cells>();
+void gathered(const Plan& plan, const Buffers& buffers, Run&& run) {
+  if (PlanesBackward<B>::serves(plan, buffers)) return run.template operator()<PlanesBackward<B>>();
+  if (LinesBackward<B>::serves(plan, buffers)) return run.template operator()<LinesBackward<B>>();
+  run.template operator()<Cells<B>>();
 }
 
+template <class T, class K, class Run>
+void with_winner(const Plan& plan, const Buffers& buffers, Run&& run) {
+  using B = ToWinner<T, K>;
+  if (Scatter<B>::serves(plan, buffers)) return run.template operator()<Scatter<B>>();
+  if constexpr (std::is_same_v<K, std::uint8_t>) return gathered<B>(plan, buffers, run);
+  run.template operator()<Cells<ToWinner<T, AnyOffset, double>>>();
+}
+
+// Calls run.operator()<Engine>() with the engine that walks for a plan.
 template <class Run>
 void with_backward(const Plan& plan, const Buffers& buffers, Run&& run) {
   with_floats(plan, [&]<class T>() {
-    if (plan.selects()) {
-      // Where the winner's gradient goes does not depend on the order that chose it.
-      if (plan.kept == Kept::bytes) return rows_or_cells_back<Winner<Largest, T, std::uint8_t>>(plan, buffers, run);
-      if constexpr (sizeof(T) >= 4) {
-        using Words = Winner<Largest, T, std::int32_t>;
-        if (plan.kept == Kept::words && RowsBackward<Words>::serves(plan, buffers))
-          return run.template operator()<Words, Engine::rows>();
-      }
-      return run.template operator()<Winner<Largest, T, AnyOffset, double>, Engine::cells>();
-    }
+    if (plan.selects() && plan.kept == Kept::bytes) return with_winner<T, std::uint8_t>(plan, buffers, run);
+    if (plan.selects() && plan.kept == Kept::words) return with_winner<T, std::int32_t>(plan, buffers, run);
+    if (plan.selects()) return run.template operator()<Cells<ToWinner<T, AnyOffset, double>>>();
     const bool shared = buffers.mask != nullptr && plan.body == Body::mean && plan.divisor == 0 && !plan.count_include_pad;
-    if (shared) return run.template operator()<Shared<T>, Engine::cells>();
-    with_sum<T>(plan, needs_double<T>(plan.readers - 1), [&]<class B>() { rows_or_cells_back<B>(plan, buffers, run); });
+    if (shared) return run.template operator()<Cells<ToAll<T, double, double>>>();
+    if (needs_double<T>(plan.readers - 1)) return gathered<ToAll<T, double>>(plan, buffers, run);
+    gathered<ToAll<T, Number<T>>>(plan, buffers, run);
   });
 }
 
-Int backward_units(const Plan& plan, const Buffers& buffers) {
-  Int units = 0;
-  with_backward(plan, buffers, [&]<class B, Engine E>() {
-    if constexpr (E == Engine::rows) {
-      units = plan.block.input_rows();
-    } else {
-      Walk<ReadersOfElement> walk;
-      walk_input(walk, plan, buffers);
-      units = walk.units();
-    }
-  });
+// The general engine, as the others are called.
+template <class B>
+struct Cells {
+  const Plan& plan;
+  const Buffers& buffers;
+  Cells(const Plan& p, const Buffers& b) : plan(p), buffers(b) {}
+  void run(Int begin, Int end) { backward_cells<B>(plan, buffers, begin, end); }
+  static Units units(const Plan& plan, const Buffers& buffers) {
+    Walk<ReadersOfElement> walk;
+    walk_input(walk, plan, buffers);
+    return {walk.units()};
+  }
+};
+
+template <class Engine>
+Units units_of(const Plan& plan, const Buffers& buffers) {
+  if constexpr (requires { Engine::units(plan, buffers); })
+    return Engine::units(plan, buffers);
+  else
+    return Engine::units(plan);
+}
+
+Units backward_units(const Plan& plan, const Buffers& buffers) {
+  Units units{0};
+  with_backward(plan, buffers, [&]<class Engine>() { units = units_of<Engine>(plan, buffers); });
   return units;
 }
 
 void backward(const Plan& plan, const Buffers& buffers, Int begin, Int end) {
-  with_backward(plan, buffers, [&]<class B, Engine E>() {
-    if constexpr (E == Engine::rows) {
-      RowsBackward<B> engine(plan, buffers);
-      engine.run(begin, end);
-    } else {
-      backward_cells<B>(plan, buffers, begin, end);
-    }
+  with_backward(plan, buffers, [&]<class Engine>() {
+    Engine engine(plan, buffers);
+    engine.run(begin, end);
   });
 }
 
@@ -229,7 +259,7 @@ void indices(const Plan& plan, const Buffers& buffers, Int begin, Int end) {
   }
 }
 
-Int output_units(const Plan& plan, const Buffers& buffers) { return cells_units(plan, buffers, 1); }
+Units output_units(const Plan& plan, const Buffers& buffers) { return cells_units(plan, buffers, 1); }
 
 }  // namespace
 

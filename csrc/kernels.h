@@ -15,7 +15,12 @@ struct Buffers {
   const Int* mask_strides = nullptr;
 };
 
-using UnitsKernel = Int (*)(const Plan&, const Buffers&);
+// Units of work, and how many at least should be done by one thread in a row.
+struct Units {
+  Int count, grain = 1;
+};
+
+using UnitsKernel = Units (*)(const Plan&, const Buffers&);
 using RangeKernel = void (*)(const Plan&, const Buffers&, Int begin, Int end);
 
 struct Family {

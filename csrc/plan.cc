@@ -178,6 +178,8 @@ void lay_out_dims(Plan& plan, const PlanFields& fields) {
              std::to_string(plan.axes[a].span_planes));
 }
 
+Plan plan_without_mirror(const PlanFields& fields);
+
 // Elements of the input or the output; an empty batch is no excuse for sizes that could not be indexed.
 Int elements(const Plan& plan, Int Dim::*extent, const std::string& what) {
   Int n = 1;
@@ -205,9 +207,11 @@ Int most_overlapping(const std::vector<Span>& spans, Int output) {
 Wide most_readers(const Plan& plan, std::size_t a) {
   const Axis& axis = plan.axes[a];
   if (axis.spans != nullptr) return most_overlapping(plan.held_spans[a], axis.output);
-  if (axis.mode == Mode::absent) return std::min(axis.taps, axis.output);
+  if (axis.mode == Mode::absent) return axis.most_readers();
   return std::min(Wide(axis.taps) * axis.output, Wide(axis.taps) * (Wide(axis.low) + axis.high + 1));
 }
+
+constexpr Int most_held_readers = 1 << 16;
 
 void count_readers(Plan& plan) {
   for (std::size_t a = 0; a < plan.held_axes.size(); ++a)
@@ -228,6 +232,17 @@ void number_taps(Plan& plan) {
   plan.additions = static_cast<Int>(std::min<Wide>(taps, INT64_MAX)) - 1;
   if (!plan.selects() || taps > INT64_MAX) return;
   plan.kept = taps <= 255 ? Kept::bytes : taps <= INT32_MAX ? Kept::words : Kept::longs;
+}
+
+// The taps of an axis that are present in any of its cells; all of them where looking would take long.
+Taps read_taps(const Axis& axis) {
+  if (axis.whole_begin < axis.whole_end || axis.output > (Int(1) << 16)) return {0, axis.taps};
+  Int first = axis.taps, stop = 0;
+  for (Int j = 0; j < axis.output; ++j) {
+    const Taps t = axis.present(j);
+    if (t.count > 0) first = smaller(first, t.first), stop = larger(stop, t.first + t.count);
+  }
+  return {first, larger(0, stop - first)};
 }
 
 // The block of side-by-side axes, where the pooled ones are at most three dims apart, in the user's order, regular and unpadded
@@ -258,7 +273,43 @@ void find_block(Plan& plan) {
       block.axes[at].size = block.axes[at].output = block.axes[at].whole_end = dim.input;
     }
   }
+  block.read = read_taps(block.axes[2]);
   block.there = true;
+  const Axis& across = block.axes[2];
+  if (is_float(plan.dtype) && across.step > 1 && (block.inner > 1 || across.step > 3) && across.size <= most_held_readers) {
+    for (Int x = 0; x < across.size; ++x) plan.held_readers.push_back(across.readers(x));
+    block.readers = plan.held_readers.data();
+  }
+}
+
+// What every window of a mean divides by, where that is one number; else 0.
+double even_divisor(const Plan& plan) {
+  double product = 1;
+  for (int a = 0; a < plan.rank; ++a) {
+    const Axis& axis = plan.axes[a];
+    const double first = plan.divided_by(axis, a + 1 == plan.rank, axis.whole_begin < axis.output ? axis.whole_begin : 0, 0);
+    if (axis.output - (axis.whole_end - axis.whole_begin) > most_held_readers) return 0;
+    for (Int i = axis.whole_begin > 0 ? 0 : axis.whole_end; i < axis.output; i = i + 1 == axis.whole_begin ? axis.whole_end : i + 1)
+      if (plan.divided_by(axis, a + 1 == plan.rank, i, 0) != first) return 0;
+    product *= first;
+  }
+  return product;
+}
+
+std::unique_ptr<Plan> mirror_of(const Plan& plan, const PlanFields& fields) {
+  if (plan.selects() || !is_float(plan.dtype)) return nullptr;
+  PlanFields mirrored = fields;
+  for (int a = 0; a < plan.rank; ++a) {
+    const Axis& axis = plan.axes[a];
+    if (axis.spans != nullptr || axis.mode != Mode::absent || axis.step != 1) return nullptr;
+    const Wide start = -Wide(axis.start) - Wide(axis.taps - 1) * axis.dilation;
+    if (start < -(Wide(1) << 60)) return nullptr;
+    mirrored.tables[static_cast<std::size_t>(a)].regular = {axis.size, static_cast<Int>(start), 1, axis.dilation, axis.taps, 0, 0, "absent"};
+  }
+  for (int d = 0; d < plan.ndim; ++d) mirrored.shape[static_cast<std::size_t>(plan.dims[d].number)] = plan.dims[d].output;
+  const double divisor = plan.body == Body::mean ? even_divisor(plan) : 1;
+  mirrored.body = divisor > 1 ? "mean" : "sum", mirrored.divisor = divisor > 1 ? divisor : 0;
+  return std::make_unique<Plan>(plan_without_mirror(mirrored));
 }
 
 }  // namespace
@@ -291,7 +342,9 @@ Int kept_size(Kept kept) {
   return sizes[static_cast<int>(kept)];
 }
 
-Plan plan_of(const PlanFields& fields) {
+namespace {
+
+Plan plan_without_mirror(const PlanFields& fields) {
   Plan plan;
   plan.body = named("body", fields.body, bodies);
   plan.dtype = named("dtype", fields.dtype, dtypes);
@@ -312,6 +365,15 @@ Plan plan_of(const PlanFields& fields) {
   number_taps(plan);
   count_readers(plan);
   find_block(plan);
+  return plan;
+}
+
+}  // namespace
+
+Plan plan_of(const PlanFields& fields) {
+  Plan plan = plan_without_mirror(fields);
+  plan.mirror = mirror_of(plan, fields);
+  plan.is_even = plan.body != Body::mean || even_divisor(plan) > 0;
   return plan;
 }
 

@@ -1,6 +1,7 @@
 // One pooling of arrays of one shape: what to compute, which axes, in what order memory holds the output. Knows no addresses.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -29,6 +30,8 @@ struct Block {
   Int outer = 1, inner = 1;
   Axis axes[3];
   int dims[3] = {-1, -1, -1};  // which of the plan's dims each axis is
+  Taps read{0, 0};             // the taps of the last axis that are present in any of its cells
+  const Run* readers = nullptr;  // the cells of the last axis that read each of its elements, where engines want to know
 
   POOLWISE_INLINE Int input_rows() const { return outer * axes[0].size * axes[1].size; }
   POOLWISE_INLINE Int output_rows() const { return outer * axes[0].output * axes[1].output; }
@@ -47,12 +50,17 @@ struct Plan {
   const Dim* dims = nullptr;   // slowest first
   const Axis* axes = nullptr;  // the pooled ones, in the user's order
   Block block;
+  // Where every stride is 1, the gradient of a sum is a sum of gradients over the mirrored windows: the plan of that. Its windows
+  // divide by a number that is the same for all, or by none where `is_even` is false.
+  std::unique_ptr<Plan> mirror;
+  bool is_even = false;
   Int input_size = 0, output_size = 0, planes = 1;
 
   // What the pointers above and those of the axes point to; kernels do not look here.
   std::vector<Dim> held_dims;
   std::vector<Axis> held_axes;
   std::vector<std::vector<Span>> held_spans;
+  std::vector<Run> held_readers;
 
   Plan() = default;
   Plan(Plan&&) = default;

@@ -38,9 +38,9 @@ Int cost_of(const Plan& plan) {
 void run(const Plan& plan, const Buffers& buffers, const Family& family, int threads) {
   if (plan.output_size == 0) return;
   const int most = threads_for(threads);
-  const Int units = family.units(plan, buffers), cost = cost_of(plan);
-  const Int even = (units + most - 1) / most, per_unit = std::max<Int>(cost / units, 1);
-  const Int piece = std::max<Int>(1, std::min(even, bytes_per_piece / per_unit));
+  const auto [units, grain] = family.units(plan, buffers);
+  const Int cost = cost_of(plan), even = (units + most - 1) / most, per_unit = std::max<Int>(cost / units, 1);
+  const Int piece = std::min(even, std::max(grain, bytes_per_piece / per_unit));
   Job job{plan, buffers, family.run};
   share(units, cost < bytes_worth_sharing ? units : piece, most,
         [](void* context, Int begin, Int end) {
@@ -86,6 +86,7 @@ void run_backward(const Plan& plan, const Buffers& buffers, int threads) {
   if (plan.dtype < Dtype::float16) refuse("backward: integers have no gradient, got " + std::string(name_of(plan.dtype)));
   if (plan.selects() && buffers.kept == nullptr && plan.output_size > 0)
     refuse("backward: kept must be given for a selection, got none");
+  if (plan.mirror != nullptr && plan.is_even && buffers.mask == nullptr) return run_forward(*plan.mirror, buffers, threads);
   advise(buffers.to, plan.input_size, plan.dtype);
   if (buffers.mask == nullptr || plan.body != Body::mean || plan.divisor > 0 || plan.count_include_pad)
     return run(plan, buffers, chosen.load()->backward, threads);

@@ -6,6 +6,10 @@
 #include <type_traits>
 #include <utility>
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 #include "geometry.h"
 
 #define POOLWISE_LAMBDA __attribute__((always_inline))
@@ -140,16 +144,111 @@ POOLWISE_INLINE Words<N> encoded(const Brain*, Pack<float, N> v) {
 
 // ---- memory ------------------------------------------------------------------------------------------------------------
 
+// GCC 12 takes most conversions between widths apart into single lanes, so those that kernels need are spelled out.
+#if defined(__x86_64__)
+template <bool IsLong>
+struct RegisterOf {
+  using type = __m128i;
+};
+template <>
+struct RegisterOf<true> {
+  using type = __m256i;
+};
+
+template <class V>
+POOLWISE_INLINE auto in_register(const V& v) {
+  typename RegisterOf<(sizeof v > 16)>::type r{};
+  std::memcpy(&r, &v, sizeof v);
+  return r;
+}
+
+#define POOLWISE_WIDEN(SET, BYTES, FROM, TO)                                                                          \
+  if constexpr (sizeof(To) * N == BYTES && sizeof(From) * 8 == FROM && sizeof(To) * 8 == TO) {                        \
+    if constexpr (std::is_signed_v<From>) return same_bits<Pack<To, N>>(SET##_cvtepi##FROM##_epi##TO(in_register(v))); \
+    if constexpr (!std::is_signed_v<From>) return same_bits<Pack<To, N>>(SET##_cvtepu##FROM##_epi##TO(in_register(v))); \
+  } else
+#define POOLWISE_WIDEN_ALL(SET, BYTES)                                                            \
+  POOLWISE_WIDEN(SET, BYTES, 8, 16) POOLWISE_WIDEN(SET, BYTES, 8, 32) POOLWISE_WIDEN(SET, BYTES, 16, 32) \
+  POOLWISE_WIDEN(SET, BYTES, 32, 64)
+#define POOLWISE_NARROW(BYTES, FROM, TO)                                                                   \
+  if constexpr (sizeof(From) * N == BYTES && sizeof(From) * 8 == FROM && sizeof(To) * 8 == TO) {           \
+    const auto cut = _mm512_cvtepi##FROM##_epi##TO(same_bits<__m512i>(v));                                 \
+    Pack<To, N> to;                                                                                        \
+    std::memcpy(&to, &cut, sizeof to);                                                                     \
+    return to;                                                                                             \
+  } else
+#endif
+
+template <class To, class From, int N>
+POOLWISE_INLINE Pack<To, N> widened(Pack<From, N> v) {
+  if constexpr (sizeof(To) == 8 && sizeof(From) == 1)  // GCC 12 fails on a mask that is merged into the instruction for it
+    return __builtin_convertvector(v, Pack<To, N>);
+  else if constexpr (sizeof(To) == 8 && sizeof(From) == 2)
+    return widened<To, std::int32_t, N>(widened<std::int32_t, From, N>(v));
+  else
+#if defined(__AVX512BW__)
+  POOLWISE_WIDEN_ALL(_mm512, 64)
+#endif
+#if defined(__AVX2__)
+  POOLWISE_WIDEN_ALL(_mm256, 32)
+#endif
+#if defined(__SSE4_1__)
+  POOLWISE_WIDEN_ALL(_mm, 16)
+#endif
+  return __builtin_convertvector(v, Pack<To, N>);
+}
+
+template <class To, class From, int N>
+POOLWISE_INLINE Pack<To, N> narrowed(Pack<From, N> v) {
+#if defined(__AVX512BW__)
+  POOLWISE_NARROW(64, 16, 8) POOLWISE_NARROW(64, 32, 8) POOLWISE_NARROW(64, 64, 8) POOLWISE_NARROW(64, 32, 16)
+#endif
+#if defined(__AVX2__)
+  if constexpr (sizeof(From) == 4 && sizeof(To) == 1 && N == 8) {
+    const __m256i every_fourth = _mm256_setr_epi8(0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, 0, 4, 8, 12, -1, -1,
+                                                  -1, -1, -1, -1, -1, -1, -1, -1, -1, -1);
+    const __m256i cut = _mm256_shuffle_epi8(same_bits<__m256i>(v), every_fourth);
+    const __m128i both = _mm_unpacklo_epi32(_mm256_castsi256_si128(cut), _mm256_extracti128_si256(cut, 1));
+    Pack<To, N> to;
+    std::memcpy(&to, &both, sizeof to);
+    return to;
+  } else
+#endif
+  return __builtin_convertvector(v, Pack<To, N>);
+}
+
 template <class To, class From, int N>
 POOLWISE_INLINE Pack<To, N> converted(Pack<From, N> v) {
-  if constexpr (std::is_same_v<To, From>)
+  constexpr bool whole = std::is_integral_v<To> && std::is_integral_v<From>;
+  if constexpr (std::is_same_v<To, From>) {
     return v;
-  else if constexpr (std::is_same_v<To, Wide>)
+  } else if constexpr (std::is_same_v<To, Wide>) {
     return v[0];
-  else if constexpr (std::is_same_v<From, Wide>)
+  } else if constexpr (std::is_same_v<From, Wide>) {
     return Pack<To, N>{static_cast<To>(v)};
-  else
+  } else if constexpr (N == 1) {
     return __builtin_convertvector(v, Pack<To, N>);
+  } else if constexpr (whole && sizeof(To) > sizeof(From)) {
+    return widened<To, From, N>(v);
+  } else if constexpr (whole && sizeof(To) < sizeof(From)) {
+    return narrowed<To, From, N>(v);
+  } else if constexpr (std::is_integral_v<From> && sizeof(From) < 4) {
+    return converted<To, std::int32_t, N>(widened<std::int32_t, From, N>(v));
+  } else if constexpr (std::is_integral_v<To> && sizeof(To) < 4) {
+    return narrowed<To, std::int32_t, N>(__builtin_convertvector(v, Pack<std::int32_t, N>));
+#if defined(__AVX512BW__)
+  } else if constexpr (std::is_same_v<To, double> && std::is_same_v<From, float> && N == 8) {
+    return same_bits<Pack<To, N>>(_mm512_cvtps_pd(same_bits<__m256>(v)));
+  } else if constexpr (std::is_same_v<To, double> && std::is_same_v<From, std::int32_t> && N == 8) {
+    return same_bits<Pack<To, N>>(_mm512_cvtepi32_pd(same_bits<__m256i>(v)));
+#endif
+#if defined(__AVX2__)
+  } else if constexpr (std::is_same_v<To, double> && std::is_same_v<From, float> && N == 4) {
+    return same_bits<Pack<To, N>>(_mm256_cvtps_pd(same_bits<__m128>(v)));
+#endif
+  } else {
+    return __builtin_convertvector(v, Pack<To, N>);
+  }
 }
 
 // N elements at any address, as numbers of type To.
@@ -158,6 +257,12 @@ POOLWISE_INLINE Pack<To, N> load(const From* p) {
   if constexpr (std::is_same_v<From, Half> || std::is_same_v<From, Brain>) {
     Pack<std::uint16_t, N> h;
     std::memcpy(&h, p, sizeof h);
+#if defined(__AVX512BW__)
+    if constexpr (std::is_same_v<From, Half> && N == 16) return converted<To, float, N>(same_bits<Pack<float, N>>(_mm512_cvtph_ps(in_register(h))));
+#endif
+#if defined(__F16C__)
+    if constexpr (std::is_same_v<From, Half> && N == 8) return converted<To, float, N>(same_bits<Pack<float, N>>(_mm256_cvtph_ps(in_register(h))));
+#endif
     return converted<To, float, N>(decoded<N>(p, converted<std::uint32_t, std::uint16_t, N>(h)));
   } else if constexpr (std::is_same_v<From, Truth>) {
     Pack<std::uint8_t, N> bytes;
@@ -173,8 +278,23 @@ POOLWISE_INLINE Pack<To, N> load(const From* p) {
 template <int N, class From, class To>
 POOLWISE_INLINE void store(To* p, Pack<From, N> v) {
   if constexpr (std::is_same_v<To, Half> || std::is_same_v<To, Brain>) {
-    const auto h = converted<std::uint16_t, std::uint32_t, N>(encoded<N>(p, converted<float, From, N>(v)));
-    std::memcpy(p, &h, sizeof h);
+    const auto f = converted<float, From, N>(v);
+#if defined(__AVX512BW__)
+    if constexpr (std::is_same_v<To, Half> && N == 16) {
+      const __m256i h = _mm512_cvtps_ph(same_bits<__m512>(f), _MM_FROUND_TO_NEAREST_INT);
+      std::memcpy(static_cast<void*>(p), &h, sizeof h);
+      return;
+    }
+#endif
+#if defined(__F16C__)
+    if constexpr (std::is_same_v<To, Half> && N == 8) {
+      const __m128i h = _mm256_cvtps_ph(same_bits<__m256>(f), _MM_FROUND_TO_NEAREST_INT);
+      std::memcpy(static_cast<void*>(p), &h, sizeof h);
+      return;
+    }
+#endif
+    const auto h = converted<std::uint16_t, std::uint32_t, N>(encoded<N>(p, f));
+    std::memcpy(static_cast<void*>(p), &h, sizeof h);
   } else if constexpr (std::is_same_v<To, Truth>) {
     store<N, From>(&p->byte, v);
   } else {

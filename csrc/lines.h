@@ -1,0 +1,231 @@
+// What the engines of lines share: how a block's rows lie in memory, memory to work in, and lanes that lie a stride apart.
+//
+// A line is a row of a block, columns × inner lanes side by side. The engines work on whole packs alone: the lanes of the last pack
+// that are beyond a line are computed from whatever is there and thrown away, so lines in scratch memory have `slack` behind them,
+// and a row of the caller's array is read in place only where so much of the array follows it.
+#pragma once
+
+#include <cstring>
+
+#include "reductions.h"
+#include "threads.h"
+#include "walk.h"
+
+namespace poolwise::POOLWISE_ISA {
+
+constexpr Int most_memory = Int(1) << 24;     // bytes of scratch; a plan that needs more is left to the general engine
+constexpr Int far = Int(1) << 31;             // starts, steps, dilations and taps up to here multiply without overflow
+constexpr Int prefetch_distance = 1 << 10;    // bytes ahead of a row that is being read
+
+// How the block's rows lie in memory, in elements; each row itself is dense.
+struct RowStrides {
+  bool even;  // one stride serves each level
+  Int outer, plane, row;
+};
+
+POOLWISE_OUTLINE RowStrides row_strides(const Plan& plan, Int itemsize, const void* memory, const Int* bytes) {
+  const Block& block = plan.block;
+  const Int row = block.axes[2].size * block.inner, plane = row * block.axes[1].size;
+  if (bytes == nullptr) return {true, plane * block.axes[0].size, plane, row};
+  RowStrides strides{reinterpret_cast<std::uintptr_t>(memory) % static_cast<std::uintptr_t>(itemsize) == 0, 0, 0, 0};
+  int d = plan.ndim - 1;
+  for (Int run = itemsize; d >= block.dims[2]; --d) {
+    strides.even = strides.even && (bytes[d] == run || plan.dims[d].input == 1);
+    run *= plan.dims[d].input;
+  }
+  const auto elements = [&](int dim) {
+    strides.even = strides.even && bytes[dim] % itemsize == 0;
+    return bytes[dim] / itemsize;
+  };
+  if (block.dims[1] >= 0) strides.row = elements(d--);
+  if (block.dims[0] >= 0) strides.plane = elements(d--);
+  Int extent = 1;
+  for (; d >= 0; --d) {
+    if (plan.dims[d].input == 1) continue;
+    if (extent == 1) strides.outer = elements(d);
+    strides.even = strides.even && elements(d) == strides.outer * extent;
+    extent *= plan.dims[d].input;
+  }
+  return strides;
+}
+
+// Where the last row in memory begins, in elements after the first element of the array.
+POOLWISE_INLINE Int last_row(const Block& block, const RowStrides& strides) {
+  const auto reach = [](Int n, Int stride) { return larger(0, (n - 1) * stride); };
+  return reach(block.outer, strides.outer) + reach(block.axes[0].size, strides.plane) + reach(block.axes[1].size, strides.row);
+}
+
+// Lanes behind a line in scratch memory: two packs of what is written, up to four lanes apart, run over its end.
+template <class A>
+inline constexpr Int slack = 8 * full<A> + 64;
+
+// Hands out pieces of one block of memory.
+class Arena {
+ public:
+  explicit Arena(void* memory) : next_(static_cast<char*>(memory)) {}
+  template <class T>
+  T* take(Int lanes) {
+    T* piece = reinterpret_cast<T*>(next_);
+    next_ += room<T>(lanes);
+    return piece;
+  }
+  template <class T>
+  static constexpr Int room(Int lanes) {
+    return (lanes * Int(sizeof(T)) + 63) / 64 * 64;
+  }
+
+ private:
+  char* next_;
+};
+
+template <class T>
+POOLWISE_INLINE void fill(T* p, Int n, T value) {
+  for (Int i = 0; i < n; ++i) p[i] = value;
+}
+
+// Calls at<N, U>(lane) for U packs of N lanes at a time until n lanes are done, and up to N - 1 lanes more.
+template <int N, class At>
+POOLWISE_INLINE void for_packs(Int n, At&& at) {
+  Int lane = 0;
+  for (; lane + N < n; lane += 2 * N) at.template operator()<N, 2>(lane);
+  if (lane < n) at.template operator()<N, 1>(lane);
+}
+
+// ---- what is written ----------------------------------------------------------------------------------------------------
+
+// An output that the caches cannot hold is written past them, in whole lines of theirs: a store that is not would read each line
+// from memory first. What a kernel writes is collected until lines are whole.
+constexpr Int bytes_worth_streaming = Int(16) << 20;
+constexpr Int cache_line = 64;
+
+POOLWISE_INLINE void stream_line(char* to, const char* from) {
+#if defined(__AVX512BW__)
+  _mm512_stream_si512(reinterpret_cast<__m512i*>(to), _mm512_load_si512(from));
+#elif defined(__AVX2__)
+  for (int b = 0; b < cache_line; b += 32)
+    _mm256_stream_si256(reinterpret_cast<__m256i*>(to + b), _mm256_load_si256(reinterpret_cast<const __m256i*>(from + b)));
+#elif defined(__x86_64__)
+  for (int b = 0; b < cache_line; b += 16)
+    _mm_stream_si128(reinterpret_cast<__m128i*>(to + b), _mm_load_si128(reinterpret_cast<const __m128i*>(from + b)));
+#else
+  std::memcpy(to, from, cache_line);
+#endif
+}
+
+template <class V>
+class Stream {
+ public:
+  static constexpr Int room(Int elements) { return Arena::room<V>(elements) + 2 * cache_line; }
+  Stream() = default;
+  // Collects at most so many elements at a time, and what a pack runs over them.
+  Stream(Arena& arena, Int elements) : held_(reinterpret_cast<char*>(arena.take<V>(elements + 2 * cache_line / Int(sizeof(V))))) {}
+
+  void start(V* to) {
+    to_ = reinterpret_cast<char*>(to);
+    lead_ = static_cast<Int>(reinterpret_cast<std::uintptr_t>(to) % cache_line);
+    foreign_ = lead_;
+  }
+  // Where the next elements go, and that there are n.
+  V* next() const { return reinterpret_cast<V*>(held_ + lead_); }
+  void wrote(Int n) {
+    const Int bytes = lead_ + n * Int(sizeof(V)), whole = bytes / cache_line * cache_line;
+    char* line = to_ - lead_;
+    Int at = 0;
+    if (whole > 0 && foreign_ > 0) {
+      std::memcpy(line + foreign_, held_ + foreign_, static_cast<std::size_t>(cache_line - foreign_));
+      at = cache_line, foreign_ = 0;
+    }
+    for (; at < whole; at += cache_line) stream_line(line + at, held_ + at);
+    if (whole > 0) std::memcpy(held_, held_ + whole, cache_line);
+    to_ += n * Int(sizeof(V));
+    lead_ = bytes - whole;
+  }
+  void finish() {
+    std::memcpy(to_ - lead_ + foreign_, held_ + foreign_, static_cast<std::size_t>(lead_ - foreign_));
+#if defined(__x86_64__)
+    _mm_sfence();
+#endif
+  }
+
+ private:
+  char *held_ = nullptr, *to_ = nullptr;
+  Int lead_ = 0, foreign_ = 0;  // bytes of the present line that are held, and how many of those are not this stream's
+};
+
+// ---- states in memory --------------------------------------------------------------------------------------------------
+
+// A line of partial results.
+template <class R>
+struct Line {
+  using A = typename R::Accumulator;
+  using S = typename R::Second;
+  static constexpr bool two = !std::is_void_v<S>;
+  using Beside = std::conditional_t<two, S, char>;
+
+  A* values = nullptr;
+  Beside* seconds = nullptr;
+
+  static constexpr Int room(Int lanes) { return Arena::room<A>(lanes + slack<A>) + (two ? Arena::room<Beside>(lanes + slack<A>) : 0); }
+  Line() = default;
+  Line(Arena& arena, Int lanes) : values(arena.take<A>(lanes + slack<A>)), seconds(two ? arena.take<Beside>(lanes + slack<A>) : nullptr) {}
+
+  template <int N>
+  POOLWISE_INLINE typename R::template State<N> load(Int lane) const {
+    if constexpr (two)
+      return {POOLWISE_ISA::load<A, N>(values + lane), POOLWISE_ISA::load<S, N>(seconds + lane)};
+    else
+      return {POOLWISE_ISA::load<A, N>(values + lane)};
+  }
+  template <int N>
+  POOLWISE_INLINE void store(Int lane, const typename R::template State<N>& state) const {
+    POOLWISE_ISA::store<N, A>(values + lane, state.value);
+    if constexpr (two) POOLWISE_ISA::store<N, S>(seconds + lane, state.second);
+  }
+};
+
+// ---- lanes that lie a stride apart -------------------------------------------------------------------------------------
+
+// Every second lane of two packs, from 0 or from 1 on. Lanes narrower than 32 bits have no shuffle of two packs before AVX-512's
+// VBMI: there the halves of wider lanes are cut off.
+template <int From, class T, int N>
+POOLWISE_INLINE Pack<T, N> halved(Pack<T, N> a, Pack<T, N> b) {
+  if constexpr (sizeof(T) < 4 && N > 1) {
+    using W = std::make_unsigned_t<typename IntegerOf<2 * sizeof(T)>::type>;
+    using Half = std::make_unsigned_t<Lane<T>>;
+    const auto cut = [](Pack<T, N> v) {
+      auto wide = same_bits<Pack<W, N / 2>>(v);
+      if constexpr (From == 1) wide >>= 8 * sizeof(T);
+      return converted<Half, W, N / 2>(wide);
+    };
+    Pack<T, N> out;
+    const auto low = cut(a), high = cut(b);
+    std::memcpy(&out, &low, sizeof low);
+    std::memcpy(reinterpret_cast<char*>(&out) + sizeof low, &high, sizeof high);
+    return out;
+  } else {
+    const Pack<T, N> both[2] = {a, b};
+    return one_phase<T, N, 2, From>(both, a);
+  }
+}
+
+// N lanes, S apart, from p on. Reads S × N lanes.
+template <int S, class T, int N>
+POOLWISE_INLINE Pack<T, N> picked(const T* p) {
+  if constexpr (S == 1) {
+    return load<T, N>(p);
+  } else if constexpr (S == 2) {
+    return halved<0, T, N>(load<T, N>(p), load<T, N>(p + N));
+  } else {
+    Pack<T, N> packs[S];
+    for (int s = 0; s < S; ++s) packs[s] = load<T, N>(p + s * N);
+    return one_phase<T, N, S, 0>(packs, packs[0]);
+  }
+}
+
+// Writes S packs woven together: lane s of the result is lane 0 of pack s.
+template <int S, class T, int N, class To, int... P>
+POOLWISE_INLINE void weave(To* to, const Pack<T, N> (&phases)[S], std::integer_sequence<int, P...>) {
+  (store<N, T>(to + P * N, woven<T, N, S, P>(phases, phases[0])), ...);
+}
+
+}  // namespace poolwise::POOLWISE_ISA

@@ -1,0 +1,548 @@
+// The fast forward engine, for regular windows in absent padding, over a block of rows: whole lines at a time, whatever the
+// layout. The rows of a window are reduced into one line (down), lanes beside each other never meeting; then the lines's own taps
+// are reduced (across). Neither cost grows much with the window: rows slide, in blocks of as many as a window has, each row reduced
+// once with those after it in its block and once with those before it (van Herk 1992; Gil & Werman 1993); and the taps of a
+// line are doubled, a line of pairs reduced to one of fours. Nothing is ever subtracted.
+//
+// A line holds the cells that some window of its chunk reads, with nothing where the padding is. Lanes are columns × inner.
+#pragma once
+
+#include "lines.h"
+
+namespace poolwise::POOLWISE_ISA {
+
+// Beyond so many rows or taps a window slides or doubles; measured, see benchmarks/factors.md.
+constexpr Int rows_worth_sliding = 8, taps_worth_doubling = 8;
+constexpr Int line_bytes = 1 << 15, sliding_bytes = 1 << 18;  // what should stay in the first and the second cache
+constexpr Int most_picked = 3;                                // the largest stride at which lanes are picked out of packs
+constexpr Int band_lanes = 384, most_band_rows = 64;         // of short lines that are reduced across together
+
+// How a plan's lines are cut. `serves` is false where this engine does not.
+struct LineLayout {
+  bool serves = false, slides = false, doubles = false;
+  Int extent = 0;   // cells from a window's first tap to its last
+  Int columns = 0;  // outputs of a chunk
+  Int chunks = 0;
+  Int lanes = 0;    // of a line, from one to the next
+  Int rows = 1;     // lines that are reduced across at once
+  Int bytes = 0;    // of scratch
+};
+
+// Lanes from one line to the next, where many lie one after another.
+template <class R>
+POOLWISE_INLINE Int line_lanes(Int lanes) {
+  return (lanes + slack<typename R::Accumulator> + 63) / 64 * 64;
+}
+
+template <class R>
+POOLWISE_OUTLINE LineLayout line_layout(const Plan& plan) {
+  using A = typename R::Accumulator;
+  constexpr Int lane_bytes = sizeof(A) + (Line<R>::two ? sizeof(A) : 0);
+  LineLayout layout;
+  const Block& block = plan.block;
+  const Axis &last = block.axes[2], &rows = block.axes[1];
+  const Taps read = block.read;
+  if (read.count == 0 || last.start < -far || last.start > far || last.step > far || last.dilation > far) return layout;
+  if (read.first > far || read.count > far || last.output > far) return layout;
+  layout.extent = (read.count - 1) * last.dilation + 1;
+  layout.slides = rows.taps >= rows_worth_sliding && rows.output > 1 && rows.dilation == 1 && rows.taps > 3 * rows.step && rows.taps < far && rows.step < far;
+  layout.doubles = read.count >= taps_worth_doubling && read.count > last.step;
+  const Wide least = (Wide(layout.extent) * block.inner + slack<A>) * lane_bytes * (layout.slides ? rows.taps : 1);
+  if (block.inner == 0 || least > most_memory / 4) return layout;
+  const Int room = larger(layout.slides ? sliding_bytes / rows.taps : line_bytes, 4 * layout.extent * block.inner * lane_bytes);
+  const Int cells = larger(layout.extent, room / lane_bytes / block.inner);
+  layout.columns = smaller(last.output, (cells - layout.extent) / last.step + 1);
+  layout.chunks = (last.output + layout.columns - 1) / layout.columns;
+  const Int cells_read = larger((layout.columns - 1) * last.step + layout.extent, layout.columns * last.step);
+  layout.lanes = block.inner > 1 ? cells_read * block.inner : ceil_div(cells_read, last.step) * last.step;
+  if (layout.chunks == 1) layout.rows = larger(1, smaller(most_band_rows, band_lanes / layout.lanes));
+  const Int band = layout.rows * layout.lanes, lines = 1 + (layout.doubles ? 2 : 0);
+  layout.bytes = lines * Line<R>::room(band) + Arena::room<typename R::Element>(layout.lanes + slack<A>) +
+                 3 * Arena::room<A>(band + slack<A>) + Arena::room<typename R::Result>(band + slack<A>) + Stream<typename R::Result>::room(band + slack<A>);
+  if (layout.slides) layout.bytes += 2 * Line<R>::room(layout.lanes) + Line<R>::room(rows.taps * line_lanes<R>(layout.lanes));
+  layout.serves = layout.bytes < most_memory;
+  return layout;
+}
+
+// K: what one offset is kept as.
+template <class R, class K>
+class LinesForward {
+  using T = typename R::Element;
+  using A = typename R::Accumulator;
+  using Out = typename R::Result;
+  static constexpr int N = full<A>;
+  template <int M>
+  using State = typename R::template State<M>;
+
+ public:
+  POOLWISE_OUTLINE static bool serves(const Plan& plan, const Buffers& buffers) {
+    if (!plan.block.there || buffers.mask != nullptr) return false;
+    return line_layout<R>(plan).serves && row_strides(plan, sizeof(T), buffers.from, buffers.from_strides).even;
+  }
+
+  // The rows of all chunks; sliding rows begin anew with each piece.
+  static Units units(const Plan& plan) {
+    const LineLayout layout = line_layout<R>(plan);
+    return {plan.block.output_rows() * layout.chunks, layout.slides ? 4 * plan.block.axes[1].taps / plan.block.axes[1].step : 1};
+  }
+
+  LinesForward(const Plan& plan, const Buffers& buffers)
+      : plan_(plan),
+        block_(plan.block),
+        layout_(line_layout<R>(plan)),
+        reduction_(plan),
+        x_(static_cast<const T*>(buffers.from)),
+        y_(static_cast<Out*>(buffers.to)),
+        kept_(static_cast<K*>(buffers.kept)),
+        strides_(row_strides(plan, sizeof(T), buffers.from, buffers.from_strides)),
+        last_row_(last_row(block_, strides_)) {
+    Arena arena(scratch(static_cast<std::size_t>(layout_.bytes)));
+    const Int band = layout_.rows * layout_.lanes;
+    line_ = band_ = from_ = Line<R>(arena, band);
+    if (layout_.doubles) doubled_ = Line<R>(arena, band), summed_ = Line<R>(arena, band);
+    spare_row_ = arena.take<T>(layout_.lanes + slack<A>);
+    column_divisors_ = arena.take<A>(band + slack<A>);
+    divisors_ = arena.take<A>(band + slack<A>);
+    bounced_kept_ = reinterpret_cast<K*>(arena.take<A>(band + slack<A>));
+    bounced_ = arena.take<Out>(band + slack<A>);
+    stream_ = Stream<Out>(arena, band + slack<A>);
+    streams_ = layout_.chunks == 1 && plan.output_size * Int(sizeof(Out)) >= bytes_worth_streaming;
+    if (layout_.slides) {
+      fresh_ = Line<R>(arena, layout_.lanes);
+      before_ = Line<R>(arena, layout_.lanes);
+      after_ = Line<R>(arena, block_.axes[1].taps * line_lanes<R>(layout_.lanes));
+    }
+    lay_out_taps();
+  }
+
+  void run(Int begin, Int end) {
+    const Axis &planes = block_.axes[0], &rows = block_.axes[1];
+    end_ = layout_.chunks == 1 ? end * block_.axes[2].output * block_.inner : 0;
+    Int rest = begin;
+    row_ = rest % rows.output, rest /= rows.output;
+    chunk_ = rest % layout_.chunks, rest /= layout_.chunks;
+    plane_ = rest % planes.output, outer_ = rest / planes.output;
+    enter_chunk();
+    if (streams_) stream_.start(y_ + begin * block_.axes[2].output * block_.inner);
+    for (Int unit = begin; unit < end;) {
+      const Int count = smaller(layout_.rows, end - unit);
+      target_ = (((outer_ * planes.output + plane_) * rows.output + row_) * block_.axes[2].output + first_column_) * block_.inner;
+      for (Int b = 0; b < count; ++b) {
+        reduce_row(b);
+        if (b + 1 < count) step(true);
+      }
+      across(count);
+      unit += count;
+      step(unit < end);
+    }
+    if (streams_) stream_.finish();
+  }
+
+ private:
+  // To the next row; `goes_on` where there is one to do.
+  POOLWISE_INLINE void step(bool goes_on) {
+    if (++row_ < block_.axes[1].output) return;
+    row_ = 0, held_block_ = -1;
+    if (++chunk_ == layout_.chunks) {
+      chunk_ = 0;
+      if (++plane_ == block_.axes[0].output) plane_ = 0, ++outer_;
+    }
+    if (layout_.chunks > 1 && goes_on) enter_chunk();
+  }
+
+  // ---- what a chunk reads ----
+
+  void lay_out_taps() {
+    const Axis& last = block_.axes[2];
+    const Int step = last.dilation * block_.inner, count = block_.read.count;
+    if (!layout_.doubles) {
+      taps_ = count, tap_lanes_ = step, tap_places_ = 1;
+      return;
+    }
+    width_ = 1;
+    while (2 * width_ <= count) width_ *= 2;
+    const Int rest = R::idempotent ? count - width_ : 0;  // two halves may overlap where taking an element twice is no harm
+    taps_ = rest == 0 ? 1 : 2, tap_lanes_ = rest * step, tap_places_ = rest;
+  }
+
+  void enter_chunk() {
+    const Axis& last = block_.axes[2];
+    first_column_ = chunk_ * layout_.columns;
+    columns_ = smaller(layout_.columns, last.output - first_column_);
+    const Int cell = last.start + first_column_ * last.step + block_.read.first * last.dilation;
+    const Int cells = (columns_ - 1) * last.step + layout_.extent;
+    lanes_ = cells * block_.inner;
+    const Int begin = smaller(cells, larger(0, -cell)), end = larger(begin, smaller(cells, last.size - cell));
+    there_begin_ = begin * block_.inner, there_ = (end - begin) * block_.inner;
+    from_lane_ = (cell + begin) * block_.inner;
+    held_block_ = -1;
+    by_cells_ = last.step > 1 && (block_.inner > 1 || last.step > most_picked);
+    apart_ = by_cells_ ? columns_ * block_.inner : layout_.lanes / last.step;
+    clear(band_, 0, layout_.rows * layout_.lanes);
+    spread_divisors();
+  }
+
+  void clear(const Line<R>& line, Int begin, Int end) {
+    for (Int lane = begin; lane < end; lane += N) line.template store<N>(lane, reduction_.template nothing<N>());
+  }
+
+  void spread_divisors() {
+    if constexpr (R::divides) {
+      if (!reduction_.is_mean) return;
+      const Axis& last = block_.axes[2];
+      const Int inner = block_.inner, whole_begin = last.whole_begin - first_column_, whole_end = last.whole_end - first_column_;
+      const A whole = static_cast<A>(plan_.divided_by(last, true, last.whole_begin, 0));
+      for (Int j = 0; j < columns_; ++j) {
+        const bool is_whole = j >= whole_begin && j < whole_end;
+        fill<A>(column_divisors_ + j * inner, inner, is_whole ? whole : static_cast<A>(plan_.divided_by(last, true, first_column_ + j, 0)));
+      }
+      fill<A>(column_divisors_ + columns_ * inner, apart_ - columns_ * inner, A(1));
+      for (Int b = 1; b < layout_.rows; ++b) std::memcpy(column_divisors_ + b * apart_, column_divisors_, static_cast<std::size_t>(apart_) * sizeof(A));
+    }
+  }
+
+  // ---- down: the rows of a window into one line ----
+
+  void reduce_row(Int number) {
+    const Taps t0 = taps_of(block_.axes[0], plane_, 0), t1 = taps_of(block_.axes[1], row_, 0);
+    line_ = part(band_, number * layout_.lanes);
+    if (t0.count * t1.count == 0)
+      clear(line_, there_begin_, there_begin_ + there_);
+    else if (layout_.slides)
+      slide(t0);
+    else
+      reduce_rows(line_, t0, t1.first, t1.count, t1.first);
+    // What was written beyond the row: where it ends, and where the next one begins.
+    clear(line_, there_begin_ + there_, there_begin_ + there_ + N);
+    if constexpr (R::divides)
+      if (reduction_.is_mean)
+        row_divisors_[number] = static_cast<A>(plan_.divided_by(block_.axes[0], false, plane_, 0) * plan_.divided_by(block_.axes[1], false, row_, 0));
+  }
+
+  static POOLWISE_INLINE Line<R> part(Line<R> line, Int lane) {
+    line.values += lane;
+    if constexpr (Line<R>::two) line.seconds += lane;
+    return line;
+  }
+
+  // A row's first lane of the chunk. Packs may read beyond its last one, where the array goes on.
+  POOLWISE_INLINE const T* source(Int plane, Int row) const {
+    const Int at = outer_ * strides_.outer + plane * strides_.plane + row * strides_.row;
+    const T* p = x_ + at + from_lane_;
+    if (at + from_lane_ + there_ + N <= last_row_ + block_.axes[2].size * block_.inner) return p;
+    std::memcpy(static_cast<void*>(spare_row_), p, static_cast<std::size_t>(there_) * sizeof(T));
+    return spare_row_;
+  }
+
+  // Taps first … first + count - 1 of the rows in all planes t0 of a window, the first of them numbered `number`.
+  void reduce_rows(const Line<R>& to, Taps t0, Int first, Int count, Int number) {
+    const Axis &planes = block_.axes[0], &rows = block_.axes[1];
+    const Int row = rows.start + row_ * rows.step + first * rows.dilation;
+    bool onto = false;
+    for (Int a = t0.first; a < t0.first + t0.count; ++a) {
+      const Int plane = planes.start + plane_ * planes.step + a * planes.dilation;
+      for (Int b = 0; b < count; onto = true) b += reduce_some(to, onto, plane, row + b * rows.dilation, rows.dilation, count - b, (a * rows.taps + number + b) * block_.axes[2].taps);
+    }
+  }
+
+  // As many rows at once as the compiler knows loops for; the last of the array may have to be read alone.
+  POOLWISE_INLINE Int reduce_some(const Line<R>& to, bool onto, Int plane, Int row, Int apart, Int left, Int place) {
+    const T* from[4];
+    Int n = 0;
+    for (; n < 4 && n < left; ++n) {
+      from[n] = source(plane, row + n * apart);
+      if (from[n] == spare_row_) {
+        n += n == 0;
+        break;
+      }
+    }
+    const Int places = block_.axes[2].taps;
+    switch (n) {
+      case 1: onto ? down<1, true>(to, from, place, places) : down<1, false>(to, from, place, places); break;
+      case 2: onto ? down<2, true>(to, from, place, places) : down<2, false>(to, from, place, places); break;
+      case 3: onto ? down<3, true>(to, from, place, places) : down<3, false>(to, from, place, places); break;
+      default: onto ? down<4, true>(to, from, place, places) : down<4, false>(to, from, place, places);
+    }
+    return n;
+  }
+
+  template <int Count, bool Onto>
+  POOLWISE_OUTLINE void down(const Line<R>& to, const T* const* rows, Int place, Int places) {
+    const T* from[Count];
+    for (int s = 0; s < Count; ++s) from[s] = rows[s];
+    for_packs<N>(there_, [&]<int M, int U>(Int lane) POOLWISE_LAMBDA {
+      State<M> state[U];
+      for (int u = 0; u < U; ++u) {
+        const Int here = lane + u * M;
+        const auto first = reduction_.template taken<M>(reduction_.template read<M>(from[0] + here), place);
+        state[u] = Onto ? reduction_.template followed<M>(to.template load<M>(there_begin_ + here), first) : first;
+        for (int s = 1; s < Count; ++s)
+          state[u] = reduction_.template followed<M>(
+              state[u], reduction_.template taken<M>(reduction_.template read<M>(from[s] + here), place + s * places));
+      }
+      for (int s = 0; s < Count; ++s) ahead(from[s] + lane, U * M * sizeof(T));
+      for (int u = 0; u < U; ++u) to.template store<M>(there_begin_ + lane + u * M, state[u]);
+    });
+  }
+
+  static POOLWISE_INLINE void ahead(const T* p, Int bytes) {
+    for (Int b = 0; b < bytes; b += 64) __builtin_prefetch(reinterpret_cast<const char*>(p) + prefetch_distance + b);
+  }
+
+  // ---- rows that slide ----
+
+  // The window of row_ is the end of one block of rows and the beginning of the next.
+  void slide(Taps t0) {
+    const Axis& rows = block_.axes[1];
+    const Int first = row_ * rows.step, block = first / rows.taps, at = first % rows.taps, places = block_.axes[2].taps;
+    if (block != held_block_) held_block_ = block, after_from_ = rows.taps, before_to_ = 0;
+    while (after_from_ > at) {
+      const Int row = --after_from_;
+      const Line<R> rest = after(smaller(row + 1, rows.taps - 1));
+      take_row(t0, block * rows.taps + row, after(row), row + 1 == rows.taps ? nullptr : &rest, 0, places);
+    }
+    for (; before_to_ < at; ++before_to_)
+      take_row(t0, (block + 1) * rows.taps + before_to_, before_, before_to_ == 0 ? nullptr : &before_, before_to_ * places, 0);
+    const Line<R> end = after(at);
+    if (at == 0) return copy_lanes(line_, end);
+    join(line_, end, before_, (rows.taps - at) * places);
+  }
+
+  Line<R> after(Int row) const {
+    return part(after_, row * line_lanes<R>(layout_.lanes));
+  }
+
+  // Reduces one row, counted from where the first window begins, with what is held of others; `place` is its own.
+  void take_row(Taps t0, Int number, const Line<R>& to, const Line<R>* rest, Int place, Int by) {
+    const Axis &rows = block_.axes[1], &planes = block_.axes[0];
+    const Int row = rows.start + number;
+    if (row < 0 || row >= rows.size) {
+      if (rest == nullptr) return clear(to, there_begin_, there_begin_ + there_);
+      return move_lanes(to, *rest, by);
+    }
+    if (rest == nullptr) return take_planes(to, t0, row, place);
+    if (t0.count > 1) {
+      take_planes(fresh_, t0, row, place);
+      return join(to, fresh_, *rest, by);
+    }
+    const T* from = source(planes.start + plane_ * planes.step + t0.first * planes.dilation, row);
+    const Int own = place + t0.first * rows.taps * block_.axes[2].taps;
+    for_packs<N>(there_, [&]<int M, int U>(Int lane) POOLWISE_LAMBDA {
+      for (int u = 0; u < U; ++u) {
+        const Int here = there_begin_ + lane + u * M;
+        const auto fresh = reduction_.template taken<M>(reduction_.template read<M>(from + lane + u * M), own);
+        to.template store<M>(here, reduction_.template merged<M>(reduction_.template moved<M>(rest->template load<M>(here), by), fresh));
+      }
+    });
+  }
+
+  void take_planes(const Line<R>& to, Taps t0, Int row, Int place) {
+    const Axis &rows = block_.axes[1], &planes = block_.axes[0];
+    for (Int a = t0.first; a < t0.first + t0.count; ++a) {
+      const T* from = source(planes.start + plane_ * planes.step + a * planes.dilation, row);
+      const Int own = place + a * rows.taps * block_.axes[2].taps;
+      a == t0.first ? down<1, false>(to, &from, own, 0) : down<1, true>(to, &from, own, 0);
+    }
+  }
+
+  void join(const Line<R>& to, const Line<R>& a, const Line<R>& b, Int by) {
+    for_packs<N>(there_, [&]<int M, int U>(Int lane) POOLWISE_LAMBDA {
+      for (int u = 0; u < U; ++u) {
+        const Int here = there_begin_ + lane + u * M;
+        to.template store<M>(here, reduction_.template merged<M>(a.template load<M>(here),
+                                                                 reduction_.template moved<M>(b.template load<M>(here), by)));
+      }
+    });
+  }
+  void move_lanes(const Line<R>& to, const Line<R>& from, Int by) {
+    for_packs<N>(there_, [&]<int M, int U>(Int lane) POOLWISE_LAMBDA {
+      for (int u = 0; u < U; ++u) {
+        const Int here = there_begin_ + lane + u * M;
+        to.template store<M>(here, reduction_.template moved<M>(from.template load<M>(here), by));
+      }
+    });
+  }
+  void copy_lanes(const Line<R>& to, const Line<R>& from) { move_lanes(to, from, 0); }
+
+  // ---- across: the taps of the line ----
+
+  void double_taps(Int lanes) {
+    const Int step = block_.axes[2].dilation * block_.inner, count = block_.read.count;
+    Int done = 0;  // taps that are in the sum
+    from_ = band_;
+    for (Int width = 1;; width *= 2) {
+      if (!R::idempotent && (count & width) != 0) {
+        add_shifted(from_, lanes, done * step, done == 0);
+        done += width;
+      }
+      if (width == width_) break;
+      pair(from_, lanes, width * step, width);
+      from_ = doubled_;
+    }
+    if constexpr (!R::idempotent) from_ = summed_;
+  }
+
+  // Each lane with the one so many lanes behind it; a line may be its own target.
+  POOLWISE_OUTLINE void pair(const Line<R>& from, Int lanes, Int apart, Int places) {
+    for_packs<N>(lanes - apart, [&]<int M, int U>(Int lane) POOLWISE_LAMBDA {
+      for (int u = 0; u < U; ++u) {
+        const Int here = lane + u * M;
+        doubled_.template store<M>(here, reduction_.template merged<M>(from.template load<M>(here),
+                                                                       reduction_.template moved<M>(from.template load<M>(here + apart), places)));
+      }
+    });
+  }
+  POOLWISE_OUTLINE void add_shifted(const Line<R>& from, Int lanes, Int apart, bool fresh) {
+    for_packs<N>(lanes - apart, [&]<int M, int U>(Int lane) POOLWISE_LAMBDA {
+      for (int u = 0; u < U; ++u) {
+        const Int here = lane + u * M;
+        const auto more = from.template load<M>(here + apart);
+        summed_.template store<M>(here, fresh ? more : reduction_.template merged<M>(summed_.template load<M>(here), more));
+      }
+    });
+  }
+
+  // `count` lines at once. Their outputs go where they belong where they lie there as they do here, else by way of scratch memory.
+  void across(Int count) {
+    const Axis& last = block_.axes[2];
+    const Int inner = block_.inner, n = columns_ * inner, lanes = (count - 1) * layout_.lanes + lanes_;
+    const bool fits = apart_ == n && target_ + count * n + N <= end_;
+    out_ = apart_ != n ? bounced_ : streams_ ? stream_.next() : fits ? y_ + target_ : bounced_;
+    if constexpr (R::places) kept_out_ = fits ? kept_ + target_ : bounced_kept_;
+    if (layout_.doubles) double_taps(lanes);
+    find_divisors(count);
+    if (by_cells_)
+      for (Int b = 0; b < count; ++b) across_cells(b);
+    else if (last.step == 1)
+      across_by<1>((count - 1) * apart_ + n);
+    else if (last.step == 2)
+      across_by<2>((count - 1) * apart_ + n);
+    else
+      across_by<3>((count - 1) * apart_ + n);
+    if (streams_) {
+      if (apart_ != n) copy_rows<Out>(stream_.next(), bounced_, count, n);
+      stream_.wrote(count * n);
+    } else if (!fits) {
+      copy_out<Out>(y_ + target_, bounced_, count, n);
+    }
+    if constexpr (R::places)
+      if (!fits) copy_out<K>(kept_ + target_, bounced_kept_, count, n);
+  }
+
+  // Rows of n, `apart_` from one another, one behind the other; up to a pack beyond the last is overwritten.
+  template <class V>
+  POOLWISE_INLINE void copy_rows(V* to, const V* from, Int count, Int n) {
+    constexpr Int pack = POOLWISE_VECTOR_BYTES / sizeof(V);
+    for (Int b = 0; b < count; ++b)
+      for (Int lane = 0; lane < n; lane += pack) std::memcpy(static_cast<void*>(to + b * n + lane), from + b * apart_ + lane, POOLWISE_VECTOR_BYTES);
+  }
+  template <class V>
+  POOLWISE_INLINE void copy_out(V* to, const V* from, Int count, Int n) {
+    constexpr Int pack = POOLWISE_VECTOR_BYTES / sizeof(V);
+    Int b = count;
+    while (b > 0 && target_ + b * n + pack > end_) --b;
+    copy_rows(to, from, b, n);
+    for (; b < count; ++b) std::memcpy(static_cast<void*>(to + b * n), from + b * apart_, static_cast<std::size_t>(n) * sizeof(V));
+  }
+
+  // Most rows of a band are divided by the same.
+  void find_divisors(Int count) {
+    if constexpr (R::divides) {
+      if (!reduction_.is_mean) return;
+      divided_by_ = column_divisors_, row_divisor_ = row_divisors_[0];
+      bool same = true;
+      for (Int b = 1; b < count; ++b) same = same && row_divisors_[b] == row_divisors_[0];
+      if (same) return;
+      for (Int b = 0; b < count; ++b)
+        for (Int lane = 0; lane < apart_; ++lane) divisors_[b * apart_ + lane] = column_divisors_[lane] * row_divisors_[b];
+      divided_by_ = divisors_, row_divisor_ = 1;
+    }
+  }
+
+  template <int S>
+  POOLWISE_INLINE void across_by(Int n) {
+    switch (taps_) {
+      case 1: across_lanes<S, 1>(n); break;
+      case 2: across_lanes<S, 2>(n); break;
+      case 3: across_lanes<S, 3>(n); break;
+      default: across_lanes<S, 0>(n);
+    }
+  }
+
+  // Count is the number of taps where the compiler knows it, else 0.
+  template <int S, int Count>
+  POOLWISE_OUTLINE void across_lanes(Int n) {
+    const Int taps = Count > 0 ? Count : taps_, apart = tap_lanes_, places = tap_places_;
+    for_packs<N>(n, [&]<int M, int U>(Int lane) POOLWISE_LAMBDA {
+      State<M> state[U];
+      for (int u = 0; u < U; ++u) state[u] = lifted<S, M>(S * (lane + u * M));
+      for (Int t = 1; t < taps; ++t)
+        for (int u = 0; u < U; ++u)
+          state[u] = reduction_.template merged<M>(
+              state[u], reduction_.template moved<M>(lifted<S, M>(S * (lane + u * M) + t * apart), t * places));
+      for (int u = 0; u < U; ++u) put<M>(lane + u * M, state[u]);
+    });
+  }
+
+  template <int S, int M>
+  POOLWISE_INLINE State<M> lifted(Int lane) const {
+    if constexpr (Line<R>::two)
+      return {picked<S, A, M>(from_.values + lane), picked<S, typename R::Second, M>(from_.seconds + lane)};
+    else
+      return {picked<S, A, M>(from_.values + lane)};
+  }
+
+  // Column by column, where their lanes neither follow one another nor can be picked.
+  POOLWISE_OUTLINE void across_cells(Int number) {
+    const Int from = number * layout_.lanes, to = number * apart_;
+    const Int inner = block_.inner, step = block_.axes[2].step * inner, taps = taps_, apart = tap_lanes_, places = tap_places_;
+    for (Int j = 0; j < columns_; ++j)
+      for_packs<N>(inner, [&]<int M, int U>(Int c) POOLWISE_LAMBDA {
+        State<M> state[U];
+        const Int lane = from + j * step + c;
+        for (int u = 0; u < U; ++u) state[u] = from_.template load<M>(lane + u * M);
+        for (Int t = 1; t < taps; ++t)
+          for (int u = 0; u < U; ++u)
+            state[u] = reduction_.template merged<M>(
+                state[u], reduction_.template moved<M>(from_.template load<M>(lane + u * M + t * apart), t * places));
+        for (int u = 0; u < U; ++u) put<M>(to + j * inner + c + u * M, state[u]);
+      });
+  }
+
+  template <int M>
+  POOLWISE_INLINE void put(Int lane, State<M> state) const {
+    Pack<A, M> divisor{};
+    if constexpr (R::divides)
+      if (reduction_.is_mean) divisor = load<A, M>(divided_by_ + lane) * row_divisor_;
+    state = reduction_.template finished<M>(reduction_.template moved<M>(state, block_.read.first));
+    reduction_.template write<M>(out_ + lane, state, divisor);
+    if constexpr (R::places) store<M, typename R::Second>(kept_out_ + lane, reduction_.template place<M>(state));
+  }
+
+  const Plan& plan_;
+  const Block& block_;
+  const LineLayout layout_;
+  const R reduction_;
+  const T* x_;
+  Out* y_;
+  K* kept_;
+  RowStrides strides_;
+  Int last_row_;
+  Line<R> band_, line_, from_, doubled_, summed_, fresh_, before_, after_;
+  T* spare_row_;
+  A *column_divisors_, *divisors_, *divided_by_ = nullptr;
+  Out *bounced_, *out_ = nullptr;
+  Stream<Out> stream_;
+  bool streams_ = false;
+  K *bounced_kept_, *kept_out_ = nullptr;
+  A row_divisor_{1}, row_divisors_[most_band_rows];
+  Int taps_ = 0, tap_lanes_ = 0, tap_places_ = 0, width_ = 1;              // of a line, doubled where that is worth it
+  Int outer_ = 0, plane_ = 0, chunk_ = 0, row_ = 0;                      // where the engine stands
+  Int first_column_ = 0, columns_ = 0, lanes_ = 0;                       // of the chunk
+  Int there_begin_ = 0, there_ = 0, from_lane_ = 0;                      // its lanes that are no padding
+  bool by_cells_ = false;                                                // their outputs, as they cannot be picked
+  Int held_block_ = -1, after_from_ = 0, before_to_ = 0;                 // of rows that slide
+  Int target_ = 0, apart_ = 0, end_ = 0;                                 // of what is written: where, how far apart rows are, how far
+};
+
+}  // namespace poolwise::POOLWISE_ISA

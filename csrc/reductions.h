@@ -1,0 +1,443 @@
+// What the engine of lines computes with: reductions whose parts can be merged.
+//
+// State<N> holds N lanes of a partial result: a value and, where the reduction needs one, a second number beside it. A reduction
+// is an object made from a plan: read(pointer) → values, taken(values, place) → the state of one element, nothing() → of none,
+// followed(a, b): b stands after a in the window and a is not nothing, merged(a, b): in any order, moved(state, by): as seen from a
+// window that begins so many taps before, finished(state), and write(pointer, finished state, divisor). One that keeps places also
+// has place(finished state), -1: nobody's.
+#pragma once
+
+#include <limits>
+
+#include "plan.h"
+#include "simd.h"
+
+namespace poolwise::POOLWISE_ISA {
+
+template <class A, class S, int N>
+struct Partial {
+  Pack<A, N> value;
+  Pack<S, N> second;
+};
+template <class A, int N>
+struct Partial<A, void, N> {
+  Pack<A, N> value;
+};
+
+// ---- numbers in order --------------------------------------------------------------------------------------------------
+
+// The larger, NaN where one of them is. A processor's own maximum gives its second operand where either is NaN, so only the first
+// is to be looked at.
+template <class A, int N>
+POOLWISE_INLINE Pack<A, N> nan_or_larger(Pack<A, N> a, Pack<A, N> b) {
+#if defined(__AVX512BW__)
+  if constexpr (std::is_same_v<A, float> && N == 16) {
+    const auto v = same_bits<__m512>(a), w = same_bits<__m512>(b);
+    return same_bits<Pack<A, N>>(_mm512_mask_max_ps(v, _mm512_cmp_ps_mask(v, v, _CMP_ORD_Q), v, w));
+  } else if constexpr (std::is_same_v<A, double> && N == 8) {
+    const auto v = same_bits<__m512d>(a), w = same_bits<__m512d>(b);
+    return same_bits<Pack<A, N>>(_mm512_mask_max_pd(v, _mm512_cmp_pd_mask(v, v, _CMP_ORD_Q), v, w));
+  } else
+#elif defined(__AVX2__)
+  if constexpr (std::is_same_v<A, float> && N == 8) {
+    const auto v = same_bits<__m256>(a), w = same_bits<__m256>(b);
+    return same_bits<Pack<A, N>>(_mm256_blendv_ps(_mm256_max_ps(v, w), v, _mm256_cmp_ps(v, v, _CMP_UNORD_Q)));
+  } else
+#endif
+    return ((b > a) | (b != b)) ? b : a;
+}
+
+// Elements as numbers of which the largest is sought: a minimum is sought among the negated.
+template <class T, class A = Number<T>>
+class Floating {
+ public:
+  using Element = T;
+  using Number = A;
+
+  explicit Floating(const Plan& plan)
+      : sign_(plan.body == Body::min ? std::numeric_limits<Lane<A>>::lowest() : 0),
+        least_(plan.body == Body::relumax ? 0 : -std::numeric_limits<A>::infinity()) {}
+
+  A least() const { return least_; }
+  template <int N>
+  POOLWISE_INLINE Pack<A, N> read(const T* p) const {
+    return turned<N>(load<A, N>(p));
+  }
+  template <int N>
+  POOLWISE_INLINE void write(T* p, Pack<A, N> v) const {
+    store<N, A>(p, turned<N>(v));
+  }
+  template <class V>
+  static POOLWISE_INLINE auto is_nan(V v) {
+    return v != v;
+  }
+  template <int N>
+  static POOLWISE_INLINE Pack<A, N> larger_of(Pack<A, N> a, Pack<A, N> b) {
+    return nan_or_larger<A, N>(a, b);
+  }
+
+ private:
+  template <int N>
+  POOLWISE_INLINE Pack<A, N> turned(Pack<A, N> v) const {
+    return same_bits<Pack<A, N>>(same_bits<Pack<Lane<A>, N>>(v) ^ sign_);
+  }
+
+  Lane<A> sign_;
+  A least_;
+};
+
+// Integers and truths as signed integers in the same order, or in the opposite one. A wider A leaves room for places.
+template <class T, class A = Lane<T>>
+class Whole {
+ public:
+  using Element = T;
+  using Number = A;
+
+  explicit Whole(const Plan& plan) {
+    const bool is_min = plan.body == Body::min;
+    is_signed_ = plan.dtype >= Dtype::int8 && plan.dtype <= Dtype::int64;
+    flip_ = static_cast<A>((is_min ? A(-1) : A(0)) ^ (as_wide || is_signed_ ? A(0) : std::numeric_limits<A>::lowest()));
+    const A lowest = is_signed_ ? std::numeric_limits<Lane<T>>::lowest() : 0;
+    const A highest = is_truth ? 1 : is_signed_ ? std::numeric_limits<Lane<T>>::max() : mask;
+    least_ = static_cast<A>((plan.body == Body::relumax ? A(0) : is_min ? highest : lowest) ^ flip_);
+  }
+
+  A least() const { return least_; }
+  template <int N>
+  POOLWISE_INLINE Pack<A, N> read(const T* p) const {
+    if constexpr (is_truth) {
+      return load<A, N>(p) ^ flip_;
+    } else {
+      const auto v = load<A, N>(reinterpret_cast<const Lane<T>*>(p));
+      return (as_wide && !is_signed_ ? v & mask : v) ^ flip_;
+    }
+  }
+  template <int N>
+  POOLWISE_INLINE void write(T* p, Pack<A, N> v) const {
+    store<N, A>(reinterpret_cast<Lane<T>*>(p), v ^ flip_);
+  }
+  template <class V>
+  static POOLWISE_INLINE auto is_nan(V v) {
+    return v != v;
+  }
+
+ private:
+  static constexpr bool is_truth = std::is_same_v<T, Truth>, as_wide = is_truth || sizeof(A) > sizeof(T);
+  static constexpr A mask = static_cast<A>(static_cast<std::make_unsigned_t<Lane<T>>>(-1));
+
+  A flip_, least_;
+  bool is_signed_;
+};
+
+// float16 and bfloat16 as 16-bit integers in the order of their values: -0 becomes 0, and every NaN the same and the largest.
+template <class T>
+class Keys {
+ public:
+  using Element = T;
+  using Number = std::int16_t;
+
+  explicit Keys(const Plan& plan) : is_min_(plan.body == Body::min), least_(plan.body == Body::relumax ? 0 : -infinity) {}
+
+  std::int16_t least() const { return least_; }
+  template <int N>
+  POOLWISE_INLINE Pack<std::int16_t, N> read(const T* p) const {
+    Pack<std::int16_t, N> bits;
+    std::memcpy(&bits, p, sizeof bits);
+    const auto magnitude = bits & nan;
+    const auto key = turned<N>(bits < 0 ? -magnitude : magnitude);
+    return magnitude > infinity ? every<std::int16_t, N>(nan) : key;
+  }
+  template <int N>
+  POOLWISE_INLINE void write(T* p, Pack<std::int16_t, N> key) const {
+    const auto ordered = key == nan ? every<std::int16_t, N>(quiet) : turned<N>(key);
+    const Pack<std::int16_t, N> bits = ordered < 0 ? (-ordered) | std::numeric_limits<std::int16_t>::lowest() : ordered;
+    std::memcpy(p, &bits, sizeof bits);
+  }
+  template <class V>
+  static POOLWISE_INLINE auto is_nan(V v) {
+    return v == nan;
+  }
+
+ private:
+  static constexpr std::int16_t nan = 0x7fff;
+  static constexpr std::int16_t infinity = std::is_same_v<T, Half> ? 0x7c00 : 0x7f80;
+  static constexpr std::int16_t quiet = std::is_same_v<T, Half> ? 0x7e00 : 0x7fc0;  // the NaN that is written
+
+  template <int N>
+  POOLWISE_INLINE Pack<std::int16_t, N> turned(Pack<std::int16_t, N> v) const {
+    return is_min_ ? -v : v;
+  }
+
+  bool is_min_;
+  std::int16_t least_;
+};
+
+// ---- selections --------------------------------------------------------------------------------------------------------
+
+// The largest number: NaN is larger than any, of equal ones the first stays.
+template <class Numbers>
+struct Extreme {
+  using Element = typename Numbers::Element;
+  using Result = Element;
+  using Accumulator = typename Numbers::Number;
+  using Second = void;
+  static constexpr bool places = false, divides = false, idempotent = true;
+  template <int N>
+  using State = Partial<Accumulator, void, N>;
+
+  Numbers numbers;
+  bool zero_wins;  // over elements that are not above it
+  explicit Extreme(const Plan& plan) : numbers(plan), zero_wins(plan.body == Body::relumax) {}
+
+  template <int N>
+  POOLWISE_INLINE Pack<Accumulator, N> read(const Element* p) const {
+    return numbers.template read<N>(p);
+  }
+  template <int N>
+  POOLWISE_INLINE State<N> nothing() const {
+    return {every<Accumulator, N>(numbers.least())};
+  }
+  template <int N>
+  POOLWISE_INLINE State<N> taken(Pack<Accumulator, N> v, Int) const {
+    return {v};
+  }
+  template <int N>
+  POOLWISE_INLINE State<N> followed(State<N> a, State<N> b) const {
+    if constexpr (std::is_integral_v<Accumulator>)
+      return {a.value > b.value ? a.value : b.value};
+    else
+      return {Numbers::template larger_of<N>(a.value, b.value)};
+  }
+  template <int N>
+  POOLWISE_INLINE State<N> merged(State<N> a, State<N> b) const {
+    return followed<N>(a, b);
+  }
+  template <int N>
+  POOLWISE_INLINE State<N> moved(State<N> state, Int) const {
+    return state;
+  }
+  template <int N>
+  POOLWISE_INLINE State<N> finished(State<N> state) const {
+    return zero_wins ? followed<N>(nothing<N>(), state) : state;
+  }
+  template <int N>
+  POOLWISE_INLINE void write(Result* p, State<N> state, Pack<Accumulator, N>) const {
+    numbers.template write<N>(p, state.value);
+  }
+};
+
+// The same and its place: of equal ones the first place wins, of NaN the last.
+template <class Numbers>
+struct Placed {
+  using Element = typename Numbers::Element;
+  using Result = Element;
+  using Accumulator = typename Numbers::Number;
+  using Second = Lane<Accumulator>;
+  static constexpr bool places = true, divides = false, idempotent = true;
+  // Places of no element: before all and after all, far enough from 0 to stay there when an engine moves them.
+  static constexpr Second after = std::numeric_limits<Second>::max() / 2, before = -after;
+  template <int N>
+  using State = Partial<Accumulator, Second, N>;
+
+  Numbers numbers;
+  bool zero_wins;  // over elements that are not above it
+  explicit Placed(const Plan& plan) : numbers(plan), zero_wins(plan.body == Body::relumax) {}
+
+  template <int N>
+  POOLWISE_INLINE Pack<Accumulator, N> read(const Element* p) const {
+    return numbers.template read<N>(p);
+  }
+  template <int N>
+  POOLWISE_INLINE State<N> nothing() const {
+    return {every<Accumulator, N>(numbers.least()), every<Second, N>(after)};
+  }
+  template <int N>
+  POOLWISE_INLINE State<N> taken(Pack<Accumulator, N> v, Int place) const {
+    return {v, every<Second, N>(static_cast<Second>(place))};
+  }
+  template <int N>
+  POOLWISE_INLINE State<N> followed(State<N> a, State<N> b) const {
+    return chosen<N>(a, b, (b.value > a.value) | Numbers::is_nan(b.value));
+  }
+  template <int N>
+  POOLWISE_INLINE State<N> merged(State<N> a, State<N> b) const {
+    // A place is compared where values are equal; of NaN the last wins, which is rare enough for a branch.
+#if defined(__AVX512BW__)
+    if constexpr (std::is_same_v<Accumulator, float> && N == 16) {
+      const auto v = same_bits<__m512>(a.value), w = same_bits<__m512>(b.value);
+      const auto p = same_bits<__m512i>(a.second), q = same_bits<__m512i>(b.second);
+      if (__builtin_expect(_mm512_cmp_ps_mask(v, w, _CMP_UNORD_Q) == 0, 1)) {
+        const __mmask16 first = _mm512_mask_cmp_epi32_mask(_mm512_cmp_ps_mask(v, w, _CMP_EQ_OQ), q, p, _MM_CMPINT_LT);
+        const __mmask16 takes = _mm512_cmp_ps_mask(w, v, _CMP_GT_OQ) | first;
+        return {same_bits<Pack<float, N>>(_mm512_mask_mov_ps(v, takes, w)),
+                same_bits<Pack<Second, N>>(_mm512_mask_mov_epi32(p, takes, q))};
+      }
+    }
+#endif
+    const auto later = b.second > a.second, nan = Numbers::is_nan(a.value);
+    const auto either = (b.value == a.value) | (Numbers::is_nan(b.value) & nan);
+    const auto takes = (b.value > a.value) | (Numbers::is_nan(b.value) & ~nan);
+    return chosen<N>(a, b, takes | (either & (later ^ ~nan)));
+  }
+  template <int N>
+  POOLWISE_INLINE State<N> moved(State<N> state, Int by) const {
+    return {state.value, state.second + static_cast<Second>(by)};
+  }
+  template <int N>
+  POOLWISE_INLINE void write(Result* p, State<N> state, Pack<Accumulator, N>) const {
+    numbers.template write<N>(p, state.value);
+  }
+  template <int N>
+  POOLWISE_INLINE State<N> finished(State<N> state) const {
+    return zero_wins ? followed<N>({every<Accumulator, N>(numbers.least()), every<Second, N>(before)}, state) : state;
+  }
+  template <int N>
+  POOLWISE_INLINE Pack<Second, N> place(State<N> state) const {
+    return (state.second >= 0) & (state.second < static_cast<Second>(after / 2)) ? state.second : every<Second, N>(-1);
+  }
+
+ private:
+  template <int N, class Mask>
+  static POOLWISE_INLINE State<N> chosen(State<N> a, State<N> b, Mask takes) {
+    return {takes ? b.value : a.value, takes ? b.second : a.second};
+  }
+};
+
+// ---- sums --------------------------------------------------------------------------------------------------------------
+
+// The mean of integers: exact, rounded to the nearest (ties to even) or towards zero; what T cannot hold saturates.
+template <class T, class A>
+POOLWISE_INLINE A whole_mean(A sum, A divisor, bool truncates) {
+  if (divisor == 0) return 0;
+  const A whole = sum / divisor, rest = sum % divisor, left = rest < 0 ? -rest : rest;
+  const bool away = !truncates && (left > divisor - left || (left == divisor - left && whole % 2 != 0));
+  const A mean = whole + (away ? (sum < 0 ? -1 : 1) : 0);
+  constexpr A low = std::numeric_limits<T>::lowest(), high = std::numeric_limits<T>::max();
+  return mean < low ? low : mean > high ? high : mean;
+}
+
+// A quotient of whole numbers to the nearest, ties to even, by a number so large that nothing smaller than one stays beside it; or
+// towards zero. Exact where the sum is below half of what A counts to: then no quotient is rounded to a tie that it is not.
+template <class T, class A, int N>
+POOLWISE_INLINE Pack<A, N> rounded(Pack<A, N> mean, bool truncates) {
+  constexpr A big = sizeof(A) == 4 ? A(0x1.8p23) : A(0x1.8p52);
+  constexpr A low = static_cast<A>(std::numeric_limits<T>::lowest()), high = static_cast<A>(std::numeric_limits<T>::max());
+  mean = mean == mean ? mean : Pack<A, N>{};  // of nothing
+  mean = mean < low ? every<A, N>(low) : mean > high ? every<A, N>(high) : mean;
+  const auto nearest = (mean + big) - big;
+  if (!truncates) return nearest;
+  const auto beyond = mean < 0 ? nearest < mean : nearest > mean;
+  return beyond ? nearest + (mean < 0 ? every<A, N>(1) : every<A, N>(-1)) : nearest;
+}
+
+// The sum or the mean, added in A.
+template <class T, class A, class To = T>
+struct Total {
+  using Element = T;
+  using Result = To;
+  using Accumulator = A;
+  using Second = void;
+  static constexpr bool places = false, divides = true, idempotent = false;
+  template <int N>
+  using State = Partial<A, void, N>;
+
+  bool is_mean, truncates;
+  explicit Total(const Plan& plan) : is_mean(plan.body == Body::mean), truncates(plan.truncate) {}
+
+  template <int N>
+  POOLWISE_INLINE Pack<A, N> read(const T* p) const {
+    return load<A, N>(p);
+  }
+  template <int N>
+  POOLWISE_INLINE State<N> nothing() const {
+    return {Pack<A, N>{}};
+  }
+  template <int N>
+  POOLWISE_INLINE State<N> taken(Pack<A, N> v, Int) const {
+    return {v};
+  }
+  template <int N>
+  POOLWISE_INLINE State<N> followed(State<N> a, State<N> b) const {
+    return {a.value + b.value};
+  }
+  template <int N>
+  POOLWISE_INLINE State<N> merged(State<N> a, State<N> b) const {
+    return {a.value + b.value};
+  }
+  template <int N>
+  POOLWISE_INLINE State<N> moved(State<N> state, Int) const {
+    return state;
+  }
+  template <int N>
+  POOLWISE_INLINE State<N> finished(State<N> state) const {
+    return state;
+  }
+  template <int N>
+  POOLWISE_INLINE void write(Result* p, State<N> state, Pack<A, N> divisor) const {
+    if (!is_mean || !std::is_same_v<T, To>) return store<N, A>(p, state.value);
+    if constexpr (std::is_same_v<T, Truth>) {
+      return;  // has no mean
+    } else if constexpr (std::is_same_v<A, Wide>) {
+      store<N, A>(p, whole_mean<T, A>(state.value, divisor, truncates));
+    } else if constexpr (std::is_integral_v<A>) {
+      Pack<A, N> means{};
+      for (int i = 0; i < N; ++i) means[i] = whole_mean<T, A>(state.value[i], divisor[i], truncates);
+      store<N, A>(p, means);
+    } else if constexpr (std::is_integral_v<T>) {
+      store<N, A>(p, rounded<T, A, N>(state.value / divisor, truncates));
+    } else {
+      store<N, A>(p, state.value / divisor);
+    }
+  }
+};
+
+// Numbers of which a window has so many that no accumulator is wide enough: what each addition loses is summed beside (Knuth's
+// two-sum, The Art of Computer Programming, volume 2, section 4.2.2). Where something is infinite, what is lost means nothing.
+struct LongTotal {
+  using Element = double;
+  using Result = double;
+  using Accumulator = double;
+  using Second = double;
+  static constexpr bool places = false, divides = true, idempotent = false;
+  template <int N>
+  using State = Partial<double, double, N>;
+
+  bool is_mean;
+  explicit LongTotal(const Plan& plan) : is_mean(plan.body == Body::mean) {}
+
+  template <int N>
+  POOLWISE_INLINE Pack<double, N> read(const double* p) const {
+    return load<double, N>(p);
+  }
+  template <int N>
+  POOLWISE_INLINE State<N> nothing() const {
+    return {Pack<double, N>{}, Pack<double, N>{}};
+  }
+  template <int N>
+  POOLWISE_INLINE State<N> taken(Pack<double, N> v, Int) const {
+    return {v, Pack<double, N>{}};
+  }
+  template <int N>
+  POOLWISE_INLINE State<N> followed(State<N> a, State<N> b) const {
+    return merged<N>(a, b);
+  }
+  template <int N>
+  POOLWISE_INLINE State<N> merged(State<N> a, State<N> b) const {
+    const auto sum = a.value + b.value, added = sum - a.value;
+    return {sum, a.second + b.second + ((a.value - (sum - added)) + (b.value - added))};
+  }
+  template <int N>
+  POOLWISE_INLINE State<N> moved(State<N> state, Int) const {
+    return state;
+  }
+  template <int N>
+  POOLWISE_INLINE State<N> finished(State<N> state) const {
+    return {state.second == state.second ? state.value + state.second : state.value, Pack<double, N>{}};
+  }
+  template <int N>
+  POOLWISE_INLINE void write(Result* p, State<N> state, Pack<double, N> divisor) const {
+    store<N, double>(p, is_mean ? state.value / divisor : state.value);
+  }
+};
+
+}  // namespace poolwise::POOLWISE_ISA
