@@ -54,6 +54,7 @@ struct Axis {
   Mode mode = Mode::absent;
   const Span* spans = nullptr;
   Int span_planes = 1;
+  Int overlap = 1;                     // at most so many spans hold the same element
   Int cell_step = 1;                   // readers of one position are this far apart: dilation / gcd(step, dilation)
   Int tap_step = 1;                    // and step / gcd(step, dilation) taps
   Int inverse = 0;                     // of tap_step modulo cell_step
@@ -100,8 +101,9 @@ struct Axis {
     return folded(index, tap, stop - tap);
   }
 
-  // The cells that read a position, as far as they lie evenly; of spans, none.
+  // The cells that read a position, as far as they lie evenly; of spans, only the first tap is told.
   POOLWISE_INLINE Run readers(Int position) const {
+    if (spans != nullptr) return readers_by_spans(position);
     const Wide ahead = Wide(position) - start;  // = cell * step + tap * dilation
     const Int gcd = dilation / cell_step;
     if (ahead < 0 || remainder(ahead, gcd) != 0) return {};
@@ -114,11 +116,9 @@ struct Axis {
     return {(high_cell - cell) / cell_step + 1, cell, cell_step, tap, -tap_step};
   }
 
-  // At most so many cells read one position.
-  POOLWISE_INLINE Int most_readers() const {
-    const Wide reach = Wide(taps - 1) * dilation / step / cell_step + 1;
-    return static_cast<Int>(reach < output ? reach : output);
-  }
+  // So many cells would read one position if there were no end of them; and at most so many do.
+  POOLWISE_INLINE Int reach() const { return spans != nullptr ? overlap : static_cast<Int>(Wide(taps - 1) * dilation / step / cell_step + 1); }
+  POOLWISE_INLINE Int most_readers() const { return smaller(reach(), output); }
 
   // The first position from `from` on that folds to this element; the end of the padding where there is none.
   POOLWISE_INLINE Int image(Int element, Int from) const {
@@ -134,6 +134,15 @@ struct Axis {
   }
 
  private:
+  POOLWISE_INLINE Run readers_by_spans(Int position) const {
+    Int first = 0;
+    while (first < output && spans[first].first + spans[first].count <= position) ++first;
+    Int end = first;
+    while (end < output && spans[end].first <= position) ++end;
+    if (end == first) return {};
+    return {end - first, first, 1, position - spans[first].first, 0};
+  }
+
   // `count` taps from position `index` on, as far as a fold of the padding lets them lie evenly.
   POOLWISE_INLINE Run folded(Int index, Int tap, Int count) const {
     const Int period = larger(1, 2 * (size - 1));

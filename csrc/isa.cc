@@ -247,6 +247,16 @@ void backward(const Plan& plan, const Buffers& buffers, Int begin, Int end) {
   });
 }
 
+// Calls run.operator()<T>() for float32 and float64.
+template <class Run>
+void with_long_floats(const Plan& plan, Run&& run) {
+  plan.dtype == Dtype::float64 ? run.template operator()<double>() : run.template operator()<float>();
+}
+Units divided_units(const Plan& plan, const Buffers&) { return Shares<float>::units(plan); }
+void divided(const Plan& plan, const Buffers& buffers, Int begin, Int end) {
+  with_long_floats(plan, [&]<class T>() { Shares<T>(plan, buffers).run(begin, end); });
+}
+
 void shares(const Plan& plan, const Buffers& buffers, Int begin, Int end) {
   with_floats(plan, [&]<class T>() { shares_cells<T>(plan, buffers, begin, end); });
 }
@@ -267,6 +277,7 @@ extern const Kernels kernels;
 const Kernels kernels{POOLWISE_ISA_NAME,
                       {forward_units, forward},
                       {backward_units, backward},
+                      {divided_units, divided},
                       {output_units, shares},
                       {output_units, indices}};
 

@@ -91,6 +91,11 @@ POOLWISE_INLINE void for_packs(Int n, At&& at) {
   if (lane < n) at.template operator()<N, 1>(lane);
 }
 
+// One window over all of the axis.
+POOLWISE_INLINE bool one_window(const Axis& axis) {
+  return axis.output == 1 && axis.spans == nullptr && axis.start == 0 && axis.taps == axis.size && axis.dilation == 1;
+}
+
 // ---- what is written ----------------------------------------------------------------------------------------------------
 
 // An output that the caches cannot hold is written past them, in whole lines of theirs: a store that is not would read each line

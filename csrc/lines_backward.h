@@ -14,6 +14,7 @@ namespace poolwise::POOLWISE_ISA {
 constexpr Int most_woven = 3;     // phases
 constexpr Int most_sources = 64;  // rows of gradients that one row of the input meets
 constexpr Int most_reads = 128;   // of one phase
+constexpr Int reads_worth_weaving = 48;
 
 // How a row of the input is cut.
 struct GatherLayout {
@@ -35,9 +36,11 @@ POOLWISE_OUTLINE GatherLayout gather_layout(const Plan& plan) {
   if (last.output > far || last.size > far) return layout;
   layout.deep = block.axes[0].most_readers(), layout.across = block.axes[1].most_readers();
   if (layout.deep > most_sources || layout.across > most_sources || layout.deep * layout.across > most_sources) return layout;
-  layout.woven = last.step == 1 || (block.inner == 1 && last.step <= most_woven);
+  const bool uneven = block.axes[0].spans != nullptr || block.axes[1].spans != nullptr || last.spans != nullptr;
+  if (B::keeps && uneven) return layout;
+  const Int reads = (B::keeps ? layout.deep * layout.across : 1) * last.reach();
+  layout.woven = last.spans == nullptr && reads <= reads_worth_weaving && (last.step == 1 || (block.inner == 1 && last.step <= most_woven));
   if (layout.woven) {
-    if (layout.deep * layout.across * last.most_readers() > most_reads) return layout;
     layout.before = floor_div(-last.start - (last.taps - 1) * last.dilation, last.step);
     layout.after = floor_div(last.step - 1 - last.start, last.step) + 1;
     const Int all = (last.size + last.step - 1) / last.step, reach = layout.after - layout.before;
@@ -49,7 +52,7 @@ POOLWISE_OUTLINE GatherLayout gather_layout(const Plan& plan) {
     layout.lanes = last.output * block.inner;
   }
   const Int held = Arena::room<A>(layout.lanes + slack<A>) + Arena::room<Lane<A>>(layout.lanes + slack<A>);
-  layout.bytes = (layout.deep * layout.across + 1) * held + 2 * Arena::room<A>(last.size * block.inner + slack<A>) + Stream<typename B::Element>::room(last.size * block.inner + slack<A>);
+  layout.bytes = (layout.deep * layout.across + 1) * held + 3 * Arena::room<A>(larger(last.size, last.output) * block.inner + slack<A>) + Stream<typename B::Element>::room(last.size * block.inner + slack<A>);
   if (Wide(layout.lanes) * (layout.deep * layout.across + 1) > most_memory) return layout;
   layout.serves = layout.bytes < most_memory;
   return layout;
@@ -155,6 +158,7 @@ class LinesBackward {
     }
     divisors_ = arena.take<A>(block_.axes[2].output * block_.inner);
     bounced_ = arena.take<T>(block_.axes[2].size * block_.inner + slack<A>);
+    same_ = arena.take<T>(block_.axes[2].size * block_.inner + slack<A>);
     stream_ = Stream<T>(arena, block_.axes[2].size * block_.inner + slack<A>);
     streams_ = layout_.chunks == 1 && plan.input_size * Int(sizeof(T)) >= bytes_worth_streaming;
     spread_divisors();
@@ -217,7 +221,7 @@ class LinesBackward {
       fill<G>(slots_[s].g, layout_.lanes + slack<A>, G{});
       if constexpr (B::keeps) fill<K>(slots_[s].kept, layout_.lanes + slack<A>, static_cast<K>(-1));
     }
-    summed_line_ = -1;
+    met_first_ = met_count_ = -1;
   }
 
   void spread_divisors() {
@@ -239,14 +243,15 @@ class LinesBackward {
     const Int at = row_at_ * last.size * block_.inner + begin, n = cells * block_.inner;
     const bool fits = at + n + most_woven * N <= end_;
     out_ = streams_ ? stream_.next() : fits ? gx_ + at : bounced_;
-    if (!layout_.woven)
-      gather_cells();
-    else if (last.step == 1)
+    if (!layout_.woven) {
+      gather_cells(n);
+    } else if (last.step == 1) {
       gather_woven<1>();
-    else if (last.step == 2)
+    } else if (last.step == 2) {
       gather_woven<2>();
-    else
+    } else {
       gather_woven<3>();
+    }
     if (streams_)
       stream_.wrote(n);
     else if (!fits)
@@ -255,6 +260,12 @@ class LinesBackward {
 
   void find_sources(const Run& above, const Run& rows) {
     const Axis* axes = block_.axes;
+    if constexpr (!B::keeps) {
+      const Int first = ((outer_ * axes[0].output + above.at) * axes[1].output + rows.at), met = above.count * (most_sources + 1) + rows.count;
+      met_new_ = first != met_first_ || met != met_count_;
+      met_first_ = first, met_count_ = met;
+      if (!met_new_) return;
+    }
     sources_count_ = 0;
     for (Int a = 0; a < above.count; ++a) {
       const Int i0 = above.at + a * above.at_step;
@@ -336,8 +347,21 @@ class LinesBackward {
       }
   }
 
-  // Column by column.
-  POOLWISE_OUTLINE void gather_cells() {
+  // Column by column. Rows that meet the same rows of shares are the same.
+  POOLWISE_INLINE void gather_cells(Int n) {
+    if constexpr (B::keeps) {
+      gather_cells_to(out_);
+    } else if (block_.inner == 1 && one_window(block_.axes[2])) {
+      T share;
+      store<1, A>(&share, Pack<A, 1>{sources_count_ > 0 ? static_cast<A>(sources_[0].g[0]) : A{}});
+      fill<T>(out_, n, share);
+    } else {
+      if (met_new_) gather_cells_to(same_);
+      std::memcpy(static_cast<void*>(out_), same_, static_cast<std::size_t>(n) * sizeof(T));
+    }
+  }
+
+  POOLWISE_OUTLINE void gather_cells_to(T* to) {
     const Axis& last = block_.axes[2];
     const Int inner = block_.inner;
     for (Int x = 0; x < last.size; ++x) {
@@ -351,7 +375,7 @@ class LinesBackward {
             for (int u = 0; u < U; ++u)
               sums[u] = added<B, M>(sums[u], sources_[s].g + at + u * M, sources_[s].kept + at + u * M, place);
           }
-        for (int u = 0; u < U; ++u) store<M, A>(out_ + x * inner + c + u * M, sums[u]);
+        for (int u = 0; u < U; ++u) store<M, A>(to + x * inner + c + u * M, sums[u]);
       });
     }
   }
@@ -364,16 +388,49 @@ class LinesBackward {
   T* gx_;
   Int g_end_;
   A* divisors_;
-  T *bounced_, *out_ = nullptr;
+  T *bounced_, *same_, *out_ = nullptr;
   Stream<T> stream_;
   bool streams_ = false;
   Int outer_ = 0, chunk_ = 0, row_at_ = 0, end_ = 0;
   Int first_group_ = 0, groups_ = 0, first_column_ = 0, columns_ = 0, origin_ = 0;  // of the chunk
   bool in_place_ = false;
-  Int sources_count_ = 0, summed_line_ = -1;
+  Int sources_count_ = 0, met_first_ = -1, met_count_ = -1;
+  bool met_new_ = true;
   Row sources_[most_sources];
   Slot slots_[most_sources + 1];
   Reads<B> reads_;
+};
+
+// A mean's gradients over what their windows divide by: what each window sends to each of its elements.
+template <class T>
+class Shares {
+ public:
+  static Units units(const Plan& plan) { return {plan.block.output_rows()}; }
+  Shares(const Plan& plan, const Buffers& buffers)
+      : plan_(plan), lanes_(plan.block.axes[2].output * plan.block.inner), g_(static_cast<const T*>(buffers.from)), shares_(static_cast<T*>(buffers.to)) {
+    divisors_ = static_cast<T*>(scratch(static_cast<std::size_t>(lanes_) * sizeof(T)));
+    for (Int j = 0; j < plan.block.axes[2].output; ++j)
+      fill<T>(divisors_ + j * plan.block.inner, plan.block.inner, static_cast<T>(plan.divided_by(plan.block.axes[2], true, j, 0)));
+  }
+  void run(Int begin, Int end) {
+    const Axis* axes = plan_.block.axes;
+    for (Int row = begin; row < end; ++row) {
+      const Int i1 = row % axes[1].output, i0 = row / axes[1].output % axes[0].output;
+      const T divisor = static_cast<T>(plan_.divided_by(axes[0], false, i0, 0) * plan_.divided_by(axes[1], false, i1, 0));
+      for_lanes<full<T>>(lanes_, [&]<int N, int U>(Int lane) POOLWISE_LAMBDA {
+        for (int u = 0; u < U; ++u) {
+          const Int here = lane + u * N;
+          store<N, T>(shares_ + row * lanes_ + here, load<T, N>(g_ + row * lanes_ + here) / (load<T, N>(divisors_ + here) * divisor));
+        }
+      });
+    }
+  }
+
+ private:
+  const Plan& plan_;
+  Int lanes_;
+  const T* g_;
+  T *shares_, *divisors_;
 };
 
 }  // namespace poolwise::POOLWISE_ISA

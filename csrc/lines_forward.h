@@ -1,4 +1,4 @@
-// The fast forward engine, for regular windows in absent padding, over a block of rows: whole lines at a time, whatever the
+// The fast forward engine, for windows in absent padding that are the same for all planes, over a block of rows: whole lines at a time, whatever the
 // layout. The rows of a window are reduced into one line (down), lanes beside each other never meeting; then the lines's own taps
 // are reduced (across). Neither cost grows much with the window: rows slide, in blocks of as many as a window has, each row reduced
 // once with those after it in its block and once with those before it (van Herk 1992; Gil & Werman 1993); and the taps of a
@@ -15,11 +15,12 @@ namespace poolwise::POOLWISE_ISA {
 constexpr Int rows_worth_sliding = 8, taps_worth_doubling = 8;
 constexpr Int line_bytes = 1 << 15, sliding_bytes = 1 << 18;  // what should stay in the first and the second cache
 constexpr Int most_picked = 3;                                // the largest stride at which lanes are picked out of packs
+constexpr Int folded_lanes = 512;                             // of a line on which a window over all of an axis is laid
 constexpr Int band_lanes = 384, most_band_rows = 64;         // of short lines that are reduced across together
 
 // How a plan's lines are cut. `serves` is false where this engine does not.
 struct LineLayout {
-  bool serves = false, slides = false, doubles = false;
+  bool serves = false, slides = false, doubles = false, folds = false;
   Int extent = 0;   // cells from a window's first tap to its last
   Int columns = 0;  // outputs of a chunk
   Int chunks = 0;
@@ -44,16 +45,30 @@ POOLWISE_OUTLINE LineLayout line_layout(const Plan& plan) {
   const Taps read = block.read;
   if (read.count == 0 || last.start < -far || last.start > far || last.step > far || last.dilation > far) return layout;
   if (read.first > far || read.count > far || last.output > far) return layout;
-  layout.extent = (read.count - 1) * last.dilation + 1;
-  layout.slides = rows.taps >= rows_worth_sliding && rows.output > 1 && rows.dilation == 1 && rows.taps > 3 * rows.step && rows.taps < far && rows.step < far;
-  layout.doubles = read.count >= taps_worth_doubling && read.count > last.step;
+  layout.folds = one_window(last) && read.count >= taps_worth_doubling && last.size * block.inner * Int(sizeof(typename R::Element)) < most_memory / 4;
+  if (layout.folds) {
+    const Int cells = smaller(last.size, larger(1, folded_lanes / larger(1, block.inner)));
+    layout.columns = layout.chunks = 1;
+    layout.extent = cells;
+    for (layout.lanes = block.inner; layout.lanes < cells * block.inner;) layout.lanes *= 2;
+    layout.lanes = larger(layout.lanes, 2 * full<A>);
+    layout.rows = larger(1, smaller(most_band_rows, band_lanes / larger(1, layout.lanes)));
+    layout.bytes = layout.rows * (Line<R>::room(layout.lanes) + 4 * Arena::room<std::int64_t>(layout.lanes + slack<A>) + Stream<typename R::Result>::room(layout.lanes)) +
+                   Stream<typename R::Result>::room(slack<A>) + Arena::room<typename R::Element>(last.size * block.inner + slack<A>);
+    layout.serves = block.inner > 0 && layout.bytes < most_memory;
+    return layout;
+  }
+  layout.extent = last.spans != nullptr ? last.size : (read.count - 1) * last.dilation + 1;
+  layout.slides = rows.spans == nullptr && rows.taps >= rows_worth_sliding && rows.output > 1 && rows.dilation == 1 && rows.taps > 3 * rows.step && rows.taps < far && rows.step < far;
+  layout.doubles = last.spans == nullptr && read.count >= taps_worth_doubling && read.count > last.step;
   const Wide least = (Wide(layout.extent) * block.inner + slack<A>) * lane_bytes * (layout.slides ? rows.taps : 1);
   if (block.inner == 0 || least > most_memory / 4) return layout;
   const Int room = larger(layout.slides ? sliding_bytes / rows.taps : line_bytes, 4 * layout.extent * block.inner * lane_bytes);
   const Int cells = larger(layout.extent, room / lane_bytes / block.inner);
-  layout.columns = smaller(last.output, (cells - layout.extent) / last.step + 1);
+  layout.columns = last.spans != nullptr ? last.output : smaller(last.output, (cells - layout.extent) / last.step + 1);
   layout.chunks = (last.output + layout.columns - 1) / layout.columns;
-  const Int cells_read = larger((layout.columns - 1) * last.step + layout.extent, layout.columns * last.step);
+  Int cells_read = larger((layout.columns - 1) * last.step + layout.extent, layout.columns * last.step);
+  if (last.spans != nullptr) cells_read = larger(last.size, last.output);
   layout.lanes = block.inner > 1 ? cells_read * block.inner : ceil_div(cells_read, last.step) * last.step;
   if (layout.chunks == 1) layout.rows = larger(1, smaller(most_band_rows, band_lanes / layout.lanes));
   const Int band = layout.rows * layout.lanes, lines = 1 + (layout.doubles ? 2 : 0);
@@ -100,7 +115,7 @@ class LinesForward {
     const Int band = layout_.rows * layout_.lanes;
     line_ = band_ = from_ = Line<R>(arena, band);
     if (layout_.doubles) doubled_ = Line<R>(arena, band), summed_ = Line<R>(arena, band);
-    spare_row_ = arena.take<T>(layout_.lanes + slack<A>);
+    spare_row_ = arena.take<T>((layout_.folds ? block_.axes[2].size * block_.inner : layout_.lanes) + slack<A>);
     column_divisors_ = arena.take<A>(band + slack<A>);
     divisors_ = arena.take<A>(band + slack<A>);
     bounced_kept_ = reinterpret_cast<K*>(arena.take<A>(band + slack<A>));
@@ -155,10 +170,12 @@ class LinesForward {
   void lay_out_taps() {
     const Axis& last = block_.axes[2];
     const Int step = last.dilation * block_.inner, count = block_.read.count;
-    if (!layout_.doubles) {
+    if (layout_.folds) {
+      taps_ = 1;
+    } else if (!layout_.doubles) {
       taps_ = count, tap_lanes_ = step, tap_places_ = 1;
-      return;
     }
+    if (!layout_.doubles) return;
     width_ = 1;
     while (2 * width_ <= count) width_ *= 2;
     const Int rest = R::idempotent ? count - width_ : 0;  // two halves may overlap where taking an element twice is no harm
@@ -169,19 +186,21 @@ class LinesForward {
     const Axis& last = block_.axes[2];
     first_column_ = chunk_ * layout_.columns;
     columns_ = smaller(layout_.columns, last.output - first_column_);
-    const Int cell = last.start + first_column_ * last.step + block_.read.first * last.dilation;
-    const Int cells = (columns_ - 1) * last.step + layout_.extent;
+    const bool uneven = last.spans != nullptr;
+    const Int cell = uneven ? 0 : last.start + first_column_ * last.step + block_.read.first * last.dilation;
+    const Int cells = uneven ? last.size : (columns_ - 1) * last.step + layout_.extent;
     lanes_ = cells * block_.inner;
     const Int begin = smaller(cells, larger(0, -cell)), end = larger(begin, smaller(cells, last.size - cell));
     there_begin_ = begin * block_.inner, there_ = (end - begin) * block_.inner;
     from_lane_ = (cell + begin) * block_.inner;
     held_block_ = -1;
-    by_cells_ = last.step > 1 && (block_.inner > 1 || last.step > most_picked);
+    by_cells_ = uneven || layout_.folds || (last.step > 1 && (block_.inner > 1 || last.step > most_picked));
     apart_ = by_cells_ ? columns_ * block_.inner : layout_.lanes / last.step;
     clear(band_, 0, layout_.rows * layout_.lanes);
     spread_divisors();
   }
 
+  // By whole packs, which may run over the end.
   void clear(const Line<R>& line, Int begin, Int end) {
     for (Int lane = begin; lane < end; lane += N) line.template store<N>(lane, reduction_.template nothing<N>());
   }
@@ -207,13 +226,15 @@ class LinesForward {
     const Taps t0 = taps_of(block_.axes[0], plane_, 0), t1 = taps_of(block_.axes[1], row_, 0);
     line_ = part(band_, number * layout_.lanes);
     if (t0.count * t1.count == 0)
-      clear(line_, there_begin_, there_begin_ + there_);
+      clear(line_, 0, layout_.folds ? layout_.lanes : there_begin_ + there_);
+    else if (layout_.folds)
+      lay_rows(t0, t1);
     else if (layout_.slides)
       slide(t0);
     else
       reduce_rows(line_, t0, t1.first, t1.count, t1.first);
     // What was written beyond the row: where it ends, and where the next one begins.
-    clear(line_, there_begin_ + there_, there_begin_ + there_ + N);
+    if (!layout_.folds) clear(line_, there_begin_ + there_, there_begin_ + there_ + N);
     if constexpr (R::divides)
       if (reduction_.is_mean)
         row_divisors_[number] = static_cast<A>(plan_.divided_by(block_.axes[0], false, plane_, 0) * plan_.divided_by(block_.axes[1], false, row_, 0));
@@ -234,13 +255,67 @@ class LinesForward {
     return spare_row_;
   }
 
+  // Rows that one window reads whole, cut in pieces and laid upon one another. The line is filled up with nothing, so that it can be
+  // halved until one cell is left.
+  void lay_rows(Taps t0, Taps t1) {
+    const Axis &planes = block_.axes[0], &rows = block_.axes[1], &last = block_.axes[2];
+    const Int cells = layout_.extent, lanes = cells * block_.inner, whole = last.size / cells, rest = last.size % cells * block_.inner;
+    bool onto = false;
+    for (Int a = t0.first; a < t0.first + t0.count; ++a)
+      for (Int b = t1.first; b < t1.first + t1.count; ++b) {
+        const T* from = source(planes.first(plane_) + a * planes.dilation, rows.first(row_) + b * rows.dilation);
+        const Int place = (a * rows.taps + b) * last.taps;
+        for (Int k = 0; k < whole; onto = true) {
+          const T* pieces[4] = {from + k * lanes, from + (k + 1) * lanes, from + (k + 2) * lanes, from + (k + 3) * lanes};
+          if (whole - k >= 4) {
+            onto ? down<4, true>(line_, pieces, place + k * cells, cells, lanes) : down<4, false>(line_, pieces, place + k * cells, cells, lanes);
+            k += 4;
+          } else {
+            onto ? down<1, true>(line_, pieces, place + k * cells, cells, lanes) : down<1, false>(line_, pieces, place + k * cells, cells, lanes);
+            k += 1;
+          }
+        }
+        if (rest == 0) continue;
+        lay_rest(from + whole * lanes, place + whole * cells, rest);
+      }
+    clear(line_, lanes, layout_.lanes);
+  }
+
+  // Fewer lanes than the pieces have; those behind them stay as they are.
+  void lay_rest(const T* from, Int place, Int lanes) {
+    const auto laid = [&](Int lane) {
+      const auto more = reduction_.template taken<N>(reduction_.template read<N>(from + lane), place);
+      return reduction_.template followed<N>(line_.template load<N>(lane), more);
+    };
+    Int lane = 0;
+    for (; lane + N <= lanes; lane += N) line_.template store<N>(lane, laid(lane));
+    const auto last = laid(lane);
+    for (int i = 0; lane + i < lanes; ++i) {
+      line_.values[lane + i] = last.value[i];
+      if constexpr (Line<R>::two) line_.seconds[lane + i] = last.second[i];
+    }
+  }
+
+  // The two halves of a line upon one another, until one cell is left.
+  void fold(const Line<R>& line) {
+    Int half = 1;
+    while (2 * half < layout_.extent) half *= 2;
+    for (; half > 0 && layout_.extent > 1; half /= 2)
+      for_packs<N>(half * block_.inner, [&]<int M, int U>(Int lane) POOLWISE_LAMBDA {
+        for (int u = 0; u < U; ++u) {
+          const Int here = lane + u * M, there = here + half * block_.inner;
+          line.template store<M>(here, reduction_.template merged<M>(line.template load<M>(here), reduction_.template moved<M>(line.template load<M>(there), half)));
+        }
+      });
+  }
+
   // Taps first … first + count - 1 of the rows in all planes t0 of a window, the first of them numbered `number`.
   void reduce_rows(const Line<R>& to, Taps t0, Int first, Int count, Int number) {
     const Axis &planes = block_.axes[0], &rows = block_.axes[1];
-    const Int row = rows.start + row_ * rows.step + first * rows.dilation;
+    const Int row = rows.first(row_) + first * rows.dilation;
     bool onto = false;
     for (Int a = t0.first; a < t0.first + t0.count; ++a) {
-      const Int plane = planes.start + plane_ * planes.step + a * planes.dilation;
+      const Int plane = planes.first(plane_) + a * planes.dilation;
       for (Int b = 0; b < count; onto = true) b += reduce_some(to, onto, plane, row + b * rows.dilation, rows.dilation, count - b, (a * rows.taps + number + b) * block_.axes[2].taps);
     }
   }
@@ -258,19 +333,19 @@ class LinesForward {
     }
     const Int places = block_.axes[2].taps;
     switch (n) {
-      case 1: onto ? down<1, true>(to, from, place, places) : down<1, false>(to, from, place, places); break;
-      case 2: onto ? down<2, true>(to, from, place, places) : down<2, false>(to, from, place, places); break;
-      case 3: onto ? down<3, true>(to, from, place, places) : down<3, false>(to, from, place, places); break;
-      default: onto ? down<4, true>(to, from, place, places) : down<4, false>(to, from, place, places);
+      case 1: onto ? down<1, true>(to, from, place, places, there_) : down<1, false>(to, from, place, places, there_); break;
+      case 2: onto ? down<2, true>(to, from, place, places, there_) : down<2, false>(to, from, place, places, there_); break;
+      case 3: onto ? down<3, true>(to, from, place, places, there_) : down<3, false>(to, from, place, places, there_); break;
+      default: onto ? down<4, true>(to, from, place, places, there_) : down<4, false>(to, from, place, places, there_);
     }
     return n;
   }
 
   template <int Count, bool Onto>
-  POOLWISE_OUTLINE void down(const Line<R>& to, const T* const* rows, Int place, Int places) {
+  POOLWISE_OUTLINE void down(const Line<R>& to, const T* const* rows, Int place, Int places, Int lanes) {
     const T* from[Count];
     for (int s = 0; s < Count; ++s) from[s] = rows[s];
-    for_packs<N>(there_, [&]<int M, int U>(Int lane) POOLWISE_LAMBDA {
+    for_packs<N>(lanes, [&]<int M, int U>(Int lane) POOLWISE_LAMBDA {
       State<M> state[U];
       for (int u = 0; u < U; ++u) {
         const Int here = lane + u * M;
@@ -325,7 +400,7 @@ class LinesForward {
       take_planes(fresh_, t0, row, place);
       return join(to, fresh_, *rest, by);
     }
-    const T* from = source(planes.start + plane_ * planes.step + t0.first * planes.dilation, row);
+    const T* from = source(planes.first(plane_) + t0.first * planes.dilation, row);
     const Int own = place + t0.first * rows.taps * block_.axes[2].taps;
     for_packs<N>(there_, [&]<int M, int U>(Int lane) POOLWISE_LAMBDA {
       for (int u = 0; u < U; ++u) {
@@ -339,9 +414,9 @@ class LinesForward {
   void take_planes(const Line<R>& to, Taps t0, Int row, Int place) {
     const Axis &rows = block_.axes[1], &planes = block_.axes[0];
     for (Int a = t0.first; a < t0.first + t0.count; ++a) {
-      const T* from = source(planes.start + plane_ * planes.step + a * planes.dilation, row);
+      const T* from = source(planes.first(plane_) + a * planes.dilation, row);
       const Int own = place + a * rows.taps * block_.axes[2].taps;
-      a == t0.first ? down<1, false>(to, &from, own, 0) : down<1, true>(to, &from, own, 0);
+      a == t0.first ? down<1, false>(to, &from, own, 0, there_) : down<1, true>(to, &from, own, 0, there_);
     }
   }
 
@@ -410,6 +485,8 @@ class LinesForward {
     out_ = apart_ != n ? bounced_ : streams_ ? stream_.next() : fits ? y_ + target_ : bounced_;
     if constexpr (R::places) kept_out_ = fits ? kept_ + target_ : bounced_kept_;
     if (layout_.doubles) double_taps(lanes);
+    if (layout_.folds)
+      for (Int b = 0; b < count; ++b) fold(part(band_, b * layout_.lanes));
     find_divisors(count);
     if (by_cells_)
       for (Int b = 0; b < count; ++b) across_cells(b);
@@ -495,18 +572,22 @@ class LinesForward {
   // Column by column, where their lanes neither follow one another nor can be picked.
   POOLWISE_OUTLINE void across_cells(Int number) {
     const Int from = number * layout_.lanes, to = number * apart_;
-    const Int inner = block_.inner, step = block_.axes[2].step * inner, taps = taps_, apart = tap_lanes_, places = tap_places_;
-    for (Int j = 0; j < columns_; ++j)
+    const Axis& last = block_.axes[2];
+    const Int inner = block_.inner, apart = tap_lanes_, places = tap_places_;
+    for (Int j = 0; j < columns_; ++j) {
+      const Int begin = from + (last.spans != nullptr ? last.spans[j].first : j * last.step) * inner;
+      const Int taps = last.spans != nullptr ? last.spans[j].count : taps_;
       for_packs<N>(inner, [&]<int M, int U>(Int c) POOLWISE_LAMBDA {
         State<M> state[U];
-        const Int lane = from + j * step + c;
+        const Int lane = begin + c;
         for (int u = 0; u < U; ++u) state[u] = from_.template load<M>(lane + u * M);
         for (Int t = 1; t < taps; ++t)
           for (int u = 0; u < U; ++u)
             state[u] = reduction_.template merged<M>(
                 state[u], reduction_.template moved<M>(from_.template load<M>(lane + u * M + t * apart), t * places));
-        for (int u = 0; u < U; ++u) put<M>(to + j * inner + c + u * M, state[u]);
+        for (int u = 0; u < U; ++u) put<M>(to + j * inner + c + u * M, taps > 0 ? state[u] : reduction_.template nothing<M>());
       });
+    }
   }
 
   template <int M>

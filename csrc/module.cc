@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "cache.h"
 #include "run.h"
 #include "threads.h"
 #include "unpool.h"
@@ -327,6 +328,25 @@ Int unpool(Int itemsize, Int outer, Int inputs, Int outputs, Int inner, nb::hand
   return unpooler(sizes, read_from, static_cast<const Int*>(at), write_to, threads);
 }
 
+// ---- memory for outputs ------------------------------------------------------------------------------------------------
+
+struct Buffer {
+  Lent lent;
+  Py_ssize_t bytes;
+};
+
+void make_buffer(Buffer* self, Py_ssize_t bytes) {
+  if (bytes < 0) refuse("Buffer: bytes must be at least 0, got " + std::to_string(bytes));
+  new (self) Buffer{Lent(static_cast<std::size_t>(bytes)), bytes};
+}
+
+int get_buffer(PyObject* self, Py_buffer* view, int flags) {
+  const Buffer* buffer = nb::inst_ptr<Buffer>(self);
+  return PyBuffer_FillInfo(view, self, buffer->lent.data(), buffer->bytes, 0, flags);
+}
+
+PyType_Slot buffer_slots[] = {{Py_bf_getbuffer, reinterpret_cast<void*>(get_buffer)}, {0, nullptr}};
+
 void set_threads(int n) {
   if (n < 1) refuse("set_num_threads: n must be at least 1, got " + std::to_string(n));
   set_num_threads(n);
@@ -365,6 +385,8 @@ NB_MODULE(_native, m) {
   };
   def_unpool("unpool", unpool<unpool_forward, &Unpool::inputs, &Unpool::outputs>);
   def_unpool("unpool_backward", unpool<unpool_backward, &Unpool::outputs, &Unpool::inputs>);
+
+  nb::class_<Buffer>(m, "Buffer", nb::type_slots(buffer_slots)).def("__init__", make_buffer, nb::arg("bytes"));
 
   m.def("bodies", body_names);
   m.def("set_num_threads", set_threads, nb::arg("n"));

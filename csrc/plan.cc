@@ -99,6 +99,17 @@ void check_span(const Span& span, const Span* before, Int size, Int taps, const 
     refuse(where + "spans must not go back, got " + std::to_string(span.first) + " after " + std::to_string(before->first));
 }
 
+// At most so many spans of one plane hold the same element.
+Int most_overlapping(const std::vector<Span>& spans, Int output) {
+  Int most = 1;
+  for (std::size_t plane = 0; plane < spans.size(); plane += static_cast<std::size_t>(output))
+    for (std::size_t first = plane, s = plane; s < plane + static_cast<std::size_t>(output); ++s) {
+      while (spans[first].first + spans[first].count <= spans[s].first && first < s) ++first;
+      most = std::max(most, static_cast<Int>(s - first) + 1);
+    }
+  return most;
+}
+
 Axis uneven_axis(Int size, const AxisFields& fields, const std::string& where, const std::vector<Span>& spans) {
   require_at_least(where + "planes", fields.planes, 1);
   require_at_least(where + "taps", fields.taps, 1);
@@ -112,6 +123,7 @@ Axis uneven_axis(Int size, const AxisFields& fields, const std::string& where, c
   Axis axis;
   axis.size = size, axis.output = output, axis.taps = fields.taps;
   axis.spans = spans.data(), axis.span_planes = fields.planes;
+  axis.overlap = most_overlapping(spans, output);
   return axis;
 }
 
@@ -192,22 +204,10 @@ Int elements(const Plan& plan, Int Dim::*extent, const std::string& what) {
   return empty ? 0 : n;
 }
 
-// At most so many spans of one plane hold the same element.
-Int most_overlapping(const std::vector<Span>& spans, Int output) {
-  Int most = 1;
-  for (std::size_t plane = 0; plane < spans.size(); plane += static_cast<std::size_t>(output))
-    for (std::size_t first = plane, s = plane; s < plane + static_cast<std::size_t>(output); ++s) {
-      while (spans[first].first + spans[first].count <= spans[s].first && first < s) ++first;
-      most = std::max(most, static_cast<Int>(s - first) + 1);
-    }
-  return most;
-}
-
 // At most so many taps read one element: each tap from one window, and through the fold of a padding from more of its places.
 Wide most_readers(const Plan& plan, std::size_t a) {
   const Axis& axis = plan.axes[a];
-  if (axis.spans != nullptr) return most_overlapping(plan.held_spans[a], axis.output);
-  if (axis.mode == Mode::absent) return axis.most_readers();
+  if (axis.spans != nullptr || axis.mode == Mode::absent) return axis.most_readers();
   return std::min(Wide(axis.taps) * axis.output, Wide(axis.taps) * (Wide(axis.low) + axis.high + 1));
 }
 
@@ -245,14 +245,33 @@ Taps read_taps(const Axis& axis) {
   return {first, larger(0, stop - first)};
 }
 
-// The block of side-by-side axes, where the pooled ones are at most three dims apart, in the user's order, regular and unpadded
+// One window over all of an axis, and of more than one element.
+bool reads_all(const Axis& axis) {
+  if (axis.output != 1 || axis.size == 1) return false;
+  if (axis.spans != nullptr) return axis.spans[0].first == 0 && axis.spans[0].count == axis.size && axis.taps == axis.size;
+  return axis.start == 0 && axis.taps == axis.size && axis.dilation == 1 && axis.low == 0 && axis.high == 0;
+}
+
+// Two such axes are one, as long as both: offsets and flat indices are the same.
+void join_last_axes(Block& block) {
+  Axis joined;
+  joined.size = joined.taps = joined.step = block.axes[1].size * block.axes[2].size;
+  joined.whole_end = 1;
+  block.axes[2] = joined;
+  block.axes[1] = block.axes[0];
+  block.axes[0] = Axis();
+  block.axes[0].whole_end = 1;
+  block.dims[2] = block.dims[1], block.dims[1] = block.dims[0], block.dims[0] = -1;
+}
+
+// The block of side-by-side axes, where the pooled ones are at most three dims apart, in the user's order, alike for all planes and unpadded
 // by folds.
 void find_block(Plan& plan) {
   int first = plan.ndim, last = -1, before = -1;
   for (int d = 0; d < plan.ndim; ++d) {
     const int a = plan.dims[d].pooled;
     if (a < 0) continue;
-    if (a != before + 1 || plan.axes[a].spans != nullptr || plan.axes[a].mode != Mode::absent) return;
+    if (a != before + 1 || plan.axes[a].span_planes > 1 || plan.axes[a].mode != Mode::absent) return;
     before = a;
     first = std::min(first, d), last = d;
   }
@@ -273,10 +292,11 @@ void find_block(Plan& plan) {
       block.axes[at].size = block.axes[at].output = block.axes[at].whole_end = dim.input;
     }
   }
+  while (reads_all(block.axes[2]) && reads_all(block.axes[1])) join_last_axes(block);
   block.read = read_taps(block.axes[2]);
   block.there = true;
   const Axis& across = block.axes[2];
-  if (is_float(plan.dtype) && across.step > 1 && (block.inner > 1 || across.step > 3) && across.size <= most_held_readers) {
+  if (is_float(plan.dtype) && across.size <= most_held_readers) {
     for (Int x = 0; x < across.size; ++x) plan.held_readers.push_back(across.readers(x));
     block.readers = plan.held_readers.data();
   }
@@ -301,7 +321,7 @@ std::unique_ptr<Plan> mirror_of(const Plan& plan, const PlanFields& fields) {
   PlanFields mirrored = fields;
   for (int a = 0; a < plan.rank; ++a) {
     const Axis& axis = plan.axes[a];
-    if (axis.spans != nullptr || axis.mode != Mode::absent || axis.step != 1) return nullptr;
+    if (axis.spans != nullptr || axis.mode != Mode::absent || axis.step != 1 || axis.output == 1) return nullptr;
     const Wide start = -Wide(axis.start) - Wide(axis.taps - 1) * axis.dilation;
     if (start < -(Wide(1) << 60)) return nullptr;
     mirrored.tables[static_cast<std::size_t>(a)].regular = {axis.size, static_cast<Int>(start), 1, axis.dilation, axis.taps, 0, 0, "absent"};

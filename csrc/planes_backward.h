@@ -38,9 +38,9 @@ class PlanesBackward {
     const Axis &planes = block.axes[0], &rows = block.axes[1], &last = block.axes[2];
     if (planes.size != 1 || planes.output != 1 || planes.taps != 1 || planes.start != 0) return false;
     for (const Axis* axis : {&rows, &last})
-      if (axis->start > far || axis->start < -far || axis->step > far || axis->dilation > far || axis->taps > most_reads || axis->output > far) return false;
+      if (axis->spans != nullptr || axis->start > far || axis->start < -far || axis->step > far || axis->dilation > far || axis->taps > most_reads || axis->output > far) return false;
     if (last.step > 1 && (block.inner > 1 || last.step > most_woven)) return false;
-    if (rows.step > 4 || rows.most_readers() * last.most_readers() > most_reads) return false;
+    if (rows.step > 4 || rows.reach() * last.reach() > most_reads) return false;
     const Surrounded down(rows), across(last);
     const Int lanes = across.held(last) * block.inner;
     return lanes <= narrow_lanes && lanes * down.held(rows) <= plane_lanes && rows.size * last.size * block.inner <= plane_lanes;

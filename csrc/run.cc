@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <memory>
 #include <stdexcept>
 
 #include "threads.h"
@@ -12,6 +13,7 @@ namespace {
 constexpr Int bytes_per_piece = 1 << 18;      // enough work that handing it out costs nothing
 constexpr Int bytes_worth_sharing = 1 << 18;  // below this, waking a thread costs more than it saves
 constexpr Int bytes_worth_advice = 4 << 20;
+constexpr Int readers_worth_mirroring = 25;
 
 std::atomic<const Kernels*> chosen{best_kernels()};
 
@@ -55,6 +57,17 @@ void advise(void* to, Int elements, Dtype dtype) {
   if (bytes >= bytes_worth_advice) advise_huge_pages(to, static_cast<std::size_t>(bytes));
 }
 
+// The gradient of a mean whose windows divide by different numbers, as the sum of its shares over the mirrored windows.
+void run_mirrored(const Plan& plan, const Buffers& buffers, int threads) {
+  const std::unique_ptr<char[]> shares(new char[static_cast<std::size_t>(plan.output_size * itemsize_of(plan.dtype))]);
+  Buffers first = buffers, second = buffers;
+  first.to = shares.get();
+  second.from = shares.get();
+  run(plan, first, chosen.load()->divided, threads);
+  advise(buffers.to, plan.input_size, plan.dtype);
+  run(*plan.mirror, second, chosen.load()->forward, threads);
+}
+
 }  // namespace
 
 std::vector<std::string> instruction_sets() {
@@ -86,7 +99,10 @@ void run_backward(const Plan& plan, const Buffers& buffers, int threads) {
   if (plan.dtype < Dtype::float16) refuse("backward: integers have no gradient, got " + std::string(name_of(plan.dtype)));
   if (plan.selects() && buffers.kept == nullptr && plan.output_size > 0)
     refuse("backward: kept must be given for a selection, got none");
-  if (plan.mirror != nullptr && plan.is_even && buffers.mask == nullptr) return run_forward(*plan.mirror, buffers, threads);
+  if (plan.mirror != nullptr && buffers.mask == nullptr) {
+    if (plan.is_even) return run_forward(*plan.mirror, buffers, threads);
+    if (plan.readers >= readers_worth_mirroring && plan.block.there && itemsize_of(plan.dtype) >= 4) return run_mirrored(plan, buffers, threads);
+  }
   advise(buffers.to, plan.input_size, plan.dtype);
   if (buffers.mask == nullptr || plan.body != Body::mean || plan.divisor > 0 || plan.count_include_pad)
     return run(plan, buffers, chosen.load()->backward, threads);

@@ -46,7 +46,8 @@ class Scatter {
     if (buffers.mask != nullptr || !layout_of(plan).serves) return false;
     const double inputs = static_cast<double>(plan.input_size), outputs = static_cast<double>(plan.output_size);
     const double gathering = static_cast<double>(plan.readers) * inputs * 4 / full<A>;
-    return 10 * outputs + inputs < gathering || 64 * outputs < inputs;
+    const bool uneven = plan.block.axes[0].spans != nullptr || plan.block.axes[1].spans != nullptr || plan.block.axes[2].spans != nullptr;
+    return uneven || 10 * outputs + inputs < gathering || 64 * outputs < inputs;
   }
   static Units units(const Plan& plan) {
     const Layout layout = layout_of(plan);
@@ -103,29 +104,32 @@ class Scatter {
     fill<A>(sums_, height * size * channels, A{});
     for (Int i0 = 0; i0 < planes.output; ++i0) {
       const Int ahead = plane - planes.first(i0);
-      if (ahead < 0 || ahead % planes.dilation != 0 || ahead / planes.dilation >= planes.taps) continue;
+      if (ahead < 0 || ahead % planes.dilation != 0 || ahead / planes.dilation >= taps_in(planes, i0)) continue;
       for (Int i1 = 0; i1 < rows.output; ++i1) {
         const Int base = rows.first(i1) - first_row;
         if (base >= height || base + (rows.taps - 1) * rows.dilation < 0) continue;
         const Int line = (outer * planes.output + i0) * rows.output + i1;
-        send_row(line, ahead / planes.dilation, base, height, channel, channels);
+        send_row(line, ahead / planes.dilation, base, smaller(height, base + taps_in(rows, i1) * rows.dilation), channel, channels);
       }
     }
     for (Int row = 0; row < height; ++row) write_row(((outer * planes.size + plane) * rows.size + first_row + row) * size, row, channel, channels);
   }
 
-  // One row of windows, whose first taps stand on row `base` of the band.
+  static POOLWISE_INLINE Int taps_in(const Axis& axis, Int cell) { return axis.spans != nullptr ? axis.spans[cell].count : axis.taps; }
+
+  // One row of windows, whose first taps stand on row `base` of the band; its elements that are there end before `height`.
   POOLWISE_OUTLINE void send_row(Int line, Int tap, Int base, Int height, Int channel, Int channels) {
     const Axis& last = block_.axes[2];
     const Int offsets = layout_.offsets, size = last.size;
     for (Int j = 0; j < last.output; ++j) {
       const Int at = (line * last.output + j) * block_.inner + channel, first = last.first(j);
+      const Int stop = last.spans != nullptr ? first + last.spans[j].count : size;
       for (Int c = 0; c < channels; ++c) {
         const Int offset = static_cast<Int>(kept_[at + c]);
         if (offset < 0 || offset >= offsets) continue;
         const Tap to = tap_of(offset);
         const Int row = base + to.row * block_.axes[1].dilation, column = first + to.column * last.dilation;
-        if (to.plane != tap || row < 0 || row >= height || column < 0 || column >= size) continue;
+        if (to.plane != tap || row < 0 || row >= height || column < 0 || column >= stop) continue;
         sums_[(row * size + column) * channels + c] += load<A, 1>(g_ + at + c)[0];
       }
     }

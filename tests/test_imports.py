@@ -13,7 +13,7 @@ import poolwise
 
 ROOT = Path(poolwise.__file__).parent
 BASE = {"errors", "geometry", "op", "ops", "call"}
-API = BASE | {"reference", "choose", "kernels", "doors", "threads", "_version", "_native", "api"}
+API = BASE | {"reference", "choose", "kernels", "doors", "memory", "threads", "_version", "_native", "api"}
 FRAMEWORKS = {"torch", "jax", "keras", "tensorflow", "dask", "onnx", "array_api_compat"}
 
 # room -> the rooms of poolwise that it may import
@@ -28,7 +28,8 @@ ROOMS: dict[str, set[str]] = {
     "threads": {"errors", "_native"},
     "kernels": {"call", "op", "errors", "geometry", "kernels", "_native"},
     "choose": {"call", "errors", "kernels", "reference"},
-    "doors": {"call", "op", "errors", "geometry"},
+    "memory": {"_native"},
+    "doors": {"call", "op", "errors", "geometry", "memory"},
     "api": API,
     "unpool": API,
     "named": {"errors"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from math import prod
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from poolwise.call import Call, Framework, Kernel, memory_order
 from poolwise.errors import InvalidType, InvalidValue
 from poolwise.geometry import Geometry
+from poolwise.memory import lent
 from poolwise.op import DTYPES, Array, Operation
 
 Build = Callable[..., Geometry]  # a shape and a pooling's arguments -> its geometry
@@ -70,6 +72,11 @@ class Door(Protocol):
         ...
 
 
+def _empty(shape: tuple[int, ...], dtype: str) -> Array:
+    memory = lent(prod(shape) * np.dtype(dtype).itemsize)
+    return np.empty(shape, dtype) if memory is None else np.frombuffer(memory, dtype).reshape(shape)
+
+
 class NumpyFramework:
     """NumPy's arrays."""
 
@@ -79,8 +86,8 @@ class NumpyFramework:
     def empty(self, shape: tuple[int, ...], dtype: str, layout: tuple[int, ...], like: Array) -> Array:
         del like
         if layout == tuple(range(len(shape))):
-            return np.empty(shape, dtype)
-        return np.empty([shape[axis] for axis in layout], dtype).transpose(np.argsort(layout))
+            return _empty(shape, dtype)
+        return _empty(tuple(shape[axis] for axis in layout), dtype).transpose(np.argsort(layout))
 
     def constant(self, array: Any, like: Array) -> Array:
         del like

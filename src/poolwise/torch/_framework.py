@@ -12,6 +12,7 @@ import torch.nn.functional as own
 
 from poolwise.call import Call, memory_order
 from poolwise.geometry import Bins, Geometry, Regular, output_size
+from poolwise.memory import lent
 from poolwise.op import DTYPES, Array, Selection
 from poolwise.ops.max import Max
 from poolwise.ops.mean import Mean
@@ -20,6 +21,7 @@ from poolwise.torch import _names
 ONNX = "onnx"  # the device of a tensor that the ONNX exporter traces
 FORMS = (torch.Tensor, torch.nn.Parameter)
 DTYPE = {name: getattr(torch, name) for name in DTYPES}
+ITEMSIZE = {name: dtype.itemsize for name, dtype in DTYPE.items()}
 DTYPE_NAME = {dtype: name for name, dtype in DTYPE.items()}
 PLAIN = [tuple(range(ndim)) for ndim in range(65)]  # PyTorch's tensors have at most 64 axes
 OWN_DTYPES = ("float16", "bfloat16", "float32", "float64")
@@ -38,6 +40,10 @@ class TorchFramework:
     xp = _names
 
     def empty(self, shape: tuple[int, ...], dtype: str, layout: tuple[int, ...], like: Array) -> Array:
+        memory = lent(prod(shape) * ITEMSIZE[dtype]) if like.is_cpu and like.__class__ in FORMS else None
+        if memory is not None:
+            flat = torch.frombuffer(memory, dtype=DTYPE[dtype])
+            return flat.view([shape[axis] for axis in layout]).permute(_inverse(layout))
         if layout == PLAIN[len(shape)]:
             return torch.empty(shape, dtype=DTYPE[dtype], device=like.device)
         return torch.empty_permuted(shape, layout, dtype=DTYPE[dtype], device=like.device)

@@ -1,0 +1,89 @@
+#include "cache.h"
+
+#include <sys/mman.h>
+
+#include <cstdint>
+#include <mutex>
+#include <new>
+#include <vector>
+
+#include "threads.h"
+
+namespace poolwise {
+namespace {
+
+constexpr std::size_t page = std::size_t(2) << 20;
+constexpr std::size_t most_kept = std::size_t(256) << 20;  // bytes, of all blocks
+constexpr std::size_t most_blocks = 8;
+
+struct Block {
+  void* data;
+  std::size_t room;
+};
+
+void release(const Block& block) { munmap(block.data, block.room); }
+
+// Aligned to a large page: what is mapped too much is unmapped again.
+Block mapped(std::size_t room) {
+  void* all = mmap(nullptr, room + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (all == MAP_FAILED) throw std::bad_alloc();
+  const auto begin = reinterpret_cast<std::uintptr_t>(all), data = (begin + page - 1) / page * page;
+  if (data > begin) munmap(all, data - begin);
+  if (begin + page > data) munmap(reinterpret_cast<void*>(data + room), begin + page - data);
+  advise_huge_pages(reinterpret_cast<void*>(data), room);
+  return {reinterpret_cast<void*>(data), room};
+}
+
+// Blocks that nobody uses, the oldest first. Never destroyed: arrays may still be freed while the process exits.
+class Shelf {
+ public:
+  bool take(std::size_t room, Block& block) {
+    const std::lock_guard hold(guard_);
+    for (std::size_t i = blocks_.size(); i-- > 0;) {
+      if (blocks_[i].room < room || blocks_[i].room > room + room / 4) continue;
+      block = blocks_[i];
+      blocks_.erase(blocks_.begin() + static_cast<std::ptrdiff_t>(i));
+      kept_ -= block.room;
+      return true;
+    }
+    return false;
+  }
+  void put(const Block& block) {
+    if (block.room > most_kept) return release(block);
+#if defined(MADV_FREE)
+    madvise(block.data, block.room, MADV_FREE);
+#endif
+    const std::lock_guard hold(guard_);
+    while (!blocks_.empty() && (kept_ + block.room > most_kept || blocks_.size() == most_blocks)) {
+      kept_ -= blocks_.front().room;
+      release(blocks_.front());
+      blocks_.erase(blocks_.begin());
+    }
+    blocks_.push_back(block);
+    kept_ += block.room;
+  }
+
+ private:
+  std::mutex guard_;
+  std::vector<Block> blocks_;
+  std::size_t kept_ = 0;
+};
+
+Shelf& shelf() {
+  static Shelf* the_shelf = new Shelf;
+  return *the_shelf;
+}
+
+}  // namespace
+
+Lent::Lent(std::size_t bytes) {
+  if (bytes > SIZE_MAX / 2) throw std::bad_alloc();
+  const std::size_t room = bytes == 0 ? page : (bytes + page - 1) / page * page;
+  Block block{};
+  if (!shelf().take(room, block)) block = mapped(room);
+  data_ = block.data, room_ = block.room;
+}
+
+Lent::~Lent() { shelf().put({data_, room_}); }
+
+}  // namespace poolwise

@@ -1,0 +1,17 @@
+"""Memory for large outputs, kept from one call to the next.
+
+The usual allocators give a large block back to the system as soon as it is free, and the system clears each page of the
+next one: for an output of 100 MB that takes several times as long as pooling. The module keeps a few blocks, 256 MiB at
+most, which the system may take back while nobody uses them (`csrc/cache.h`).
+"""
+
+from __future__ import annotations
+
+from poolwise import _native
+
+LARGE = 32 << 20  # bytes up to which glibc's allocator keeps its memory
+
+
+def lent(size: int) -> _native.Buffer | None:
+    """So many bytes that can be written to, through the buffer protocol; None where an allocator does as well."""
+    return _native.Buffer(size) if size > LARGE else None
