@@ -13,7 +13,7 @@ namespace poolwise::POOLWISE_ISA {
 
 // Beyond so many rows or taps a window slides or doubles; measured, see benchmarks/factors.md.
 constexpr Int rows_worth_sliding = 8, taps_worth_doubling = 8;
-constexpr Int line_bytes = 1 << 15, sliding_bytes = 1 << 18;  // what should stay in the first and the second cache
+constexpr Int line_bytes = 1 << 17, sliding_bytes = 1 << 18;  // what should stay in the first and the second cache
 constexpr Int most_picked = 3;                                // the largest stride at which lanes are picked out of packs
 constexpr Int folded_lanes = 512;                             // of a line on which a window over all of an axis is laid
 constexpr Int band_lanes = 384, most_band_rows = 64;         // of short lines that are reduced across together
@@ -71,7 +71,7 @@ POOLWISE_OUTLINE LineLayout line_layout(const Plan& plan) {
   if (last.spans != nullptr) cells_read = larger(last.size, last.output);
   layout.lanes = block.inner > 1 ? cells_read * block.inner : ceil_div(cells_read, last.step) * last.step;
   if (layout.chunks == 1) layout.rows = larger(1, smaller(most_band_rows, band_lanes / layout.lanes));
-  const Int band = layout.rows * layout.lanes, lines = 1 + (layout.doubles ? 2 : 0);
+  const Int band = layout.rows * layout.lanes, lines = layout.doubles ? 2 : 1;
   layout.bytes = lines * Line<R>::room(band) + Arena::room<typename R::Element>(layout.lanes + slack<A>) +
                  3 * Arena::room<A>(band + slack<A>) + Arena::room<typename R::Result>(band + slack<A>) + Stream<typename R::Result>::room(band + slack<A>);
   if (layout.slides) layout.bytes += 2 * Line<R>::room(layout.lanes) + Line<R>::room(rows.taps * line_lanes<R>(layout.lanes));
@@ -114,7 +114,7 @@ class LinesForward {
     Arena arena(scratch(static_cast<std::size_t>(layout_.bytes)));
     const Int band = layout_.rows * layout_.lanes;
     line_ = band_ = from_ = Line<R>(arena, band);
-    if (layout_.doubles) doubled_ = Line<R>(arena, band), summed_ = Line<R>(arena, band);
+    if (layout_.doubles) doubled_ = Line<R>(arena, band);
     spare_row_ = arena.take<T>((layout_.folds ? block_.axes[2].size * block_.inner : layout_.lanes) + slack<A>);
     column_divisors_ = arena.take<A>(band + slack<A>);
     divisors_ = arena.take<A>(band + slack<A>);
@@ -196,7 +196,12 @@ class LinesForward {
     held_block_ = -1;
     by_cells_ = uneven || layout_.folds || (last.step > 1 && (block_.inner > 1 || last.step > most_picked));
     apart_ = by_cells_ ? columns_ * block_.inner : layout_.lanes / last.step;
-    clear(band_, 0, layout_.rows * layout_.lanes);
+    if (layout_.chunks == 1) {
+      clear(band_, 0, layout_.rows * layout_.lanes);
+    } else {
+      clear(band_, 0, there_begin_);
+      clear(band_, there_begin_ + there_, lanes_);
+    }
     spread_divisors();
   }
 
@@ -441,38 +446,30 @@ class LinesForward {
 
   // ---- across: the taps of the line ----
 
+  // A window of 2 w taps is two of w beside each other, one of 2 w + 1 has one tap more behind them. Where taking an element twice is
+  // no harm, widths are powers of two and the last two windows overlap.
   void double_taps(Int lanes) {
-    const Int step = block_.axes[2].dilation * block_.inner, count = block_.read.count;
-    Int done = 0;  // taps that are in the sum
+    const Int step = block_.axes[2].dilation * block_.inner, count = R::idempotent ? width_ : block_.read.count;
+    Int width = 1;
     from_ = band_;
-    for (Int width = 1;; width *= 2) {
-      if (!R::idempotent && (count & width) != 0) {
-        add_shifted(from_, lanes, done * step, done == 0);
-        done += width;
-      }
-      if (width == width_) break;
-      pair(from_, lanes, width * step, width);
+    for (Int bit = width_ / 2; bit > 0; bit /= 2) {
+      const bool odd = (count & bit) != 0 && !R::idempotent;
+      odd ? pair<true>(lanes, width * step, width) : pair<false>(lanes, width * step, width);
+      width = 2 * width + odd;
       from_ = doubled_;
     }
-    if constexpr (!R::idempotent) from_ = summed_;
   }
 
-  // Each lane with the one so many lanes behind it; a line may be its own target.
-  POOLWISE_OUTLINE void pair(const Line<R>& from, Int lanes, Int apart, Int places) {
-    for_packs<N>(lanes - apart, [&]<int M, int U>(Int lane) POOLWISE_LAMBDA {
+  // Each lane with the one so many lanes behind it, and with the single one behind both; a line may be its own target.
+  template <bool Odd>
+  POOLWISE_OUTLINE void pair(Int lanes, Int apart, Int places) {
+    const Line<R> from = from_, to = doubled_;
+    for_packs<N>(lanes - (Odd ? 2 : 1) * apart, [&]<int M, int U>(Int lane) POOLWISE_LAMBDA {
       for (int u = 0; u < U; ++u) {
         const Int here = lane + u * M;
-        doubled_.template store<M>(here, reduction_.template merged<M>(from.template load<M>(here),
-                                                                       reduction_.template moved<M>(from.template load<M>(here + apart), places)));
-      }
-    });
-  }
-  POOLWISE_OUTLINE void add_shifted(const Line<R>& from, Int lanes, Int apart, bool fresh) {
-    for_packs<N>(lanes - apart, [&]<int M, int U>(Int lane) POOLWISE_LAMBDA {
-      for (int u = 0; u < U; ++u) {
-        const Int here = lane + u * M;
-        const auto more = from.template load<M>(here + apart);
-        summed_.template store<M>(here, fresh ? more : reduction_.template merged<M>(summed_.template load<M>(here), more));
+        auto state = reduction_.template merged<M>(from.template load<M>(here), reduction_.template moved<M>(from.template load<M>(here + apart), places));
+        if constexpr (Odd) state = reduction_.template merged<M>(state, band_.template load<M>(here + 2 * apart));
+        to.template store<M>(here, state);
       }
     });
   }
@@ -609,7 +606,7 @@ class LinesForward {
   K* kept_;
   RowStrides strides_;
   Int last_row_;
-  Line<R> band_, line_, from_, doubled_, summed_, fresh_, before_, after_;
+  Line<R> band_, line_, from_, doubled_, fresh_, before_, after_;
   T* spare_row_;
   A *column_divisors_, *divisors_, *divided_by_ = nullptr;
   Out *bounced_, *out_ = nullptr;

@@ -335,9 +335,9 @@ struct Buffer {
   Py_ssize_t bytes;
 };
 
-void make_buffer(Buffer* self, Py_ssize_t bytes) {
-  if (bytes < 0) refuse("Buffer: bytes must be at least 0, got " + std::to_string(bytes));
-  new (self) Buffer{Lent(static_cast<std::size_t>(bytes)), bytes};
+void make_buffer(Buffer* self, Py_ssize_t size) {
+  if (size < 0) refuse("Buffer: size must be at least 0, got " + std::to_string(size));
+  new (self) Buffer{Lent(static_cast<std::size_t>(size)), size};
 }
 
 int get_buffer(PyObject* self, Py_buffer* view, int flags) {
@@ -386,7 +386,7 @@ NB_MODULE(_native, m) {
   def_unpool("unpool", unpool<unpool_forward, &Unpool::inputs, &Unpool::outputs>);
   def_unpool("unpool_backward", unpool<unpool_backward, &Unpool::outputs, &Unpool::inputs>);
 
-  nb::class_<Buffer>(m, "Buffer", nb::type_slots(buffer_slots)).def("__init__", make_buffer, nb::arg("bytes"));
+  nb::class_<Buffer>(m, "Buffer", nb::type_slots(buffer_slots)).def("__init__", make_buffer, nb::arg("size"));
 
   m.def("bodies", body_names);
   m.def("set_num_threads", set_threads, nb::arg("n"));

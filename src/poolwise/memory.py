@@ -7,11 +7,13 @@ most, which the system may take back while nobody uses them (`csrc/cache.h`).
 
 from __future__ import annotations
 
+from typing import Any
+
 from poolwise import _native
 
 LARGE = 32 << 20  # bytes up to which glibc's allocator keeps its memory
 
 
-def lent(size: int) -> _native.Buffer | None:
+def lent(size: int) -> Any | None:
     """So many bytes that can be written to, through the buffer protocol; None where an allocator does as well."""
     return _native.Buffer(size) if size > LARGE else None

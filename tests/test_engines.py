@@ -1,0 +1,776 @@
+"""Every path of the compiled engines against NumPy: rows that slide, taps that double, gradients gathered or scattered.
+
+Each case is pooled by every instruction set, over one copy of its planes and over so many that threads share them.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+import os
+import pickle
+import threading
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+import poolwise
+from poolwise.memory import LARGE, lent
+from test_native_module import DTYPES, INTEGERS, MEANS, SETS, same
+
+_native = pytest.importorskip("poolwise._native")
+
+SHARED = 2 << 20  # bytes or taps of a call that seven threads share (csrc/run.cc)
+STREAMED = 16 << 20  # bytes of an output that is written past the caches (csrc/lines.h)
+
+
+class Axis(NamedTuple):
+    """A pooled axis, as a plan's table; where each tap of each cell reads it (-1: nowhere); how many taps count."""
+
+    size: int
+    table: tuple
+    places: np.ndarray
+    counting: np.ndarray
+
+
+class Case(NamedTuple):
+    outer: int
+    axes: tuple[Axis, ...]
+    inner: int = 1
+
+    def shape(self, part, outer=None):
+        """Of the input (0) or the output (1)."""
+        sizes = (len(axis.places) if part else axis.size for axis in self.axes)
+        return (self.outer if outer is None else outer, *sizes, self.inner)
+
+
+def regular(size, window, step=1, pad=0, dilation=1):
+    output = (size + 2 * pad - (window - 1) * dilation - 1) // step + 1
+    at = -pad + step * np.arange(output)[:, None] + dilation * np.arange(window)
+    counting = ((at >= -pad) & (at < size + pad)).sum(1)
+    table = (output, -pad, step, dilation, window, pad, pad, "absent")
+    return Axis(size, table, np.where((at >= 0) & (at < size), at, -1), counting)
+
+
+def uneven(size, output):
+    """Adaptive bins, which overlap where the output does not divide the size."""
+    first = np.arange(output) * size // output
+    count = -(-np.arange(1, output + 1) * size // output) - first
+    tap = np.arange(count.max())
+    spans = np.stack([first, count], axis=1)[None].astype(np.int64)
+    return Axis(size, (len(tap), spans), np.where(tap < count[:, None], first[:, None] + tap, -1), count)
+
+
+def plane(rows, columns, inner=1, outer=3):
+    return Case(outer, (rows, columns), inner)
+
+
+def volume(planes, rows, columns, inner=1):
+    return Case(2, (planes, rows, columns), inner)
+
+
+SLIDING = {
+    "sliding": plane(regular(31, 9), regular(13, 3)),
+    "sliding 8, padded": plane(regular(29, 8, 1, 4), regular(19, 2)),
+    "sliding 8 by 2": plane(regular(41, 8, 2, 3), regular(11, 3, 2, 1)),
+    "sliding 11 by 2, padded": plane(regular(37, 11, 2, 5), regular(17, 3, 1, 1)),
+    "sliding 13 by 4": plane(regular(61, 13, 4, 6), regular(7, 2)),
+    "sliding, taller than the array": plane(regular(7, 13, 1, 6), regular(5, 3, 1, 1)),
+    "sliding and doubling": plane(regular(23, 9), regular(29, 12)),
+    "sliding, channels 3": plane(regular(23, 9, 1, 4), regular(7, 3, 1, 1), 3),
+    "sliding, channels 17, stride 2": plane(regular(21, 8, 1, 2), regular(7, 3, 2, 1), 17, 1),
+    "sliding, words": plane(regular(33, 16, 1, 7), regular(29, 16, 1, 7), 1, 2),
+    "sliding, two planes": volume(regular(5, 2), regular(27, 9, 1, 4), regular(11, 3, 1, 1)),
+    "sliding by 2, two planes": volume(regular(5, 2, 2, 1), regular(27, 9, 2, 4), regular(11, 2, 2)),
+    "sliding, three planes, words": volume(regular(4, 3, 1, 1), regular(19, 9, 1, 4), regular(19, 11, 1, 5)),
+    "63 x 63": plane(regular(67, 63, 1, 2), regular(69, 63), 1, 2),
+    "63 x 63, padded": plane(regular(9, 63, 1, 31), regular(8, 63, 1, 31), 1, 2),
+}
+DOUBLING = {
+    **{f"doubling {w}": Case(3, (regular(61, w, 1, w // 3),)) for w in (8, 9, 12, 15, 16, 31)},
+    **{f"doubling {w}, two rows": plane(regular(7, 2, 2), regular(61, w, 1, w // 3)) for w in (8, 9, 12, 15, 16, 31)},
+    **{f"doubling {w} by {s}": plane(regular(4, 2), regular(83, w, s, 3)) for w in (8, 15) for s in (2, 3, 5)},
+    **{f"doubling {w}, dilated": plane(regular(3, 2), regular(71, w, 1, 4, 3)) for w in (8, 9, 15)},
+    "doubling 9, dilated, by 2": plane(regular(3, 2), regular(71, 9, 2, 4, 3)),
+    **{
+        f"doubling {w}, channels {c}": plane(regular(3, 2), regular(41, w, 1, 3), c, 1)
+        for w in (9, 16)
+        for c in (3, 17)
+    },
+    **{
+        f"doubling 12, channels {c}, by {s}": plane(regular(3, 1), regular(43, 12, s, 3), c, 1)
+        for c in (3, 17)
+        for s in (2, 5)
+    },
+}
+CHUNKS = {
+    "chunks, 3/1": plane(regular(3, 3, 1, 1), regular(20011, 3, 1, 1), 1, 1),
+    "chunks, 9/1": plane(regular(3, 1), regular(20011, 9, 1, 4), 1, 1),
+    "chunks, 3/2": plane(regular(5, 3, 2, 1), regular(20011, 3, 2, 1), 1, 1),
+    "chunks, 3/3": plane(regular(3, 2), regular(20011, 3, 3), 1, 1),
+    "chunks, 9/5": plane(regular(3, 1), regular(20011, 9, 5, 4), 1, 1),
+    "chunks, channels 3": plane(regular(3, 2), regular(8009, 3, 1, 1), 3, 1),
+    "chunks, channels 17, 3/2": plane(regular(3, 1), regular(2003, 3, 2, 1), 17, 1),
+}
+LONG = {
+    "chunks, sliding": plane(regular(40, 9, 1, 4), regular(8009, 3, 1, 1), 1, 1),
+    "chunks, sliding and doubling": plane(regular(14, 9), regular(8009, 9, 1, 2), 1, 1),
+}
+BANDS = {
+    f"rows of {n}, {min(n, 3)}/{s}": plane(regular(5, 3, 1, 1), regular(n, min(n, 3), s, int(n > 4)))
+    for n in (1, 2, 3, 5, 7, 8, 12, 16, 17, 20)
+    for s in range(1, 6)
+}
+CELLS = {
+    **{f"3/{s}": plane(regular(9, 3, s, 1), regular(150, 3, s, 1)) for s in range(1, 6)},
+    **{f"5/{s}, narrow": plane(regular(13, 5, s, 2), regular(19, 5, s, 2)) for s in range(1, 6)},
+    **{f"2/{s}, gaps": plane(regular(13, 2, s), regular(17, 2, s)) for s in (3, 4, 5)},
+    **{f"3/{s}, channels {c}": plane(regular(9, 3, s, 1), regular(13, 3, s, 1), c) for s in (1, 2, 4) for c in (3, 17)},
+    "3/1, channels 3, wide": plane(regular(5, 3, 1, 1), regular(67, 3, 1, 1), 3),
+    "3-D, 3/1": volume(regular(4, 3, 1, 1), regular(5, 3, 1, 1), regular(101, 3, 1, 1)),
+    "3-D, 3/2": volume(regular(5, 3, 2, 1), regular(7, 3, 2, 1), regular(101, 3, 2, 1)),
+    "3-D, 3/3, channels 3": volume(regular(5, 2, 3), regular(7, 3, 3), regular(11, 3, 3), 3),
+    "dilated, by 2": plane(regular(13, 3, 2, 2, 2), regular(107, 3, 2, 2, 3)),
+    "7/1, wide": plane(regular(11, 7, 1, 3), regular(131, 7, 1, 3)),
+    "7/3, wide": plane(regular(11, 7, 3, 3), regular(131, 7, 3, 3)),
+}
+UNEVEN = {
+    "bins": plane(uneven(17, 5), uneven(23, 7)),
+    "bins, channels 3": plane(uneven(17, 5), uneven(23, 7), 3),
+    "bins, channels 17": plane(uneven(7, 5), uneven(11, 4), 17, 1),
+    "more bins than elements": plane(uneven(3, 7), uneven(5, 11)),
+    "bins of rows alone": plane(uneven(17, 5), regular(101, 3, 1, 1)),
+    "bins of columns alone": plane(regular(11, 9, 1, 4), uneven(101, 13)),
+    "bins, 3-D": volume(uneven(5, 2), uneven(7, 3), uneven(11, 4)),
+    "bins of many": plane(uneven(37, 2), uneven(43, 2)),
+    "one bin": plane(uneven(7, 1), uneven(9, 1)),
+}
+FEW = {
+    "31 x 31": plane(regular(39, 31), regular(41, 31, 1, 2), 1, 2),
+    "31 x 31, padded": plane(regular(17, 31, 1, 15), regular(13, 31, 1, 15), 1, 2),
+    "31 x 31, channels 17": plane(regular(33, 31), regular(34, 31), 17, 1),
+    "31 x 31 by 8, bands of rows": plane(regular(401, 31, 23), regular(409, 31, 17), 1, 1),
+    "windows far apart": plane(regular(40, 2, 9), regular(50, 2, 9)),
+    "windows far apart, channels 35": plane(regular(20, 2, 9), regular(29, 2, 9), 35, 1),
+    "300 taps, dilated": plane(regular(41, 15, 2, 0, 2), regular(53, 20, 3, 0, 2)),
+    "global": plane(regular(37, 37), regular(41, 41)),
+    "global, small": plane(regular(3, 3), regular(5, 5)),
+    "global, channels 3": plane(regular(7, 7), regular(9, 9), 3),
+    "global, channels 35": plane(regular(7, 7), regular(9, 9), 35, 1),
+    "global, a long row": Case(2, (regular(3001, 3001),)),
+    "global, 3-D": volume(regular(3, 3), regular(5, 5), regular(37, 37)),
+    "over the last axis alone": plane(regular(9, 2), regular(37, 37)),
+    "over the last axis alone, channels 3": plane(regular(9, 3, 2, 1), regular(37, 37), 3),
+}
+CASES = {**SLIDING, **DOUBLING, **CHUNKS, **BANDS, **CELLS, **UNEVEN, **FEW}
+SOME = [
+    "sliding 11 by 2, padded",
+    "sliding, two planes",
+    "doubling 9, two rows",
+    "doubling 15 by 2",
+    "doubling 12, channels 3, by 2",
+    "rows of 7, 3/1",
+    "rows of 12, 3/2",
+    "3/4",
+    "3/1, channels 3",
+    "3/2, channels 17",
+    "3-D, 3/2",
+    "bins, channels 3",
+    "31 x 31",
+    "global, channels 3",
+]
+
+
+# ---- the oracle ----
+
+
+@functools.cache
+def taps_of(case):
+    """The flat index that each tap of each window reads, -1: none; and how many taps count."""
+    flat, counting = np.zeros((1, 1), int), np.ones(1, int)
+    for axis in {**CASES, **LONG}[case].axes:
+        both = np.where(
+            (flat < 0)[:, None, :, None] | (axis.places < 0)[None, :, None, :],
+            -1,
+            flat[:, None, :, None] * axis.size + axis.places[None, :, None, :],
+        )
+        flat = both.reshape(len(flat) * len(axis.places), -1)
+        counting = np.outer(counting, axis.counting).ravel()
+    return flat, counting
+
+
+def selected(case, body, x, g):
+    """y, kept offsets, flat indices, gx of x and g shaped (outer, everything pooled, inner).
+
+    The last NaN wins, else the first best.
+    """
+    flat, _ = taps_of(case)
+    sign, there, inner = 1 if body == "max" else -1, flat >= 0, x.shape[2]
+    y, kept, at, gx = np.empty(g.shape), np.empty(g.shape, int), np.empty(g.shape, int), np.empty(x.shape)
+    for o, elements in enumerate(x):
+        values = np.concatenate([sign * elements, np.full((1, inner), -np.inf)])[flat]
+        nan = np.isnan(values)
+        most = np.where(nan, -np.inf, values).max(1)
+        first = ((values == most[:, None]) & there[:, :, None]).argmax(1)
+        best = np.where(nan.any(1), flat.shape[1] - 1 - nan[:, ::-1].argmax(1), first)
+        nobody = ~there.any(1)[:, None]
+        y[o] = sign * np.where(nan.any(1), np.nan, most)
+        kept[o] = np.where(nobody, -1, best)
+        at[o] = np.where(nobody, -1, np.take_along_axis(flat, best, 1))
+        gx[o] = sent(at[o], g[o], len(elements))
+    return y, kept, at, gx
+
+
+def sent(at, g, n):
+    """What n elements are sent by cells (cells, inner) that send g to the element `at`, where that is one."""
+    inner = g.shape[1]
+    to = np.where(at < 0, n, at) * inner + np.arange(inner)
+    return np.bincount(to.ravel(), g.ravel(), (n + 1) * inner)[: n * inner].reshape(n, inner)
+
+
+def summed(case, body, x, g, count_include_pad=False, divisor=0.0):
+    """y and gx in float64."""
+    flat, counting = taps_of(case)
+    present = (flat >= 0).sum(1)
+    by = (
+        np.ones(len(flat))
+        if body == "sum"
+        else divisor + 0 * present
+        if divisor
+        else counting
+        if count_include_pad
+        else present
+    )
+    y, gx = np.empty(g.shape), np.empty(x.shape)
+    for o, elements in enumerate(x):
+        y[o] = np.concatenate([elements, np.zeros((1, x.shape[2]))])[flat].sum(1) / by[:, None]
+        share = np.broadcast_to((g[o] / by[:, None])[:, None], (*flat.shape, x.shape[2]))
+        gx[o] = sent(flat.reshape(-1, 1), share.reshape(-1, x.shape[2]), len(elements))
+    return y, gx
+
+
+# ---- pooling ----
+
+
+def plan_of(case, body, dtype, copies=1, **words):
+    shape = case.shape(0, case.outer * copies)
+    tables = [axis.table for axis in case.axes]
+    return _native.Plan(body, dtype, shape, range(1, 1 + len(tables)), tables, range(len(shape)), **words)
+
+
+def copies_of(case, name):
+    """So many that threads share the work."""
+    cells = math.prod(case.shape(1))
+    cost = max(4 * (cells + math.prod(case.shape(0))), cells * taps_of(name)[0].shape[1])
+    return min(-(-SHARED // cost), 1000)
+
+
+def arrays(name, special=False, seed=0):
+    """Small integers, so that ties are common and sums exact; with `special` also NaN, infinities and -0."""
+    case, rng = {**CASES, **LONG}[name], np.random.default_rng(seed + len(name))
+    shapes = [(case.outer, math.prod(case.shape(part)[1:-1]), case.inner) for part in (0, 1)]
+    x = rng.integers(-4, 5, shapes[0]).astype("f8")
+    if special:
+        x = np.where(rng.random(x.shape) < 0.1, rng.choice([np.nan, np.inf, -np.inf, -0.0, 0.0], x.shape), x)
+    return case, x, rng.integers(-9, 10, shapes[1]).astype("f8")
+
+
+def guarded(n, dtype, lead=3):
+    """n elements to write, off the lines of the caches, and a check that nothing around them was written."""
+    memory, mark = np.full(n + 160, 77, dtype), np.array(77).astype(dtype)
+
+    def untouched():
+        assert (memory[: 64 + lead] == mark).all() and (memory[64 + lead + n :] == mark).all()
+
+    return memory[64 + lead :][:n], untouched
+
+
+def pooled(p, case, x, g, threads=0):
+    """y without offsets, y, kept, gx: all that there is, each as one row for each plane."""
+    outer = len(x) // case.outer * case.outer
+    results, checks = [], []
+
+    def fresh(like, part, dtype):
+        flat, check = guarded(like.size, dtype)
+        checks.append(check)
+        results.append(flat.reshape(outer, -1))
+        return flat.reshape(case.shape(part, outer))
+
+    x, g = x.reshape(case.shape(0, outer)), g.reshape(case.shape(1, outer))
+    p.forward(x, fresh(g, 1, x.dtype), threads=threads)
+    y, kept = fresh(g, 1, x.dtype), fresh(g, 1, p.kept_dtype) if p.kept_dtype else None
+    p.forward(x, y, kept, threads=threads)
+    p.backward(g, fresh(x, 0, x.dtype), kept, threads=threads)
+    for check in checks:
+        check()
+    return results
+
+
+def each_way(case, name, body, dtype, x, g, **words):
+    """What every instruction set gives for one copy of the planes, and for many by 1, 2 and 7 threads."""
+    many = copies_of(case, name)
+    for copies, threads in [(1, (1,)), *([(many, (1, 2, 7))] if many > 1 else [(1, (2, 7))])]:
+        p = plan_of(case, body, dtype, copies, **words)
+        spread = [np.concatenate([array.astype(dtype)] * copies) for array in (x, g)]
+        for instructions, n in itertools.product(SETS, threads):
+            _native.use_instruction_set(instructions)
+            yield [part.reshape(copies, case.outer, -1) for part in pooled(p, case, *spread, n)]
+
+
+@pytest.fixture(autouse=True)
+def as_it_was():
+    before = _native.instruction_set()
+    yield
+    _native.use_instruction_set(before)
+
+
+# ---- values ----
+
+
+def check_selection(name, body, special, dtypes=DTYPES):
+    case, x, g = arrays(name, special)
+    y, kept, _, gx = (part.reshape(case.outer, -1) for part in selected(name, body, x, g))
+    for dtype in dtypes:
+        wanted = [
+            y.astype(dtype),
+            y.astype(dtype),
+            kept.astype(plan_of(case, body, dtype).kept_dtype),
+            gx.astype(dtype),
+        ]
+        for results in each_way(case, name, body, dtype, x, g):
+            for got, right in zip(results, wanted, strict=True):
+                everywhere = np.broadcast_to(right, got.shape)
+                if not np.array_equal(got, everywhere, equal_nan=got.dtype.kind == "f"):  # which is quicker
+                    same(got, everywhere)
+
+
+def check_sum(name, body, words, dtypes=DTYPES):
+    """The first result is right, and all others are the same to the last bit."""
+    case, x, g = arrays(name)
+    y, gx = (part.reshape(case.outer, -1) for part in summed(name, body, x, g, **words))
+    magnitude = summed(name, body, x, abs(g), **words)[1].reshape(case.outer, -1)
+    for dtype in dtypes:
+        results = list(each_way(case, name, body, dtype, x, g, **words))
+        first = [part[0] for part in results[0]]
+        same(first[0], y.astype(dtype), ulp=0 if body == "sum" else 1)
+        ulp = 0 if body == "sum" else 5 if dtype == "float32" else 64
+        assert (abs(first[2] - gx) <= ulp * np.finfo(dtype).eps * magnitude).all()
+        for alone, again, gradient in results:
+            assert all((part == first[0]).all() for part in (alone, again)) and (gradient == first[2]).all()
+
+
+@pytest.mark.parametrize(
+    ("body", "special", "dtypes"), [("max", False, DTYPES), ("max", True, DTYPES), ("min", True, ["float32"])]
+)
+@pytest.mark.parametrize("name", CASES)
+def test_selections_are_those_of_the_oracle(name, body, special, dtypes):
+    check_selection(name, body, special, dtypes)
+
+
+SUMS = {
+    "sum": ("sum", {}, DTYPES),
+    "mean": ("mean", MEANS["present"], DTYPES),
+    "padding counts": ("mean", MEANS["padding counts"], ["float32"]),
+    "divisor": ("mean", MEANS["divisor"], ["float32"]),
+}
+
+
+@pytest.mark.parametrize("kind", SUMS)
+@pytest.mark.parametrize("name", CASES)
+def test_sums_are_those_of_the_oracle(name, kind):
+    check_sum(name, *SUMS[kind])
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_long_rows_that_slide_are_cut(name):
+    check_selection(name, "max", True, ["float32"])
+    check_sum(name, "mean", MEANS["present"], ["float32"])
+
+
+@pytest.mark.parametrize("body", ["max", "sum", "mean"])
+@pytest.mark.parametrize("name", [*SOME, *CHUNKS])
+def test_no_bit_depends_on_the_threads_or_the_instruction_set(name, body):
+    case, x, g = arrays(name)
+    rng = np.random.default_rng(1)
+    x, g = rng.standard_normal(x.shape), rng.standard_normal(g.shape)
+    results = [
+        [part[copy].tobytes() for part in parts]
+        for parts in each_way(case, name, body, "float32", x, g)
+        for copy in (0, -1)
+    ]
+    assert all(result == results[0] for result in results)
+
+
+# ---- half precision ----
+
+
+def halves(values, dtype):
+    """As the compiled module takes them, the nearest ones; bfloat16 as its bits."""
+    if dtype == "float16":
+        return values.astype("f2")
+    bits = values.astype("f4").view("u4")
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype("u2")
+
+
+def numbers(array, dtype):
+    return array.astype("f8") if dtype == "float16" else (array.astype("u4") << 16).view("f4").astype("f8")
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("body", ["max", "sum", "mean"])
+@pytest.mark.parametrize("name", [*SOME, "63 x 63, padded", "bins of many", "5/1, narrow"])
+def test_half_precision_is_rounded_once(name, body, dtype):
+    case, x, g = arrays(name)
+    y, gx = [selected(name, body, x, g)[i] for i in (0, 3)] if body == "max" else summed(name, body, x, g)
+    p = plan_of(case, body, dtype)
+    for instructions, threads in itertools.product(SETS, (1, 7)):
+        _native.use_instruction_set(instructions)
+        alone, *_, gradient = pooled(p, case, halves(x, dtype), halves(g, dtype), threads)
+        for got, wanted in [(alone, y), (gradient, gx)]:
+            nearest, step = (
+                numbers(halves(wanted.reshape(got.shape), dtype), dtype),
+                2.0 ** (-10 if dtype == "float16" else -7),
+            )
+            assert (
+                abs(numbers(got, dtype) - nearest) <= (step * abs(nearest) + 1e-3 * step if body == "mean" else 0)
+            ).all()
+
+
+# ---- integers ----
+
+
+def whole(case, name, body, x, **words):
+    """Exact integers: a mean to the nearest, ties to the even one, or towards zero."""
+    flat, _ = taps_of(name)
+    there, planes = (flat >= 0)[None, :, :, None], x.reshape(case.outer, -1, case.inner).astype("i8")
+    values = planes[:, flat]
+    if body in ("max", "min"):
+        return (
+            values.max(2, where=there, initial=-(2**62)) if body == "max" else values.min(2, where=there, initial=2**62)
+        )
+    total, count = values.sum(2, where=there), there.sum(2)
+    if body == "sum":
+        return total
+    count = int(words["divisor"]) if "divisor" in words else count
+    if words.get("truncate"):
+        return np.sign(total) * (abs(total) // count)
+    quotient, rest = np.divmod(total, count)
+    return quotient + ((2 * rest > count) | ((2 * rest == count) & (quotient % 2 == 1)))
+
+
+WHOLE = {
+    "max": ("max", {}),
+    "min": ("min", {}),
+    "sum": ("sum", {}),
+    "mean": ("mean", {}),
+    "truncated": ("mean", {"truncate": True}),
+    "divisor": ("mean", {"divisor": 3.0}),
+}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kind"), [*itertools.product(INTEGERS, WHOLE), ("bool", "max"), ("bool", "min"), ("bool", "sum")]
+)
+@pytest.mark.parametrize("name", SOME)
+def test_integers_are_exact(name, kind, dtype):
+    body, words = WHOLE[kind]
+    case, rng = CASES[name], np.random.default_rng(len(name))
+    limits = np.iinfo("i1" if dtype == "bool" else dtype)
+    low, high = max(limits.min, -(2**40)), min(limits.max, 2**40)
+    x = rng.integers(low, high, case.shape(0), "i8", endpoint=True)
+    x = np.where(rng.random(x.shape) < 0.5, rng.integers(max(low, -3), 4, x.shape), x)
+    x = x > 0 if dtype == "bool" else x.astype(dtype)
+    wanted = whole(case, name, body, x, **words)
+    if body != "sum" and dtype != "bool":
+        wanted = wanted.clip(limits.min, min(limits.max, 2**62))
+    p = plan_of(case, body, dtype, **words)
+    for instructions in SETS:
+        _native.use_instruction_set(instructions)
+        y, untouched = guarded(p.output_size, p.result_dtype)
+        p.forward(x, y.reshape(case.shape(1)))
+        untouched()
+        same(y.astype("i8"), wanted.ravel())
+        if p.kept_dtype:
+            kept = np.empty(case.shape(1), p.kept_dtype)
+            p.forward(x, again := np.empty_like(y).reshape(case.shape(1)), kept)
+            same(again.ravel(), y)
+            offsets = kept.reshape(case.outer, -1, case.inner).astype("i8")
+            at = np.take_along_axis(taps_of(name)[0][None, :, :, None], offsets[:, :, None], 2)[:, :, 0]
+            same(np.take_along_axis(x.reshape(case.outer, -1, case.inner).astype("i8"), at, 1).ravel(), wanted.ravel())
+
+
+# ---- kept offsets are not trusted ----
+
+
+@pytest.mark.parametrize("close", [False, True], ids=["any number", "about the window"])
+@pytest.mark.parametrize(
+    "name", [*SOME, *UNEVEN, *FEW, "5/3, narrow", "2/3, gaps", "3/3", "3/1", "63 x 63", "chunks, 3/1", "chunks, 3/3"]
+)
+def test_a_wrong_offset_sends_nothing_and_nothing_is_written_outside(name, close):
+    case, x, g = arrays(name)
+    flat, _ = taps_of(name)
+    p, rng = plan_of(case, "max", "float32"), np.random.default_rng(2)
+    limits, taps = np.iinfo(p.kept_dtype), flat.shape[1]
+    low, high = (max(limits.min, -taps), min(limits.max, 2 * taps)) if close else (limits.min, limits.max)
+    kept = rng.integers(low, high, g.shape, p.kept_dtype, endpoint=True)
+    known = (kept >= 0) & (kept < taps)
+    at = np.where(
+        known,
+        np.take_along_axis(flat[None, :, :, None], np.where(known, kept, 0).astype(int)[:, :, None], 2)[:, :, 0],
+        -1,
+    )
+    wanted = np.stack([sent(at[o], g[o], x.shape[1]) for o in range(case.outer)])
+    for instructions, threads in itertools.product(SETS, (1, 7)):
+        _native.use_instruction_set(instructions)
+        gx, untouched = guarded(x.size, "f4")
+        p.backward(
+            g.astype("f4").reshape(case.shape(1)),
+            gx.reshape(case.shape(0)),
+            kept.reshape(case.shape(1)),
+            threads=threads,
+        )
+        untouched()
+        same(gx, wanted.ravel())
+
+
+# ---- outputs that are written past the caches ----
+
+
+def padded(x, case, value):
+    return np.pad(x, [(0, 0), *((-axis.table[1], -axis.table[1]) for axis in case.axes), (0, 0)], constant_values=value)
+
+
+def tap_of(array, case, tap):
+    """What one tap of every window reads, of a padded array."""
+    slices = (slice(t, t + a.table[2] * (a.table[0] - 1) + 1, a.table[2]) for t, a in zip(tap, case.axes, strict=True))
+    return array[(slice(None), *slices)]
+
+
+def taps(case):
+    return itertools.product(*(range(axis.table[4]) for axis in case.axes))
+
+
+def divisors(case):
+    """Of every cell, the taps that are there."""
+    counts = [(axis.places >= 0).sum(1).astype("f4") for axis in case.axes]
+    return functools.reduce(np.multiply.outer, counts)[None, ..., None]
+
+
+LARGE_OUTPUTS = {
+    "3/1": ("max", "float32", plane(regular(2051, 3, 1, 1), regular(2053, 3, 1, 1), 1, 1)),
+    "3/1, mean": ("mean", "float32", plane(regular(2051, 3, 1, 1), regular(2053, 3, 1, 1), 1, 1)),
+    "short rows": ("max", "float32", plane(regular(5, 2), regular(7, 3, 1, 1), 1, 150_001)),
+    "short rows, mean": ("mean", "float32", plane(regular(5, 3, 1, 1), regular(7, 3, 1, 1), 1, 120_011)),
+    "rows of one": ("max", "float32", plane(regular(3, 2), regular(2, 2), 1, 2_200_001)),
+    "sums of bytes": ("sum", "uint8", plane(regular(1451, 2), regular(1453, 3, 1, 1), 1, 1)),
+    "folded": ("sum", "uint8", Case(2_150_001, (regular(8, 8),))),
+    "3/2, bytes": ("max", "uint8", plane(regular(4099, 1), regular(8209, 3, 2, 1), 1, 1)),
+    "sliding and doubling": ("max", "float32", plane(regular(2069, 9), regular(2063, 9, 1, 2), 1, 1)),
+    "channels 3, 2/2": ("max", "float32", plane(regular(1201, 1), regular(2371, 2, 2), 3, 1)),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LARGE_OUTPUTS)
+def test_large_outputs_are_right_to_the_last_byte(name):
+    body, dtype, case = LARGE_OUTPUTS[name]
+    x = np.random.default_rng(3).integers(0, 99, case.shape(0)).astype(dtype)
+    p = plan_of(case, body, dtype)
+    around = padded(x if body == "max" else x.astype("f4"), case, 0)
+    parts = (tap_of(around, case, tap) for tap in taps(case))
+    wanted = functools.reduce(np.maximum if body == "max" else np.add, parts)
+    wanted = (wanted / divisors(case) if body == "mean" else wanted).ravel()
+    for threads, lead in [(1, 0), (2, 3), (7, 5)]:
+        y, untouched = guarded(p.output_size, p.result_dtype, lead)
+        assert y.nbytes >= STREAMED or name == "channels 3, 2/2"
+        p.forward(x, y.reshape(case.shape(1)), threads=threads)
+        untouched()
+        assert (y == wanted).all() if body != "mean" else np.allclose(y, wanted, rtol=2e-7, atol=0)
+
+
+LARGE_GRADIENTS = {
+    "2/2, wide": ("max", plane(regular(2051, 2, 2), regular(2053, 2, 2), 1, 1)),
+    "3/1, wide": ("max", plane(regular(2051, 3, 1, 1), regular(2053, 3, 1, 1), 1, 1)),
+    "3/3, wide": ("max", plane(regular(2051, 3, 3), regular(2053, 3, 3), 1, 1)),
+    "3/4, wide": ("max", plane(regular(2051, 3, 4), regular(2053, 3, 4), 1, 1)),
+    "2/2, narrow": ("max", plane(regular(9, 2, 2), regular(7, 2, 2), 1, 70_001)),
+    "3/1, narrow, channels 3": ("max", plane(regular(5, 3, 1, 1), regular(7, 3, 1, 1), 3, 40_009)),
+    "2/2, narrow, mean": ("mean", plane(regular(9, 3, 2, 1), regular(7, 3, 2, 1), 1, 70_001)),
+    "2/2, wide, mean": ("mean", plane(regular(2051, 2, 2), regular(2053, 2, 2), 1, 1)),
+    "3/2, channels 3, mean": ("mean", plane(regular(1201, 3, 2, 1), regular(1213, 3, 2, 1), 3, 1)),
+    "global, mean": ("mean", plane(regular(9, 9), regular(7, 7), 1, 70_001)),
+    "31 x 31, scattered": ("max", plane(regular(2051, 31, 40), regular(2053, 31, 40), 1, 1)),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LARGE_GRADIENTS)
+def test_large_gradients_are_right_to_the_last_byte(name):
+    body, case = LARGE_GRADIENTS[name]
+    p, rng = plan_of(case, body, "float32"), np.random.default_rng(4)
+    g = rng.integers(-9, 10, case.shape(1)).astype("f4")
+    kept = rng.integers(0, 1000 if p.kept_dtype == "int32" else 11, g.shape, p.kept_dtype) if p.kept_dtype else None
+    around = padded(np.zeros(case.shape(0), "f4"), case, 0)
+    share = g / divisors(case) if body == "mean" else g
+    for number, tap in enumerate(taps(case)):
+        part = tap_of(around, case, tap)
+        np.add(part, share, out=part, where=True if kept is None else kept == number)
+    low = [-axis.table[1] for axis in case.axes]
+    wanted = around[(slice(None), *(slice(n, n + axis.size) for n, axis in zip(low, case.axes, strict=True)))].ravel()
+    for threads, lead in [(1, 0), (2, 3), (7, 5)]:
+        gx, untouched = guarded(p.input_size, "f4", lead)
+        assert gx.nbytes >= STREAMED
+        p.backward(g, gx.reshape(case.shape(0)), kept, threads=threads)
+        untouched()
+        assert (gx == wanted).all() if body == "max" else np.allclose(gx, wanted, rtol=1e-6, atol=1e-5)
+
+
+# ---- memory for large outputs ----
+
+ROOM = LARGE + 12345
+
+
+def address(buffer):
+    return np.frombuffer(buffer, "u1").ctypes.data
+
+
+def test_memory_that_is_free_is_lent_again():
+    buffer = lent(ROOM)
+    first = address(buffer)
+    np.frombuffer(buffer, "u1")[:] = 7
+    del buffer
+    assert address(again := lent(ROOM)) == first
+    assert len(memoryview(again)) == ROOM and not memoryview(again).readonly
+
+
+def test_memory_in_use_is_lent_to_nobody_else():
+    arrays = [np.frombuffer(lent(ROOM), "u1") for _ in range(3)]
+    for number, array in enumerate(arrays):
+        array[:: 1 << 12] = number
+    assert [set(array[:: 1 << 12].tolist()) for array in arrays] == [{0}, {1}, {2}]
+
+
+def test_memory_is_lent_until_the_last_view_of_it_is_gone():
+    view = np.frombuffer(lent(ROOM), "u1")[5:50]
+    view[:] = 3
+    other = np.frombuffer(lent(ROOM), "u1")
+    other[:100] = 4
+    assert (view == 3).all()
+
+
+def test_what_an_allocator_does_as_well_is_left_to_it():
+    assert lent(0) is None and lent(LARGE) is None and lent(LARGE + 1) is not None
+
+
+@pytest.mark.parametrize("size", [-1, -(2**62)])
+def test_a_negative_size_is_refused(size):
+    with pytest.raises(ValueError, match=f"at least 0, got {size}"):
+        _native.Buffer(size)
+
+
+@pytest.mark.parametrize("size", [2**62, 2**63 - 1])
+def test_more_memory_than_there_is_is_refused(size):
+    with pytest.raises(MemoryError):
+        _native.Buffer(size)
+
+
+@pytest.mark.parametrize("size", [0, 1, 4097, (2 << 20) + 1])
+def test_memory_of_any_size_is_lent(size):
+    array = np.frombuffer(_native.Buffer(size), "u1") if size else np.empty(0)
+    array[:] = 5
+    assert array.size == size and len(memoryview(_native.Buffer(size))) == size
+
+
+def filled(rounds=30):
+    """Whether nobody else writes into what is lent to this caller."""
+    for number in range(rounds):
+        arrays = [np.frombuffer(_native.Buffer(size << 20), "u1") for size in (3, 3, 5)]
+        for array in arrays:
+            array[:: 1 << 12] = marks = (threading.get_ident() + number) % 251
+        if any((array[:: 1 << 12] != marks).any() for array in arrays):
+            return False
+    return True
+
+
+def test_threads_share_no_memory():
+    right = []
+    callers = [threading.Thread(target=lambda: right.append(filled())) for _ in range(8)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join(timeout=60)
+    assert right == [True] * 8
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_has_memory_of_its_own():
+    kept = np.frombuffer(lent(ROOM), "u1")
+    kept[:] = 1
+    lent(ROOM)  # one that is free when the child begins
+    child = os.fork()
+    if child == 0:
+        mine = np.frombuffer(lent(ROOM), "u1")
+        mine[:] = 2
+        os._exit(0 if (kept == 1).all() and (mine == 2).all() and filled(3) else 1)
+    mine = np.frombuffer(lent(ROOM), "u1")
+    mine[:] = 3
+    assert os.waitpid(child, 0)[1] == 0
+    assert (kept == 1).all() and (mine == 3).all()
+
+
+def large_input():
+    """x, and its maxima over windows of 1 x 3 at stride 1, which are more than LARGE."""
+    x = np.random.default_rng(5).integers(0, 2**15, (5, 1000, 2099)).astype("f4")
+    return x, np.maximum(np.maximum(x[..., :-2], x[..., 1:-1]), x[..., 2:])
+
+
+@pytest.mark.slow
+def test_large_arrays_are_as_any_others():
+    x, wanted = large_input()
+    y = poolwise.max_pool(x, (1, 3), stride=1)
+    z = poolwise.max_pool(-x, (1, 3), stride=1)
+    del x
+    assert y.nbytes > LARGE and y.flags.writeable and y.flags.c_contiguous and not np.shares_memory(y, z)
+    del z
+    poolwise.max_pool(np.zeros((5, 1000, 2099), "f4"), (1, 3), stride=1)
+    np.testing.assert_array_equal(y, wanted)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(y)), wanted)
+    row = y[3]
+    del y
+    poolwise.max_pool(np.zeros((5, 1000, 2099), "f4"), (1, 3), stride=1)
+    row += 1
+    np.testing.assert_array_equal(row, wanted[3] + 1)
+
+
+@pytest.mark.slow
+def test_large_arrays_whose_channels_are_last_are_as_any_others():
+    x, _ = large_input()
+    last = np.ascontiguousarray(x[:, :, :2080].reshape(5, 1000, 520, 4).transpose(0, 3, 1, 2)).transpose(0, 2, 3, 1)
+    y = poolwise.max_pool(last, (1, 2), stride=1, axes=(1, 2))
+    assert y.nbytes > LARGE // 2 and y.flags.writeable
+    np.testing.assert_array_equal(y, np.maximum(last[:, :, :-1], last[:, :, 1:]))
+
+
+@pytest.mark.slow
+def test_large_tensors_are_as_any_others():
+    torch = pytest.importorskip("torch")
+    functional = pytest.importorskip("poolwise.torch.functional")
+    array, wanted = large_input()
+    x = torch.from_numpy(array).requires_grad_()
+    y = functional.max_pool2d(x, (1, 3), 1)
+    y.sum().backward()
+    gradient = x.grad
+    assert gradient.sum().item() == pytest.approx(y.numel(), rel=1e-6) and gradient.min() >= 0 and gradient.max() <= 3
+    y = y.detach()
+    del x, array
+    functional.max_pool2d(torch.zeros(5, 1000, 2099), (1, 3), 1)
+    assert torch.equal(y, torch.from_numpy(wanted)) and torch.equal(y.clone(), y)
+    assert torch.equal(pickle.loads(pickle.dumps(y)), y)
+    row = y[3]
+    del y
+    functional.max_pool2d(torch.zeros(5, 1000, 2099), (1, 3), 1)
+    row.add_(1)
+    assert torch.equal(row, torch.from_numpy(wanted[3] + 1))
