@@ -15,7 +15,7 @@ namespace poolwise::POOLWISE_ISA {
 constexpr Int rows_worth_sliding = 8, taps_worth_doubling = 8;
 constexpr Int line_bytes = 1 << 17, sliding_bytes = 1 << 18;  // what should stay in the first and the second cache
 constexpr Int most_picked = 3;                                // the largest stride at which lanes are picked out of packs
-constexpr Int folded_lanes = 512;                             // of a line on which a window over all of an axis is laid
+constexpr Int folded_lanes = 64;                              // of a line on which a window over all of an axis is laid
 constexpr Int band_lanes = 384, most_band_rows = 64;         // of short lines that are reduced across together
 
 // How a plan's lines are cut. `serves` is false where this engine does not.
@@ -272,13 +272,9 @@ class LinesForward {
         const Int place = (a * rows.taps + b) * last.taps;
         for (Int k = 0; k < whole; onto = true) {
           const T* pieces[4] = {from + k * lanes, from + (k + 1) * lanes, from + (k + 2) * lanes, from + (k + 3) * lanes};
-          if (whole - k >= 4) {
-            onto ? down<4, true>(line_, pieces, place + k * cells, cells, lanes) : down<4, false>(line_, pieces, place + k * cells, cells, lanes);
-            k += 4;
-          } else {
-            onto ? down<1, true>(line_, pieces, place + k * cells, cells, lanes) : down<1, false>(line_, pieces, place + k * cells, cells, lanes);
-            k += 1;
-          }
+          const Int n = smaller(4, whole - k);
+          down_by(n, onto, line_, pieces, place + k * cells, cells, lanes);
+          k += n;
         }
         if (rest == 0) continue;
         lay_rest(from + whole * lanes, place + whole * cells, rest);
@@ -336,14 +332,17 @@ class LinesForward {
         break;
       }
     }
-    const Int places = block_.axes[2].taps;
-    switch (n) {
-      case 1: onto ? down<1, true>(to, from, place, places, there_) : down<1, false>(to, from, place, places, there_); break;
-      case 2: onto ? down<2, true>(to, from, place, places, there_) : down<2, false>(to, from, place, places, there_); break;
-      case 3: onto ? down<3, true>(to, from, place, places, there_) : down<3, false>(to, from, place, places, there_); break;
-      default: onto ? down<4, true>(to, from, place, places, there_) : down<4, false>(to, from, place, places, there_);
-    }
+    down_by(n, onto, to, from, place, block_.axes[2].taps, there_);
     return n;
+  }
+
+  POOLWISE_INLINE void down_by(Int n, bool onto, const Line<R>& to, const T* const* from, Int place, Int places, Int lanes) {
+    switch (n) {
+      case 1: onto ? down<1, true>(to, from, place, places, lanes) : down<1, false>(to, from, place, places, lanes); break;
+      case 2: onto ? down<2, true>(to, from, place, places, lanes) : down<2, false>(to, from, place, places, lanes); break;
+      case 3: onto ? down<3, true>(to, from, place, places, lanes) : down<3, false>(to, from, place, places, lanes); break;
+      default: onto ? down<4, true>(to, from, place, places, lanes) : down<4, false>(to, from, place, places, lanes);
+    }
   }
 
   template <int Count, bool Onto>
