@@ -37,6 +37,13 @@ Block mapped(std::size_t room) {
 // Blocks that nobody uses, the oldest first. Never destroyed: arrays may still be freed while the process exits.
 class Shelf {
  public:
+  Shelf() { blocks_.reserve(most_blocks); }
+  void clear() {
+    const std::lock_guard hold(guard_);
+    for (const Block& block : blocks_) release(block);
+    blocks_.clear();
+    kept_ = 0;
+  }
   bool take(std::size_t room, Block& block) {
     const std::lock_guard hold(guard_);
     for (std::size_t i = blocks_.size(); i-- > 0;) {
@@ -80,7 +87,14 @@ Lent::Lent(std::size_t bytes) {
   if (bytes > SIZE_MAX / 2) throw std::bad_alloc();
   const std::size_t room = bytes == 0 ? page : (bytes + page - 1) / page * page;
   Block block{};
-  if (!shelf().take(room, block)) block = mapped(room);
+  if (!shelf().take(room, block)) {
+    try {
+      block = mapped(room);
+    } catch (const std::bad_alloc&) {
+      shelf().clear();
+      block = mapped(room);
+    }
+  }
   data_ = block.data, room_ = block.room;
 }
 

@@ -134,12 +134,24 @@ struct Axis {
   }
 
  private:
+  // The first cell whose span is `past` something, which no cell before it is; spans do not go back.
+  template <class Past>
+  POOLWISE_INLINE Int first_cell(Past&& past) const {
+    Int low = 0, high = output;
+    while (low < high) {
+      const Int middle = (low + high) / 2;
+      if (past(spans[middle]))
+        high = middle;
+      else
+        low = middle + 1;
+    }
+    return low;
+  }
+
   POOLWISE_INLINE Run readers_by_spans(Int position) const {
-    Int first = 0;
-    while (first < output && spans[first].first + spans[first].count <= position) ++first;
-    Int end = first;
-    while (end < output && spans[end].first <= position) ++end;
-    if (end == first) return {};
+    const Int first = first_cell([&](const Span& s) { return s.first + s.count > position; });
+    const Int end = first_cell([&](const Span& s) { return s.first > position; });
+    if (end <= first) return {};
     return {end - first, first, 1, position - spans[first].first, 0};
   }
 

@@ -33,7 +33,7 @@ struct Kernels {
   Family forward;   // over the output
   Family backward;  // over the input
   Family divided;   // over the output: g over what its window divides by, in the plan's dtype, which is no half precision
-  Family shares;    // over the output: g divided by how many elements the mask leaves, in the accumulator's dtype
+  Family shares;    // over the output: g divided by how many elements the mask leaves, in float64
   Family indices;   // over the output
 };
 

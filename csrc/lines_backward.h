@@ -1,4 +1,4 @@
-// The fast backward engine, for regular windows in absent padding, over a block of rows: every row of the input gathers what the
+// The fast backward engine, for windows in absent padding that are the same for all planes (uneven ones for sums only), over a block of rows: every row of the input gathers what the
 // windows that read it send, each element is written once.
 //
 // Along the last axis, element m * step + s (phase s) is read through tap t by column m + (s - start - t * dilation) / step, where
@@ -46,11 +46,14 @@ POOLWISE_OUTLINE GatherLayout gather_layout(const Plan& plan) {
     const Int all = (last.size + last.step - 1) / last.step, reach = layout.after - layout.before;
     layout.groups = smaller(all, larger(larger(1, 4096 / block.inner), 4 * reach));
     layout.chunks = (all + layout.groups - 1) / layout.groups;
+    if (Wide(layout.groups + reach) * block.inner > most_memory) return layout;
     layout.lanes = (layout.groups + reach) * block.inner;
   } else {
-    if (block.readers == nullptr) return layout;
+    if (block.readers == nullptr && !one_window(last)) return layout;
+    if (Wide(last.output) * block.inner > most_memory) return layout;
     layout.lanes = last.output * block.inner;
   }
+  if (Wide(larger(last.size, last.output)) * block.inner > most_memory) return layout;
   const Int held = Arena::room<A>(layout.lanes + slack<A>) + Arena::room<Lane<A>>(layout.lanes + slack<A>);
   layout.bytes = (layout.deep * layout.across + 1) * held + 3 * Arena::room<A>(larger(last.size, last.output) * block.inner + slack<A>) + Stream<typename B::Element>::room(last.size * block.inner + slack<A>);
   if (Wide(layout.lanes) * (layout.deep * layout.across + 1) > most_memory) return layout;
@@ -365,7 +368,7 @@ class LinesBackward {
     const Axis& last = block_.axes[2];
     const Int inner = block_.inner;
     for (Int x = 0; x < last.size; ++x) {
-      const Run& run = block_.readers[x];
+      const Run run = one_window(last) ? Run{1, 0, 1, x, 0} : block_.readers[x];
       for_packs<N>(inner, [&]<int M, int U>(Int c) POOLWISE_LAMBDA {
         Pack<A, M> sums[U];
         for (int u = 0; u < U; ++u) sums[u] = Pack<A, M>{};

@@ -21,7 +21,7 @@ constexpr Int band_lanes = 384, most_band_rows = 64;         // of short lines t
 // How a plan's lines are cut. `serves` is false where this engine does not.
 struct LineLayout {
   bool serves = false, slides = false, doubles = false, folds = false;
-  Int extent = 0;   // cells from a window's first tap to its last
+  Int extent = 0;   // cells from a window's first tap to its last; of uneven bins all, where windows fold those of a piece
   Int columns = 0;  // outputs of a chunk
   Int chunks = 0;
   Int lanes = 0;    // of a line, from one to the next
@@ -59,7 +59,8 @@ POOLWISE_OUTLINE LineLayout line_layout(const Plan& plan) {
     return layout;
   }
   layout.extent = last.spans != nullptr ? last.size : (read.count - 1) * last.dilation + 1;
-  layout.slides = rows.spans == nullptr && rows.taps >= rows_worth_sliding && rows.output > 1 && rows.dilation == 1 && rows.taps > 3 * rows.step && rows.taps < far && rows.step < far;
+  layout.slides = rows.spans == nullptr && rows.taps >= rows_worth_sliding && rows.taps < far && rows.step < far && rows.output > 1 &&
+                  rows.dilation == 1 && rows.taps > 3 * rows.step;
   layout.doubles = last.spans == nullptr && read.count >= taps_worth_doubling && read.count > last.step;
   const Wide least = (Wide(layout.extent) * block.inner + slack<A>) * lane_bytes * (layout.slides ? rows.taps : 1);
   if (block.inner == 0 || least > most_memory / 4) return layout;
@@ -193,6 +194,7 @@ class LinesForward {
     const Int begin = smaller(cells, larger(0, -cell)), end = larger(begin, smaller(cells, last.size - cell));
     there_begin_ = begin * block_.inner, there_ = (end - begin) * block_.inner;
     from_lane_ = (cell + begin) * block_.inner;
+    read_ = layout_.folds ? last.size * block_.inner : there_;
     held_block_ = -1;
     by_cells_ = uneven || layout_.folds || (last.step > 1 && (block_.inner > 1 || last.step > most_picked));
     apart_ = by_cells_ ? columns_ * block_.inner : layout_.lanes / last.step;
@@ -237,7 +239,7 @@ class LinesForward {
     else if (layout_.slides)
       slide(t0);
     else
-      reduce_rows(line_, t0, t1.first, t1.count, t1.first);
+      reduce_rows(t0, t1);
     // What was written beyond the row: where it ends, and where the next one begins.
     if (!layout_.folds) clear(line_, there_begin_ + there_, there_begin_ + there_ + N);
     if constexpr (R::divides)
@@ -255,8 +257,8 @@ class LinesForward {
   POOLWISE_INLINE const T* source(Int plane, Int row) const {
     const Int at = outer_ * strides_.outer + plane * strides_.plane + row * strides_.row;
     const T* p = x_ + at + from_lane_;
-    if (at + from_lane_ + there_ + N <= last_row_ + block_.axes[2].size * block_.inner) return p;
-    std::memcpy(static_cast<void*>(spare_row_), p, static_cast<std::size_t>(there_) * sizeof(T));
+    if (at + from_lane_ + read_ + N <= last_row_ + block_.axes[2].size * block_.inner) return p;
+    std::memcpy(static_cast<void*>(spare_row_), p, static_cast<std::size_t>(read_) * sizeof(T));
     return spare_row_;
   }
 
@@ -269,7 +271,7 @@ class LinesForward {
     for (Int a = t0.first; a < t0.first + t0.count; ++a)
       for (Int b = t1.first; b < t1.first + t1.count; ++b) {
         const T* from = source(planes.first(plane_) + a * planes.dilation, rows.first(row_) + b * rows.dilation);
-        const Int place = (a * rows.taps + b) * last.taps;
+        const Int place = place_of(a, b);
         for (Int k = 0; k < whole; onto = true) {
           const T* pieces[4] = {from + k * lanes, from + (k + 1) * lanes, from + (k + 2) * lanes, from + (k + 3) * lanes};
           const Int n = smaller(4, whole - k);
@@ -290,6 +292,7 @@ class LinesForward {
     };
     Int lane = 0;
     for (; lane + N <= lanes; lane += N) line_.template store<N>(lane, laid(lane));
+    if (lane == lanes) return;
     const auto last = laid(lane);
     for (int i = 0; lane + i < lanes; ++i) {
       line_.values[lane + i] = last.value[i];
@@ -310,14 +313,25 @@ class LinesForward {
       });
   }
 
-  // Taps first … first + count - 1 of the rows in all planes t0 of a window, the first of them numbered `number`.
-  void reduce_rows(const Line<R>& to, Taps t0, Int first, Int count, Int number) {
+  // Where the taps of a row begin inside the window; nobody asks where more taps than 64 bits can number are allowed.
+  POOLWISE_INLINE Int place_of(Int plane, Int row) const {
+    if constexpr (R::places) return (plane * block_.axes[1].taps + row) * block_.axes[2].taps;
+    return 0;
+  }
+  POOLWISE_INLINE Int places_apart() const {
+    if constexpr (R::places) return block_.axes[2].taps;
+    return 0;
+  }
+
+  // The rows t1 of a window in all of its planes t0.
+  void reduce_rows(Taps t0, Taps t1) {
     const Axis &planes = block_.axes[0], &rows = block_.axes[1];
-    const Int row = rows.first(row_) + first * rows.dilation;
+    const Int row = rows.first(row_) + t1.first * rows.dilation;
     bool onto = false;
     for (Int a = t0.first; a < t0.first + t0.count; ++a) {
       const Int plane = planes.first(plane_) + a * planes.dilation;
-      for (Int b = 0; b < count; onto = true) b += reduce_some(to, onto, plane, row + b * rows.dilation, rows.dilation, count - b, (a * rows.taps + number + b) * block_.axes[2].taps);
+      for (Int b = 0; b < t1.count; onto = true)
+        b += reduce_some(line_, onto, plane, row + b * rows.dilation, rows.dilation, t1.count - b, place_of(a, t1.first + b));
     }
   }
 
@@ -332,7 +346,7 @@ class LinesForward {
         break;
       }
     }
-    down_by(n, onto, to, from, place, block_.axes[2].taps, there_);
+    down_by(n, onto, to, from, place, places_apart(), there_);
     return n;
   }
 
@@ -373,7 +387,7 @@ class LinesForward {
   // The window of row_ is the end of one block of rows and the beginning of the next.
   void slide(Taps t0) {
     const Axis& rows = block_.axes[1];
-    const Int first = row_ * rows.step, block = first / rows.taps, at = first % rows.taps, places = block_.axes[2].taps;
+    const Int first = row_ * rows.step, block = first / rows.taps, at = first % rows.taps, places = places_apart();
     if (block != held_block_) held_block_ = block, after_from_ = rows.taps, before_to_ = 0;
     while (after_from_ > at) {
       const Int row = --after_from_;
@@ -383,7 +397,7 @@ class LinesForward {
     for (; before_to_ < at; ++before_to_)
       take_row(t0, (block + 1) * rows.taps + before_to_, before_, before_to_ == 0 ? nullptr : &before_, before_to_ * places, 0);
     const Line<R> end = after(at);
-    if (at == 0) return copy_lanes(line_, end);
+    if (at == 0) return move_lanes(line_, end, 0);
     join(line_, end, before_, (rows.taps - at) * places);
   }
 
@@ -405,7 +419,7 @@ class LinesForward {
       return join(to, fresh_, *rest, by);
     }
     const T* from = source(planes.first(plane_) + t0.first * planes.dilation, row);
-    const Int own = place + t0.first * rows.taps * block_.axes[2].taps;
+    const Int own = place + place_of(t0.first, 0);
     for_packs<N>(there_, [&]<int M, int U>(Int lane) POOLWISE_LAMBDA {
       for (int u = 0; u < U; ++u) {
         const Int here = there_begin_ + lane + u * M;
@@ -416,10 +430,10 @@ class LinesForward {
   }
 
   void take_planes(const Line<R>& to, Taps t0, Int row, Int place) {
-    const Axis &rows = block_.axes[1], &planes = block_.axes[0];
+    const Axis& planes = block_.axes[0];
     for (Int a = t0.first; a < t0.first + t0.count; ++a) {
       const T* from = source(planes.first(plane_) + a * planes.dilation, row);
-      const Int own = place + a * rows.taps * block_.axes[2].taps;
+      const Int own = place + place_of(a, 0);
       a == t0.first ? down<1, false>(to, &from, own, 0, there_) : down<1, true>(to, &from, own, 0, there_);
     }
   }
@@ -441,7 +455,6 @@ class LinesForward {
       }
     });
   }
-  void copy_lanes(const Line<R>& to, const Line<R>& from) { move_lanes(to, from, 0); }
 
   // ---- across: the taps of the line ----
 
@@ -616,7 +629,7 @@ class LinesForward {
   Int taps_ = 0, tap_lanes_ = 0, tap_places_ = 0, width_ = 1;              // of a line, doubled where that is worth it
   Int outer_ = 0, plane_ = 0, chunk_ = 0, row_ = 0;                      // where the engine stands
   Int first_column_ = 0, columns_ = 0, lanes_ = 0;                       // of the chunk
-  Int there_begin_ = 0, there_ = 0, from_lane_ = 0;                      // its lanes that are no padding
+  Int there_begin_ = 0, there_ = 0, from_lane_ = 0, read_ = 0;           // its lanes that are no padding; those of a row that are read
   bool by_cells_ = false;                                                // their outputs, as they cannot be picked
   Int held_block_ = -1, after_from_ = 0, before_to_ = 0;                 // of rows that slide
   Int target_ = 0, apart_ = 0, end_ = 0;                                 // of what is written: where, how far apart rows are, how far

@@ -341,6 +341,11 @@ void make_buffer(Buffer* self, Py_ssize_t size) {
 }
 
 int get_buffer(PyObject* self, Py_buffer* view, int flags) {
+  if (!nb::inst_ready(self)) {
+    view->obj = nullptr;
+    PyErr_SetString(PyExc_BufferError, "Buffer: __init__ was not called");
+    return -1;
+  }
   const Buffer* buffer = nb::inst_ptr<Buffer>(self);
   return PyBuffer_FillInfo(view, self, buffer->lent.data(), buffer->bytes, 0, flags);
 }

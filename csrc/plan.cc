@@ -211,7 +211,7 @@ Wide most_readers(const Plan& plan, std::size_t a) {
   return std::min(Wide(axis.taps) * axis.output, Wide(axis.taps) * (Wide(axis.low) + axis.high + 1));
 }
 
-constexpr Int most_held_readers = 1 << 16;
+constexpr Int most_held_readers = 1 << 13;
 
 void count_readers(Plan& plan) {
   for (std::size_t a = 0; a < plan.held_axes.size(); ++a)
@@ -296,7 +296,8 @@ void find_block(Plan& plan) {
   block.read = read_taps(block.axes[2]);
   block.there = true;
   const Axis& across = block.axes[2];
-  if (is_float(plan.dtype) && across.size <= most_held_readers) {
+  const bool mirrored = across.spans == nullptr && across.step == 1 && across.output > 1;  // or woven
+  if (is_float(plan.dtype) && across.size <= most_held_readers && !mirrored) {
     for (Int x = 0; x < across.size; ++x) plan.held_readers.push_back(across.readers(x));
     block.readers = plan.held_readers.data();
   }
@@ -316,6 +317,8 @@ double even_divisor(const Plan& plan) {
   return product;
 }
 
+constexpr Int most_mirrored = Int(1) << 31;  // sizes and distances, so that those of the mirror are within 64 bits
+
 std::unique_ptr<Plan> mirror_of(const Plan& plan, const PlanFields& fields) {
   if (plan.selects() || !is_float(plan.dtype)) return nullptr;
   PlanFields mirrored = fields;
@@ -323,12 +326,13 @@ std::unique_ptr<Plan> mirror_of(const Plan& plan, const PlanFields& fields) {
     const Axis& axis = plan.axes[a];
     if (axis.spans != nullptr || axis.mode != Mode::absent || axis.step != 1 || axis.output == 1) return nullptr;
     const Wide start = -Wide(axis.start) - Wide(axis.taps - 1) * axis.dilation;
-    if (start < -(Wide(1) << 60)) return nullptr;
+    if (start < -most_mirrored || start > most_mirrored || axis.size > most_mirrored) return nullptr;
+    if (axis.dilation > most_mirrored || axis.taps > most_mirrored || axis.output > most_mirrored) return nullptr;
     mirrored.tables[static_cast<std::size_t>(a)].regular = {axis.size, static_cast<Int>(start), 1, axis.dilation, axis.taps, 0, 0, "absent"};
   }
   for (int d = 0; d < plan.ndim; ++d) mirrored.shape[static_cast<std::size_t>(plan.dims[d].number)] = plan.dims[d].output;
-  const double divisor = plan.body == Body::mean ? even_divisor(plan) : 1;
-  mirrored.body = divisor > 1 ? "mean" : "sum", mirrored.divisor = divisor > 1 ? divisor : 0;
+  const bool divides = plan.is_even && plan.body == Body::mean;
+  mirrored.body = divides ? "mean" : "sum", mirrored.divisor = divides ? even_divisor(plan) : 0;
   return std::make_unique<Plan>(plan_without_mirror(mirrored));
 }
 
@@ -392,8 +396,8 @@ Plan plan_without_mirror(const PlanFields& fields) {
 
 Plan plan_of(const PlanFields& fields) {
   Plan plan = plan_without_mirror(fields);
-  plan.mirror = mirror_of(plan, fields);
   plan.is_even = plan.body != Body::mean || even_divisor(plan) > 0;
+  plan.mirror = mirror_of(plan, fields);
   return plan;
 }
 

@@ -24,7 +24,7 @@ struct Dim {
 };
 
 // Pooled axes that lie side by side in a dense array of shape (outer, axes[0].size, axes[1].size, axes[2].size, inner), which
-// the fast engines walk. Fewer than three are preceded by axes of one cell.
+// the fast engines walk. Fewer than three are preceded by axes of one cell; neighbours that one window covers whole are one axis.
 struct Block {
   bool there = false;
   Int outer = 1, inner = 1;

@@ -41,9 +41,10 @@ class PlanesBackward {
       if (axis->spans != nullptr || axis->start > far || axis->start < -far || axis->step > far || axis->dilation > far || axis->taps > most_reads || axis->output > far) return false;
     if (last.step > 1 && (block.inner > 1 || last.step > most_woven)) return false;
     if (rows.step > 4 || rows.reach() * last.reach() > most_reads) return false;
+    if (Wide(rows.size) * last.size * block.inner > plane_lanes || Wide(rows.output) * last.output * block.inner > plane_lanes) return false;
     const Surrounded down(rows), across(last);
     const Int lanes = across.held(last) * block.inner;
-    return lanes <= narrow_lanes && lanes * down.held(rows) <= plane_lanes && rows.size * last.size * block.inner <= plane_lanes;
+    return lanes <= narrow_lanes && lanes * down.held(rows) <= plane_lanes;
   }
   static Units units(const Plan& plan) { return {plan.block.outer}; }
 
@@ -57,8 +58,7 @@ class PlanesBackward {
         apart_(across_.held(last_) * inner_),
         g_(static_cast<const typename B::Gradient*>(buffers.from)),
         kept_(static_cast<const K*>(buffers.kept)),
-        gx_(static_cast<T*>(buffers.to)),
-        g_end_(plan.output_size) {
+        gx_(static_cast<T*>(buffers.to)) {
     const Int held = apart_ * down_.held(rows_), woven = down_.groups * apart_ * last_.step, plane = rows_.size * last_.size * inner_;
     Arena arena(scratch(static_cast<std::size_t>(Arena::room<G>(held + slack<A>) + Arena::room<K>(held + slack<A>) + Arena::room<T>(woven + slack<A>) +
                                                  Arena::room<A>(rows_.output * last_.output * inner_) + Stream<T>::room(plane + slack<A>))));
@@ -159,7 +159,6 @@ class PlanesBackward {
   const typename B::Gradient* g_;
   const K* kept_;
   T* gx_;
-  Int g_end_;
   G* held_g_;
   K* held_kept_;
   T* woven_;

@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <atomic>
-#include <memory>
 #include <stdexcept>
 
+#include "cache.h"
 #include "threads.h"
 
 namespace poolwise {
@@ -14,6 +14,7 @@ constexpr Int bytes_per_piece = 1 << 18;      // enough work that handing it out
 constexpr Int bytes_worth_sharing = 1 << 18;  // below this, waking a thread costs more than it saves
 constexpr Int bytes_worth_advice = 4 << 20;
 constexpr Int readers_worth_mirroring = 25;
+constexpr Int most_divided_lanes = 1 << 20;
 
 std::atomic<const Kernels*> chosen{best_kernels()};
 
@@ -59,10 +60,10 @@ void advise(void* to, Int elements, Dtype dtype) {
 
 // The gradient of a mean whose windows divide by different numbers, as the sum of its shares over the mirrored windows.
 void run_mirrored(const Plan& plan, const Buffers& buffers, int threads) {
-  const std::unique_ptr<char[]> shares(new char[static_cast<std::size_t>(plan.output_size * itemsize_of(plan.dtype))]);
+  const Lent shares(static_cast<std::size_t>(plan.output_size * itemsize_of(plan.dtype)));
   Buffers first = buffers, second = buffers;
-  first.to = shares.get();
-  second.from = shares.get();
+  first.to = shares.data();
+  second.from = shares.data();
   run(plan, first, chosen.load()->divided, threads);
   advise(buffers.to, plan.input_size, plan.dtype);
   run(*plan.mirror, second, chosen.load()->forward, threads);
@@ -101,12 +102,13 @@ void run_backward(const Plan& plan, const Buffers& buffers, int threads) {
     refuse("backward: kept must be given for a selection, got none");
   if (plan.mirror != nullptr && buffers.mask == nullptr) {
     if (plan.is_even) return run_forward(*plan.mirror, buffers, threads);
-    if (plan.readers >= readers_worth_mirroring && plan.block.there && itemsize_of(plan.dtype) >= 4) return run_mirrored(plan, buffers, threads);
+    const bool divides = plan.block.there && plan.block.axes[2].output * plan.block.inner <= most_divided_lanes && itemsize_of(plan.dtype) >= 4;
+    if (divides && plan.readers >= readers_worth_mirroring) return run_mirrored(plan, buffers, threads);
   }
   advise(buffers.to, plan.input_size, plan.dtype);
   if (buffers.mask == nullptr || plan.body != Body::mean || plan.divisor > 0 || plan.count_include_pad)
     return run(plan, buffers, chosen.load()->backward, threads);
-  std::vector<double> shares(static_cast<std::size_t>(plan.output_size));
+  const Lent shares(static_cast<std::size_t>(plan.output_size) * sizeof(double));
   Buffers first = buffers, second = buffers;
   first.to = shares.data();
   second.from = shares.data();

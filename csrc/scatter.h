@@ -55,8 +55,7 @@ class Scatter {
   }
 
   Scatter(const Plan& plan, const Buffers& buffers)
-      : plan_(plan),
-        block_(plan.block),
+      : block_(plan.block),
         layout_(layout_of(plan)),
         g_(static_cast<const T*>(buffers.from)),
         kept_(static_cast<const K*>(buffers.kept)),
@@ -102,14 +101,14 @@ class Scatter {
     const Int size = block_.axes[2].size, height = smaller(layout_.rows, rows.size - first_row);
     const Int channels = smaller(layout_.channels, block_.inner - channel);
     fill<A>(sums_, height * size * channels, A{});
-    for (Int i0 = 0; i0 < planes.output; ++i0) {
-      const Int ahead = plane - planes.first(i0);
-      if (ahead < 0 || ahead % planes.dilation != 0 || ahead / planes.dilation >= taps_in(planes, i0)) continue;
+    const Run above = readers_of(planes, plane);
+    for (Int a = 0; a < above.count; ++a) {
+      const Int i0 = above.at + a * above.at_step, tap = planes.spans != nullptr ? plane - planes.first(i0) : above.tap + a * above.tap_step;
       for (Int i1 = 0; i1 < rows.output; ++i1) {
         const Int base = rows.first(i1) - first_row;
         if (base >= height || base + (rows.taps - 1) * rows.dilation < 0) continue;
         const Int line = (outer * planes.output + i0) * rows.output + i1;
-        send_row(line, ahead / planes.dilation, base, smaller(height, base + taps_in(rows, i1) * rows.dilation), channel, channels);
+        send_row(line, tap, base, smaller(height, base + taps_in(rows, i1) * rows.dilation), channel, channels);
       }
     }
     for (Int row = 0; row < height; ++row) write_row(((outer * planes.size + plane) * rows.size + first_row + row) * size, row, channel, channels);
@@ -147,7 +146,6 @@ class Scatter {
     });
   }
 
-  const Plan& plan_;
   const Block& block_;
   const Layout layout_;
   const T* g_;

@@ -177,17 +177,6 @@ class Walk {
   POOLWISE_INLINE Int lane_mask() const { return lane_mask_; }
   POOLWISE_INLINE Int plane() const { return base_[ndim_].plane; }
   POOLWISE_INLINE Int place(int a) const { return levels_[a].place; }
-  POOLWISE_INLINE Int source() const { return base_[ndim_].source; }
-
-  // The offset of the first tap, -1 where nothing is met.
-  POOLWISE_INLINE Int first_offset() const {
-    Int offset = 0;
-    for (int a = 0; a < rank_; ++a) {
-      if (levels_[a].first.run.count == 0) return -1;
-      offset += levels_[a].first.run.tap * levels_[a].axis->offset_stride;
-    }
-    return offset;
-  }
 
   // Calls visit(source, mask, offset of the tap, cell met on the last axis) for all that the current cell meets, the last axis
   // fastest. The caller's lambda can ask met(a) for the cell met on each of the other axes.

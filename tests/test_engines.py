@@ -776,3 +776,62 @@ def test_large_tensors_are_as_any_others():
     functional.max_pool2d(torch.zeros(5, 1000, 2099), (1, 3), 1)
     row.add_(1)
     assert torch.equal(row, torch.from_numpy(wanted[3] + 1))
+
+
+# ---- windows over all of an axis, whose rows are cut in pieces ----
+
+
+@pytest.mark.parametrize("inner", [1, 3, 8, 9])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "float64", "uint8", "int32"])
+@pytest.mark.parametrize("name", SETS)
+def test_a_window_over_all_of_an_axis_meets_each_element_once(name: str, dtype: str, inner: int) -> None:
+    _native.use_instruction_set(name)
+    rng = np.random.default_rng(inner)
+    for size in (*range(8, 20), *range(60, 135), 200, 511, 513):
+        x = rng.permutation(size * 2 * inner).reshape(2, size, inner) % 251
+        x = x.astype(dtype)
+        table = [(1, 0, size, 1, size, 0, 0, "absent")]
+        most = _native.Plan("max", dtype, x.shape, (1,), table, range(3))
+        y, kept = np.empty((2, 1, inner), dtype), np.empty((2, 1, inner), most.kept_dtype)
+        most.forward(x, y, kept)
+        np.testing.assert_array_equal(y[:, 0], x.max(1))
+        np.testing.assert_array_equal(kept[:, 0], x.argmax(1).astype(most.kept_dtype))
+        if dtype in ("float32", "float64"):
+            mean = _native.Plan("sum", dtype, x.shape, (1,), table, range(3))
+            mean.forward(x, y)
+            np.testing.assert_array_equal(y[:, 0], x.sum(1))
+
+
+def test_a_buffer_that_was_not_made_has_no_memory() -> None:
+    with pytest.raises(BufferError):
+        memoryview(_native.Buffer.__new__(_native.Buffer))
+
+
+@pytest.mark.parametrize("divisor", [0.5, 1.0, 3.0])
+def test_a_given_divisor_divides_the_gradient_too(divisor: float) -> None:
+    axis = (7, -1, 1, 1, 3, 1, 1, "absent")
+    plan = _native.Plan("mean", "float64", (1, 7, 7), (1, 2), [axis, axis], range(3), divisor=divisor)
+    plain = _native.Plan("sum", "float64", (1, 7, 7), (1, 2), [axis, axis], range(3))
+    g, gx, sums = np.random.default_rng(0).standard_normal((1, 7, 7)), np.empty((1, 7, 7)), np.empty((1, 7, 7))
+    plan.backward(g, gx)
+    plain.backward(g, sums)
+    np.testing.assert_allclose(gx, sums / divisor, rtol=1e-14)
+
+
+def test_far_starts_and_dilations_have_no_mirror_and_need_none() -> None:
+    far = (1, -(2**61), 1, 2**61, 2, 2**61, 0, "absent")
+    plan = _native.Plan("sum", "float32", (2, 5), (1,), [far], range(2))
+    x, y = np.arange(10, dtype="f4").reshape(2, 5), np.empty((2, 1), "f4")
+    plan.forward(x, y)
+    np.testing.assert_array_equal(y[:, 0], x[:, 0])
+
+
+def test_plans_of_many_uneven_bins_are_made_at_once() -> None:
+    first = np.arange(60_000)
+    spans = np.stack([first, np.ones_like(first)], -1)[None]
+    plan = _native.Plan("mean", "float32", (60_000,), (0,), [(1, spans)], range(1))
+    x = np.arange(60_000, dtype="f4")
+    plan.forward(x, y := np.empty_like(x))
+    plan.backward(x, gx := np.empty_like(x))
+    np.testing.assert_array_equal(y, x)
+    np.testing.assert_array_equal(gx, x)
