@@ -34,18 +34,21 @@ Block mapped(std::size_t room) {
   return {reinterpret_cast<void*>(data), room};
 }
 
-// Blocks that nobody uses, the oldest first. Never destroyed: arrays may still be freed while the process exits.
+// Blocks that nobody uses, the oldest first. Who finds it locked goes without it: a process that was forked while another thread
+// held the lock never sees it open. Never destroyed: arrays may still be freed while the process exits.
 class Shelf {
  public:
   Shelf() { blocks_.reserve(most_blocks); }
   void clear() {
-    const std::lock_guard hold(guard_);
+    const std::unique_lock hold(guard_, std::try_to_lock);
+    if (!hold) return;
     for (const Block& block : blocks_) release(block);
     blocks_.clear();
     kept_ = 0;
   }
   bool take(std::size_t room, Block& block) {
-    const std::lock_guard hold(guard_);
+    const std::unique_lock hold(guard_, std::try_to_lock);
+    if (!hold) return false;
     for (std::size_t i = blocks_.size(); i-- > 0;) {
       if (blocks_[i].room < room || blocks_[i].room > room + room / 4) continue;
       block = blocks_[i];
@@ -60,7 +63,8 @@ class Shelf {
 #if defined(MADV_FREE)
     madvise(block.data, block.room, MADV_FREE);
 #endif
-    const std::lock_guard hold(guard_);
+    const std::unique_lock hold(guard_, std::try_to_lock);
+    if (!hold) return release(block);
     while (!blocks_.empty() && (kept_ + block.room > most_kept || blocks_.size() == most_blocks)) {
       kept_ -= blocks_.front().room;
       release(blocks_.front());

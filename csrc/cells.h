@@ -48,14 +48,6 @@ POOLWISE_OUTLINE void walk_input(Walk<ReadersOfElement>& walk, const Plan& plan,
   walk.finish(1);
 }
 
-// A mean divides by the product of these over the axes; a given divisor stands on the last axis alone.
-POOLWISE_INLINE double divided_by(const Plan& plan, int a, Int cell, Int plane) {
-  const Axis& axis = plan.axes[a];
-  if (plan.divisor > 0) return a + 1 == plan.rank ? plan.divisor : 1;
-  if (is_whole(axis, cell)) return static_cast<double>(axis.taps);
-  return static_cast<double>(plan.count_include_pad ? counting_of(axis, cell, plane) : taps_of(axis, cell, plane).count);
-}
-
 // What a mean divides the window of this cell by, where no mask thins it out.
 template <class A>
 POOLWISE_OUTLINE A divisor_at(const Plan& plan, const Walk<TapsOfCell>& walk) {
@@ -71,7 +63,7 @@ POOLWISE_OUTLINE A divisor_at(const Plan& plan, const Walk<TapsOfCell>& walk) {
     return static_cast<A>(product);
   } else {
     double product = 1;
-    for (int a = 0; a < plan.rank; ++a) product *= divided_by(plan, a, walk.place(a), walk.plane());
+    for (int a = 0; a < plan.rank; ++a) product *= plan.divided_by(plan.axes[a], a + 1 == plan.rank, walk.place(a), walk.plane());
     return static_cast<A>(product);
   }
 }
@@ -79,8 +71,8 @@ POOLWISE_OUTLINE A divisor_at(const Plan& plan, const Walk<TapsOfCell>& walk) {
 // The same for a cell that an element meets backward.
 template <class A>
 POOLWISE_OUTLINE A divisor_met(const Plan& plan, const Walk<ReadersOfElement>& walk, Int cell) {
-  double product = divided_by(plan, plan.rank - 1, cell, walk.plane());
-  for (int a = 0; a + 1 < plan.rank; ++a) product *= divided_by(plan, a, walk.met(a), walk.plane());
+  double product = plan.divided_by(plan.axes[plan.rank - 1], true, cell, walk.plane());
+  for (int a = 0; a + 1 < plan.rank; ++a) product *= plan.divided_by(plan.axes[a], false, walk.met(a), walk.plane());
   return static_cast<A>(product);
 }
 

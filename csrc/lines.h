@@ -17,6 +17,10 @@ constexpr Int most_memory = Int(1) << 24;     // bytes of scratch; a plan that n
 constexpr Int far = Int(1) << 31;             // starts, steps, dilations and taps up to here multiply without overflow
 constexpr Int prefetch_distance = 1 << 10;    // bytes ahead of a row that is being read
 
+POOLWISE_INLINE bool is_near(const Axis& axis) {
+  return axis.start >= -far && axis.start <= far && axis.step <= far && axis.dilation <= far && axis.taps <= far && axis.output <= far && axis.size <= far;
+}
+
 // How the block's rows lie in memory, in elements; each row itself is dense.
 struct RowStrides {
   bool even;  // one stride serves each level

@@ -32,8 +32,7 @@ POOLWISE_OUTLINE GatherLayout gather_layout(const Plan& plan) {
   GatherLayout layout;
   const Block& block = plan.block;
   const Axis& last = block.axes[2];
-  if (!block.there || block.inner == 0 || last.start < -far || last.start > far || last.step > far || last.dilation > far || last.taps > far) return layout;
-  if (last.output > far || last.size > far) return layout;
+  if (!block.there || block.inner == 0 || !is_near(last)) return layout;
   layout.deep = block.axes[0].most_readers(), layout.across = block.axes[1].most_readers();
   if (layout.deep > most_sources || layout.across > most_sources || layout.deep * layout.across > most_sources) return layout;
   const bool uneven = block.axes[0].spans != nullptr || block.axes[1].spans != nullptr || last.spans != nullptr;
@@ -84,9 +83,8 @@ struct Reads {
   Int count[most_woven] = {};
   Read list[most_woven][most_reads];
 
-  POOLWISE_INLINE void add(int phase, const Read& read) {
-    if (count[phase] < most_reads) list[phase][count[phase]++] = read;
-  }
+  // The layouts see to it that a phase has at most `most_reads`.
+  POOLWISE_INLINE void add(int phase, const Read& read) { list[phase][count[phase]++] = read; }
 };
 
 template <class B, int N>
@@ -224,7 +222,7 @@ class LinesBackward {
       fill<G>(slots_[s].g, layout_.lanes + slack<A>, G{});
       if constexpr (B::keeps) fill<K>(slots_[s].kept, layout_.lanes + slack<A>, static_cast<K>(-1));
     }
-    met_first_ = met_count_ = -1;
+    met_first_ = -1;
   }
 
   void spread_divisors() {
@@ -264,9 +262,9 @@ class LinesBackward {
   void find_sources(const Run& above, const Run& rows) {
     const Axis* axes = block_.axes;
     if constexpr (!B::keeps) {
-      const Int first = ((outer_ * axes[0].output + above.at) * axes[1].output + rows.at), met = above.count * (most_sources + 1) + rows.count;
-      met_new_ = first != met_first_ || met != met_count_;
-      met_first_ = first, met_count_ = met;
+      const Int first = (outer_ * axes[0].output + above.at) * axes[1].output + rows.at;
+      met_new_ = first != met_first_ || above.count != met_deep_ || rows.count != met_across_;
+      met_first_ = first, met_deep_ = above.count, met_across_ = rows.count;
       if (!met_new_) return;
     }
     sources_count_ = 0;
@@ -397,7 +395,7 @@ class LinesBackward {
   Int outer_ = 0, chunk_ = 0, row_at_ = 0, end_ = 0;
   Int first_group_ = 0, groups_ = 0, first_column_ = 0, columns_ = 0, origin_ = 0;  // of the chunk
   bool in_place_ = false;
-  Int sources_count_ = 0, met_first_ = -1, met_count_ = -1;
+  Int sources_count_ = 0, met_first_ = -1, met_deep_ = 0, met_across_ = 0;  // the rows of shares that were met last
   bool met_new_ = true;
   Row sources_[most_sources];
   Slot slots_[most_sources + 1];

@@ -38,7 +38,7 @@ class PlanesBackward {
     const Axis &planes = block.axes[0], &rows = block.axes[1], &last = block.axes[2];
     if (planes.size != 1 || planes.output != 1 || planes.taps != 1 || planes.start != 0) return false;
     for (const Axis* axis : {&rows, &last})
-      if (axis->spans != nullptr || axis->start > far || axis->start < -far || axis->step > far || axis->dilation > far || axis->taps > most_reads || axis->output > far) return false;
+      if (axis->spans != nullptr || !is_near(*axis) || axis->taps > most_reads) return false;
     if (last.step > 1 && (block.inner > 1 || last.step > most_woven)) return false;
     if (rows.step > 4 || rows.reach() * last.reach() > most_reads) return false;
     if (Wide(rows.size) * last.size * block.inner > plane_lanes || Wide(rows.output) * last.output * block.inner > plane_lanes) return false;

@@ -29,7 +29,7 @@ class Scatter {
     Layout layout{false, 0, 0, 0, 0, plan.additions + 1};
     if (!block.there || block.inner == 0) return layout;
     for (const Axis& axis : block.axes)
-      if (axis.dilation > far || axis.taps > far || axis.step > far || axis.start > far || axis.start < -far || axis.output > far) return layout;
+      if (!is_near(axis)) return layout;
     layout.channels = smaller(block.inner, 16);
     layout.chunks = (block.inner + layout.channels - 1) / layout.channels;
     const Wide row = Wide(block.axes[2].size) * layout.channels * Int(sizeof(A));

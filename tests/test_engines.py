@@ -835,3 +835,16 @@ def test_plans_of_many_uneven_bins_are_made_at_once() -> None:
     plan.backward(x, gx := np.empty_like(x))
     np.testing.assert_array_equal(y, x)
     np.testing.assert_array_equal(gx, x)
+
+
+def test_a_large_tensor_from_kept_memory_is_not_resized_in_place() -> None:
+    torch = pytest.importorskip("torch")
+    functional = pytest.importorskip("poolwise.torch.functional")
+    y = functional.max_pool2d(torch.zeros(1, 1, 3000, 3000), 3, 1, 1)
+    larger = (2, *y.shape)
+    assert y.clone().resize_(larger).shape == larger
+    assert not y.untyped_storage().resizable()
+    with pytest.raises(
+        RuntimeError, match="not resizable"
+    ):
+        y.resize_(larger)  # which leaves y with a shape that its memory has not: it is not to be read any more
