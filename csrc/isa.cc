@@ -132,8 +132,18 @@ void with_floating_sum(const Plan& plan, const Buffers& buffers, Run&& run) {
 }
 
 template <class Run>
+void with_norm(const Plan& plan, const Buffers& buffers, Run&& run) {
+  switch (plan.dtype) {
+    case Dtype::float16: return with_floating_sum<Norm<Half>>(plan, buffers, run);
+    case Dtype::bfloat16: return with_floating_sum<Norm<Brain>>(plan, buffers, run);
+    default: return with_floating_sum<Norm<float>>(plan, buffers, run);  // the plan refuses every other
+  }
+}
+
+template <class Run>
 void with_forward(const Plan& plan, const Buffers& buffers, Run&& run) {
   if (plan.selects()) return with_ordered(plan, [&]<class T>() { with_selection<T>(plan, buffers, run); });
+  if (plan.body == Body::norm) return with_norm(plan, buffers, run);
   with_elements(plan, [&]<class T>() {
     const bool wide = buffers.mask != nullptr || needs_double<T>(plan.additions);
     if constexpr (!floats<T>) {

@@ -21,6 +21,7 @@ constexpr Int band_lanes = 384, most_band_rows = 64;         // of short lines t
 // How a plan's lines are cut. `serves` is false where this engine does not.
 struct LineLayout {
   bool serves = false, slides = false, doubles = false, folds = false;
+  bool gathers = false;  // what folds, in registers: every lane of a row is of the one window
   Int extent = 0;   // cells from a window's first tap to its last; of uneven bins all, where windows fold those of a piece
   Int columns = 0;  // outputs of a chunk
   Int chunks = 0;
@@ -47,12 +48,13 @@ POOLWISE_OUTLINE LineLayout line_layout(const Plan& plan) {
   if (read.first > far || read.count > far || last.output > far) return layout;
   layout.folds = one_window(last) && read.count >= taps_worth_doubling && last.size * block.inner * Int(sizeof(typename R::Element)) < most_memory / 4;
   if (layout.folds) {
-    const Int cells = smaller(last.size, larger(1, folded_lanes / larger(1, block.inner)));
+    layout.gathers = block.inner == 1 && !R::places;
+    const Int cells = layout.gathers ? full<A> : smaller(last.size, larger(1, folded_lanes / larger(1, block.inner)));
     layout.columns = layout.chunks = 1;
     layout.extent = cells;
     for (layout.lanes = block.inner; layout.lanes < cells * block.inner;) layout.lanes *= 2;
     layout.lanes = larger(layout.lanes, 2 * full<A>);
-    layout.rows = larger(1, smaller(most_band_rows, band_lanes / larger(1, layout.lanes)));
+    layout.rows = layout.gathers ? full<A> : larger(1, smaller(most_band_rows, band_lanes / larger(1, layout.lanes)));
     layout.bytes = layout.rows * (Line<R>::room(layout.lanes) + 4 * Arena::room<std::int64_t>(layout.lanes + slack<A>) + Stream<typename R::Result>::room(layout.lanes)) +
                    Stream<typename R::Result>::room(slack<A>) + Arena::room<typename R::Element>(last.size * block.inner + slack<A>);
     layout.serves = block.inner > 0 && layout.bytes < most_memory;
@@ -234,6 +236,8 @@ class LinesForward {
     line_ = part(band_, number * layout_.lanes);
     if (t0.count * t1.count == 0)
       clear(line_, 0, layout_.folds ? layout_.lanes : there_begin_ + there_);
+    else if (layout_.gathers)
+      gather_rows(t0, t1);
     else if (layout_.folds)
       lay_rows(t0, t1);
     else if (layout_.slides)
@@ -284,6 +288,35 @@ class LinesForward {
     clear(line_, lanes, layout_.lanes);
   }
 
+  // The same where every lane is of one window: in registers, and a pack of them is left.
+  POOLWISE_OUTLINE void gather_rows(Taps t0, Taps t1) {
+    const Axis &planes = block_.axes[0], &rows = block_.axes[1];
+    const Int n = block_.axes[2].size, rest = n % N;
+    State<N> state[4] = {reduction_.template nothing<N>(), reduction_.template nothing<N>(), reduction_.template nothing<N>(), reduction_.template nothing<N>()};
+    for (Int a = t0.first; a < t0.first + t0.count; ++a)
+      for (Int b = t1.first; b < t1.first + t1.count; ++b) {
+        const T* from = source(planes.first(plane_) + a * planes.dilation, rows.first(row_) + b * rows.dilation);
+        Int lane = 0;
+        for (; lane + 4 * N <= n; lane += 4 * N) {
+          ahead<gather_distance>(from + lane, 4 * N * Int(sizeof(T)));
+          for (int u = 0; u < 4; ++u) state[u] = reduction_.template merged<N>(state[u], element<N>(from + lane + u * N));
+        }
+        for (int u = 0; lane + N <= n; lane += N, ++u) state[u] = reduction_.template merged<N>(state[u], element<N>(from + lane));
+        if (rest == 0) continue;
+        auto last = element<N>(from + lane);
+        last.value = counted<Lane<A>, N>() < static_cast<Lane<A>>(rest) ? last.value : reduction_.template nothing<N>().value;
+        state[3] = reduction_.template merged<N>(state[3], last);
+      }
+    state[0] = reduction_.template merged<N>(state[0], state[1]);
+    state[2] = reduction_.template merged<N>(state[2], state[3]);
+    line_.template store<N>(0, reduction_.template merged<N>(state[0], state[2]));
+  }
+
+  template <int M>
+  POOLWISE_INLINE State<M> element(const T* p) const {
+    return reduction_.template taken<M>(reduction_.template read<M>(p), 0);
+  }
+
   // Fewer lanes than the pieces have; those behind them stay as they are.
   void lay_rest(const T* from, Int place, Int lanes) {
     const auto laid = [&](Int lane) {
@@ -311,6 +344,33 @@ class LinesForward {
           line.template store<M>(here, reduction_.template merged<M>(line.template load<M>(here), reduction_.template moved<M>(line.template load<M>(there), half)));
         }
       });
+  }
+
+  // Packs of so many rows of the band, folded together: lane i holds a part of what row i % Rows comes to.
+  template <int Rows>
+  POOLWISE_INLINE State<N> each_folded(Int row) const {
+    if constexpr (Rows == 1) {
+      return band_.template load<N>(row * layout_.lanes);
+    } else {
+      const State<N> a = each_folded<Rows / 2>(row), b = each_folded<Rows / 2>(row + Rows / 2);
+      return reduction_.template merged<N>(parts<Rows, 0>(a, b), parts<Rows, Rows / 2>(a, b));
+    }
+  }
+
+  template <int Rows, int Behind>
+  struct Parts {
+    static constexpr int of(int i) {
+      const int half = Rows / 2, row = i % Rows;
+      return (row < half ? 0 : N) + i / Rows * Rows + row % half + Behind;
+    }
+  };
+  template <int Rows, int Behind>
+  static POOLWISE_INLINE State<N> parts(const State<N>& a, const State<N>& b) {
+    constexpr auto lanes = std::make_integer_sequence<int, N>{};
+    if constexpr (Line<R>::two)
+      return {shuffled<Parts<Rows, Behind>>(a.value, b.value, lanes), shuffled<Parts<Rows, Behind>>(a.second, b.second, lanes)};
+    else
+      return {shuffled<Parts<Rows, Behind>>(a.value, b.value, lanes)};
   }
 
   // Where the taps of a row begin inside the window; nobody asks where more taps than 64 bits can number are allowed.
@@ -378,8 +438,9 @@ class LinesForward {
     });
   }
 
+  template <Int Distance = prefetch_distance>
   static POOLWISE_INLINE void ahead(const T* p, Int bytes) {
-    for (Int b = 0; b < bytes; b += 64) __builtin_prefetch(reinterpret_cast<const char*>(p) + prefetch_distance + b);
+    for (Int b = 0; b < bytes; b += 64) __builtin_prefetch(reinterpret_cast<const char*>(p) + Distance + b);
   }
 
   // ---- rows that slide ----
@@ -494,10 +555,12 @@ class LinesForward {
     out_ = apart_ != n ? bounced_ : streams_ ? stream_.next() : fits ? y_ + target_ : bounced_;
     if constexpr (R::places) kept_out_ = fits ? kept_ + target_ : bounced_kept_;
     if (layout_.doubles) double_taps(lanes);
-    if (layout_.folds)
+    if (layout_.folds && !layout_.gathers)
       for (Int b = 0; b < count; ++b) fold(part(band_, b * layout_.lanes));
     find_divisors(count);
-    if (by_cells_)
+    if (layout_.gathers)
+      put<N>(0, each_folded<N>(0));
+    else if (by_cells_)
       for (Int b = 0; b < count; ++b) across_cells(b);
     else if (last.step == 1)
       across_by<1>((count - 1) * apart_ + n);

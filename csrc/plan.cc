@@ -32,7 +32,7 @@ Value named(const std::string& field, const std::string& name, const std::pair<c
 }
 
 constexpr std::pair<const char*, Body> bodies[] = {
-    {"max", Body::max}, {"min", Body::min}, {"relumax", Body::relumax}, {"sum", Body::sum}, {"mean", Body::mean}};
+    {"max", Body::max}, {"min", Body::min}, {"relumax", Body::relumax}, {"sum", Body::sum}, {"mean", Body::mean}, {"norm", Body::norm}};
 constexpr std::pair<const char*, Mode> modes[] = {{"absent", Mode::absent},
                                                   {"circular", Mode::circular},
                                                   {"reflect", Mode::reflect},
@@ -320,7 +320,7 @@ double even_divisor(const Plan& plan) {
 constexpr Int most_mirrored = Int(1) << 31;  // sizes and distances, so that those of the mirror are within 64 bits
 
 std::unique_ptr<Plan> mirror_of(const Plan& plan, const PlanFields& fields) {
-  if (plan.selects() || !is_float(plan.dtype)) return nullptr;
+  if (plan.selects() || plan.body == Body::norm || !is_float(plan.dtype)) return nullptr;
   PlanFields mirrored = fields;
   for (int a = 0; a < plan.rank; ++a) {
     const Axis& axis = plan.axes[a];
@@ -380,6 +380,8 @@ Plan plan_without_mirror(const PlanFields& fields) {
   if (!is_float(plan.dtype) && (plan.divisor > 0x1p53 || plan.divisor != std::floor(plan.divisor)))
     refuse("divisor must be a whole number up to 2**53 for integers, got " + std::to_string(plan.divisor));
   if (plan.body == Body::mean && plan.dtype == Dtype::boolean) refuse("dtype must not be bool for a mean, got bool");
+  if (plan.body == Body::norm && (!is_float(plan.dtype) || plan.dtype == Dtype::float64))
+    refuse("dtype must be float16, bfloat16 or float32 for a norm, whose squares are added in float64, got " + std::string(name_of(plan.dtype)));
   check_axes(fields);
   check_order(fields);
   lay_out_axes(plan, fields);

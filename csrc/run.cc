@@ -98,6 +98,7 @@ void run_forward(const Plan& plan, const Buffers& buffers, int threads) {
 
 void run_backward(const Plan& plan, const Buffers& buffers, int threads) {
   if (plan.dtype < Dtype::float16) refuse("backward: integers have no gradient, got " + std::string(name_of(plan.dtype)));
+  if (plan.body == Body::norm) refuse("backward: the gradient of a norm needs its input, which is not kept");
   if (plan.selects() && buffers.kept == nullptr && plan.output_size > 0)
     refuse("backward: kept must be given for a selection, got none");
   if (plan.mirror != nullptr && buffers.mask == nullptr) {

@@ -69,6 +69,14 @@ POOLWISE_INLINE Pack<T, N> every(T value) {
   return Pack<T, N>{} + value;
 }
 
+// 0, 1, 2 …
+template <class T, int N>
+POOLWISE_INLINE Pack<T, N> counted() {
+  Pack<T, N> numbers{};
+  for (int i = 0; i < N; ++i) numbers[i] = static_cast<T>(i);
+  return numbers;
+}
+
 template <class To, class From>
 POOLWISE_INLINE To same_bits(const From& from) {
   static_assert(sizeof(To) == sizeof(From));
@@ -301,6 +309,20 @@ POOLWISE_INLINE void store(To* p, Pack<From, N> v) {
     const auto narrow = converted<To, From, N>(v);
     std::memcpy(p, &narrow, sizeof narrow);
   }
+}
+
+// Square roots, each rounded correctly.
+template <int N>
+POOLWISE_INLINE Pack<double, N> root(Pack<double, N> v) {
+#if defined(__AVX512BW__)
+  if constexpr (N == 8) return same_bits<Pack<double, N>>(_mm512_sqrt_pd(same_bits<__m512d>(v)));
+#endif
+#if defined(__AVX2__)
+  if constexpr (N == 4) return same_bits<Pack<double, N>>(_mm256_sqrt_pd(same_bits<__m256d>(v)));
+#endif
+  Pack<double, N> roots{};
+  for (int i = 0; i < N; ++i) roots[i] = __builtin_sqrt(v[i]);
+  return roots;
 }
 
 // ---- rows of lanes -----------------------------------------------------------------------------------------------------

@@ -164,7 +164,15 @@ FEW = {
     "over the last axis alone": plane(regular(9, 2), regular(37, 37)),
     "over the last axis alone, channels 3": plane(regular(9, 3, 2, 1), regular(37, 37), 3),
 }
-CASES = {**SLIDING, **DOUBLING, **CHUNKS, **BANDS, **CELLS, **UNEVEN, **FEW}
+WHOLE_ROWS = {
+    **{
+        f"whole rows of {n}": Case(70, (regular(n, n),))
+        for n in (8, 9, 15, 16, 17, 33, 49, 63, 64, 65, 67, 129, 257, 1000)
+    },
+    "whole rows, in two planes": volume(regular(2, 2), regular(3, 2), regular(37, 37)),
+    "whole rows, some in the padding": plane(regular(5, 3, 1, 2), regular(37, 37)),
+}
+CASES = {**SLIDING, **DOUBLING, **CHUNKS, **BANDS, **CELLS, **UNEVEN, **FEW, **WHOLE_ROWS}
 SOME = [
     "sliding 11 by 2, padded",
     "sliding, two planes",
@@ -180,6 +188,7 @@ SOME = [
     "bins, channels 3",
     "31 x 31",
     "global, channels 3",
+    "whole rows of 67",
 ]
 
 
@@ -438,6 +447,48 @@ def test_half_precision_is_rounded_once(name, body, dtype):
             assert (
                 abs(numbers(got, dtype) - nearest) <= (step * abs(nearest) + 1e-3 * step if body == "mean" else 0)
             ).all()
+
+
+# ---- norms ----
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [*itertools.product([*CASES, *LONG], ["float32"]), *itertools.product(SOME, ["float16", "bfloat16"])],
+)
+def test_norms_are_those_of_the_oracle(name, dtype):
+    case, x, g = arrays(name)
+    squares, _ = summed(name, "sum", x * x, g)
+    copies = copies_of(case, name)
+    for instructions, (n, threads) in itertools.product(SETS, [(1, 1), *((copies, n) for n in (1, 2, 7))]):
+        _native.use_instruction_set(instructions)
+        given = x if dtype == "float32" else halves(x, dtype)
+        many = np.concatenate([given.astype("f4") if dtype == "float32" else given] * n)
+        flat, untouched = guarded(n * g.size, many.dtype)
+        plan_of(case, "norm", dtype, n).forward(
+            many.reshape(case.shape(0, n * case.outer)), flat.reshape(case.shape(1, n * case.outer)), threads=threads
+        )
+        untouched()
+        wanted = np.sqrt(squares).astype("f4")
+        wanted = wanted.ravel() if dtype == "float32" else halves(wanted.ravel().astype("f8"), dtype)
+        assert (flat.reshape(n, -1) == wanted).all()
+
+
+def test_a_norm_neither_overflows_nor_vanishes_nor_hides_nan():
+    x = np.array([[3e38, -3e38, 0, 0], [1e-44, 0, 0, 0], [np.nan, np.inf, 1, 2], [-np.inf, 1, 1, 1]], "f4")
+    y = poolwise.lp_pool(x, 2, axes=1, kernel="native")
+    same(y, poolwise.lp_pool(x, 2, axes=1, kernel="reference"))
+
+
+def test_what_a_norm_does_not_serve_is_said():
+    x = np.ones((2, 4))
+    with pytest.raises(poolwise.InvalidValue, match="squares of float64 would overflow"):
+        poolwise.lp_pool(x, 2, axes=1, kernel="native")
+    with pytest.raises(ValueError, match="dtype must be float16, bfloat16 or float32 for a norm"):
+        _native.Plan("norm", "float64", (4,), [0], [regular(4, 2, 2).table], [0])
+    p = _native.Plan("norm", "float32", (4,), [0], [regular(4, 2, 2).table], [0])
+    with pytest.raises(ValueError, match="the gradient of a norm needs its input"):
+        p.backward(np.ones(2, "f4"), np.ones(4, "f4"))
 
 
 # ---- integers ----
@@ -844,7 +895,5 @@ def test_a_large_tensor_from_kept_memory_is_not_resized_in_place() -> None:
     larger = (2, *y.shape)
     assert y.clone().resize_(larger).shape == larger
     assert not y.untyped_storage().resizable()
-    with pytest.raises(
-        RuntimeError, match="not resizable"
-    ):
+    with pytest.raises(RuntimeError, match="not resizable"):
         y.resize_(larger)  # which leaves y with a shape that its memory has not: it is not to be read any more

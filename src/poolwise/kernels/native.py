@@ -104,12 +104,17 @@ def _check(name: str, array: Array | None, dtype: str, shape: tuple[int, ...]) -
         raise InvalidType(f"{name} must be {dtype}, got {array.dtype}")
 
 
+def _body(call: Call) -> str:
+    """What the module calls the operation; of Lp it has the Euclidean norm."""
+    return "norm" if call.op.name == "lp" and getattr(call.op, "p", None) == 2 else call.op.name
+
+
 @lru_cache(maxsize=4096)
 def plan_of(call: Call) -> _native.Plan:
     """The call as the module wants it."""
     geometry = call.geometry
     return _native.Plan(
-        call.op.name,
+        _body(call),
         call.dtype,
         geometry.shape,
         geometry.axes,
@@ -138,8 +143,13 @@ def _table(table: Axis) -> tuple[Any, ...]:
 def _refusal(call: Call) -> str | None:
     if call.device != "cpu":
         return f"it runs on the CPU, and x is on {call.device}"
-    if call.op.name not in BODIES:
-        return f"it has no body for {call.op.name}"
+    body = _body(call)
+    if body not in BODIES:
+        return f"it has no body for {call.op}"
+    if body == "norm" and call.dtype == "float64":
+        return "squares of float64 would overflow: it does not scale them"
+    if body == "norm" and call.keep:
+        return "the gradient of a norm needs the input, which it does not keep"
     divisor = getattr(call.op, "divisor", None)
     if divisor is not None and call.dtype not in FLOATS and divisor != int(divisor):
         return f"it divides integers by whole numbers, and the divisor is {divisor}"
