@@ -19,6 +19,9 @@ def in_turns(
 ) -> dict[str, list[float]]:
     """Seconds per call of each, in rounds that each start with another, after a warm-up of each.
 
+    In each round, a call that is not timed wakes the threads of who is quick: while it was others' turn they fell
+    asleep, and OpenMP's, which then wait for each other spinning, may take 6 ms to meet again (PyTorch's and ours).
+
     calls: in each round, one after the other. first: the seconds that an earlier call took, where there was one.
     Who is slow has fewer times, at least one; of a call above `ONCE` none are taken.
     """
@@ -32,7 +35,7 @@ def in_turns(
             start = turn % max(len(names), 1)
             for name in names[start:] + names[:start]:
                 if turn < wanted[name]:
-                    times[name].append(_timed(runs[name], calls))
+                    times[name].append(_timed(runs[name], calls, woken=wanted[name] == rounds))
     finally:
         if collecting:
             gc.enable()
@@ -50,8 +53,10 @@ def _rounds(seconds: float, most: int) -> int:
     return 0 if seconds > ONCE else max(1, min(most, int(SPENT / seconds)))
 
 
-def _timed(run: Callable[[], Any], calls: int) -> float:
+def _timed(run: Callable[[], Any], calls: int, *, woken: bool = False) -> float:
     time.sleep(PAUSE)
+    if woken:
+        run()
     begin = time.perf_counter()
     for _ in range(calls - 1):
         run()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -55,6 +54,8 @@ class Mean(Operation):
             return np.sum(w.values) / np.float64(divisor)
         if not divisor:
             return 0
+        from fractions import Fraction  # noqa: PLC0415 (it takes a tenth of the time in which poolwise is imported)
+
         mean = Fraction(sum(map(int, w.values))) / Fraction(divisor)
         return round(mean) if self.rounding == "nearest" else int(mean)
 
