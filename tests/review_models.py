@@ -148,3 +148,85 @@ class UNet(nn.Module):
 
 def _twice(inputs: int, planes: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(inputs, planes, 3), nn.ReLU(), nn.Conv2d(planes, planes, 3), nn.ReLU())
+
+
+class Unit(nn.Module):
+    """Convolution, norm, ReLU: what every arm of Inception-v3 is made of."""
+
+    def __init__(self, inputs: int, planes: int, kernel: int | tuple[int, int], stride: int = 1, padding=0) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, planes, kernel, stride, padding, bias=False)
+        self.bn = nn.BatchNorm2d(planes, eps=0.001)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.bn(self.conv(x)), inplace=True)
+
+
+class Arms(nn.Module):
+    """Parallel arms, joined; `split` arms end in two that share what came before."""
+
+    def __init__(self, *arms: nn.Module) -> None:
+        super().__init__()
+        self.arms = nn.ModuleList(arms)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([arm(x) for arm in self.arms], 1)
+
+
+def _row(inputs: int, *units: tuple) -> nn.Sequential:
+    made: list[nn.Module] = []
+    for planes, *rest in units:
+        made.append(Unit(inputs, planes, *rest))
+        inputs = planes
+    return nn.Sequential(*made)
+
+
+def _mean() -> nn.Module:
+    return nn.AvgPool2d(3, 1, 1)
+
+
+def _grid35(n: int, pooled: int) -> Arms:
+    last = nn.Sequential(_mean(), Unit(n, pooled, 1))
+    five = _row(n, (48, 1), (64, 5, 1, 2))
+    return Arms(Unit(n, 64, 1), five, _row(n, (64, 1), (96, 3, 1, 1), (96, 3, 1, 1)), last)
+
+
+def _grid17(c: int) -> Arms:
+    row, column = ((1, 7), 1, (0, 3)), ((7, 1), 1, (3, 0))
+    long = _row(768, (c, 1), (c, *column), (c, *row), (c, *column), (192, *row))
+    last = nn.Sequential(_mean(), Unit(768, 192, 1))
+    return Arms(Unit(768, 192, 1), _row(768, (c, 1), (c, *row), (192, *column)), long, last)
+
+
+def _grid8(n: int) -> Arms:
+    def ends() -> Arms:
+        return Arms(Unit(384, 384, (1, 3), 1, (0, 1)), Unit(384, 384, (3, 1), 1, (1, 0)))
+
+    three = nn.Sequential(Unit(n, 384, 1), ends())
+    double = nn.Sequential(Unit(n, 448, 1), Unit(448, 384, 3, 1, 1), ends())
+    return Arms(Unit(n, 320, 1), three, double, nn.Sequential(_mean(), Unit(n, 192, 1)))
+
+
+class InceptionV3(nn.Module):
+    """Szegedy et al. 2016, table 1; auxiliary: with the head that helps in training."""
+
+    def __init__(self, auxiliary: bool = False) -> None:
+        super().__init__()
+        stem = [Unit(3, 32, 3, 2), Unit(32, 32, 3), Unit(32, 64, 3, 1, 1), nn.MaxPool2d(3, 2)]
+        stem += [Unit(64, 80, 1), Unit(80, 192, 3), nn.MaxPool2d(3, 2)]
+        to17 = Arms(Unit(288, 384, 3, 2), _row(288, (64, 1), (96, 3, 1, 1), (96, 3, 2)), nn.MaxPool2d(3, 2))
+        seven = _row(768, (192, 1), (192, (1, 7), 1, (0, 3)), (192, (7, 1), 1, (3, 0)), (192, 3, 2))
+        to8 = Arms(_row(768, (192, 1), (320, 3, 2)), seven, nn.MaxPool2d(3, 2))
+        grids = [_grid35(192, 32), _grid35(256, 64), _grid35(288, 64), to17]
+        self.body = nn.Sequential(*stem, *grids, *(_grid17(c) for c in (128, 160, 160, 192)))
+        self.tail = nn.Sequential(to8, _grid8(1280), _grid8(2048), nn.AdaptiveAvgPool2d(1), nn.Dropout(), nn.Flatten())
+        self.fc = nn.Linear(2048, 1000)
+        self.auxiliary = None
+        if auxiliary:
+            head = [nn.AvgPool2d(5, 3), Unit(768, 128, 1), Unit(128, 768, 5), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+            self.auxiliary = nn.Sequential(*head, nn.Linear(768, 1000))
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        x = self.body(x)
+        y = self.fc(self.tail(x))
+        return y if self.auxiliary is None else (y, self.auxiliary(x))

@@ -13,7 +13,7 @@ import poolwise.torch
 from poolwise import Lp
 from poolwise.design.graph import Graph
 from poolwise.design.readers import pytorch
-from review_models import VGG16, DenseNet121, ResNet50, UNet, made
+from review_models import VGG16, DenseNet121, InceptionV3, ResNet50, UNet, made
 
 PUBLISHED = [  # parameters, and multiplications of convolutions and dense layers for one image
     (VGG16, (1, 3, 224, 224), 138_357_544, 15_470_264_320),
@@ -37,12 +37,22 @@ def test_parameters_and_macs_are_the_published_ones(kind: Any, shape: Any, count
     assert macs is None or sum(step.macs for step in graph.steps) == macs
 
 
-@pytest.mark.parametrize(("kind", "shape"), [(ResNet50, (1, 3, 97, 97)), (VGG16, (1, 3, 224, 224))])
+@pytest.mark.parametrize(("auxiliary", "count"), [(True, 27_161_264), (False, 23_834_568)])
+def test_inception_has_the_published_parameters_with_its_second_head_and_without(auxiliary: bool, count: int) -> None:
+    graph = pytorch.graph(made(InceptionV3, auxiliary), (1, 3, 299, 299))
+    assert all(step.known for step in graph.steps)
+    assert parameters(graph) == count
+    assert len(graph.outputs) == 1 + auxiliary
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape"), [(InceptionV3, (1, 3, 299, 299)), (ResNet50, (1, 3, 97, 97)), (VGG16, (1, 3, 224, 224))]
+)
 def test_sizes_are_those_of_a_run(kind: Any, shape: tuple[int, ...]) -> None:
     model = made(kind).eval()
     seen: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
     for name, module in model.named_modules():
-        if isinstance(module, nn.Conv2d | nn.MaxPool2d | nn.AdaptiveAvgPool2d):
+        if isinstance(module, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d | nn.AdaptiveAvgPool2d):
             module.register_forward_hook(
                 lambda _, inputs, y, name=name: seen.update({name: (tuple(inputs[0].shape), tuple(y.shape))})
             )

@@ -244,6 +244,10 @@ def _unpooled(call: Call, found: re.Match[str]) -> Meaning:
     return Meaning("MaxUnpool", axes=_last(call, int(found[1])))
 
 
+def _shuffled(call: Call, found: re.Match[str]) -> Meaning:
+    return Meaning("DepthToSpace", axes=_last(call, 2))
+
+
 Rule = Callable[[Call, re.Match[str]], Meaning]
 RULES: tuple[tuple[str, Rule], ...] = (
     (r"conv([123])d", _conv),
@@ -260,7 +264,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
     (r"upsample_(\w+?)[123]d", _resized),
     (r"pixel_unshuffle", _unshuffled),
     (r"max_unpool([23])d", _unpooled),
-    (r"pixel_shuffle", lambda call, found: Meaning("DepthToSpace", axes=_last(call, 2))),
+    (r"pixel_shuffle", _shuffled),
 )
 
 

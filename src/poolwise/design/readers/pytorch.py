@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import fx
@@ -160,7 +160,7 @@ class _Builder:
         self.steps.append(replace(step, attributes=attributes))
         flows[node] = output
         if str(node.target).partition(".")[2].split(".")[0].endswith("_") and node.args:
-            flows[node.args[0]] = output  # in place: who reads the old one reads this
+            flows[cast("fx.Node", node.args[0])] = output  # in place: who reads the old one reads this
 
 
 def _operator(node: fx.Node) -> str:
@@ -219,7 +219,7 @@ def _norms(traced: fx.Graph) -> tuple[dict[fx.Node, float], set[fx.Node]]:
     norms: dict[fx.Node, float] = {}
     around: set[fx.Node] = set()
     for root in traced.nodes:
-        chain = [root]
+        chain: list[Any] = [root]
         for name in ("pow", "mul", "mul", "sign", "avg_pool", "pow"):
             above = chain[-1]
             if not (isinstance(above, fx.Node) and above.op == "call_function" and _operator(above).startswith(name)):
@@ -230,7 +230,7 @@ def _norms(traced: fx.Graph) -> tuple[dict[fx.Node, float], set[fx.Node]]:
             relu = chain[2].args[1]
             if isinstance(relu, fx.Node) and _operator(relu) == "relu":
                 norms[mean] = float(power.args[1])
-                around.update((*chain[:4], power, relu, relu.args[0]))
+                around.update(cast("Any", (*chain[:4], power, relu, relu.args[0])))
     return norms, around
 
 

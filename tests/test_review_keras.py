@@ -1,0 +1,109 @@
+"""What the review reads of Keras models: Keras' own counts, and Keras' own shapes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import pytest
+from keras import layers
+
+import poolwise
+import poolwise.keras
+from poolwise.design.graph import Graph
+from poolwise.design.readers import keras as reader
+
+
+def sequential() -> Any:
+    """LeCun's way, as tutorials build it."""
+    return keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            layers.Conv2D(32, 3, activation="relu"),
+            layers.MaxPooling2D(),
+            layers.Conv2D(64, 3, strides=2, padding="same", activation="relu"),
+            poolwise.keras.MinPooling2D(2),
+            layers.Flatten(),
+            layers.Dropout(0.5),
+            layers.Dense(10, activation="softmax"),
+        ]
+    )
+
+
+def branches() -> Any:
+    x = keras.Input((33, 35, 3))
+    y = layers.ZeroPadding2D(((1, 0), (2, 1)))(x)
+    y = layers.SeparableConv2D(8, 3, strides=2)(y)
+    a = layers.MaxPooling2D(3, 2, "same")(y)
+    b = layers.AveragePooling2D(3, 2, "same")(y)
+    inner = keras.Sequential([keras.Input((8, 9, 16)), layers.DepthwiseConv2D(3, padding="same")], name="inner")
+    z = inner(inner(layers.Concatenate()([a, b])))
+    return keras.Model(x, layers.Dense(4)(layers.GlobalAveragePooling2D()(z)))
+
+
+class Subclassed(keras.Model):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = layers.Conv2D(4, 3, padding="same")
+        self.pool = layers.MaxPooling2D(2)
+        self.dense = layers.Dense(3)
+
+    def call(self, x: Any) -> Any:
+        x = self.conv(x)
+        x = self.pool(keras.ops.relu(x) + x)
+        return self.dense(keras.ops.mean(x, axis=(1, 2)))
+
+
+def parameters(graph: Graph) -> int:
+    return sum({name: size for step in graph.steps for name, size in step.weights.items()}.values())
+
+
+def ops(graph: Graph) -> list[str]:
+    return [step.op for step in graph.steps]
+
+
+@pytest.mark.parametrize(("make", "shape"), [(sequential, None), (branches, None), (Subclassed, (2, 17, 19, 3))])
+def test_parameters_and_shapes_are_those_that_keras_says(make: Any, shape: Any) -> None:
+    model = make()
+    graph = reader.graph(model, shape)
+    assert parameters(graph) == model.count_params()
+    assert all(step.known for step in graph.steps)
+    for step in graph.steps:
+        if step.reads is not None and graph.values[step.output].axes:
+            assert step.reads.output_shape == graph.values[step.output].sizes
+            assert step.reads.shape == graph.values[step.inputs[0]].sizes
+    given = graph.values[graph.inputs[0]].shape
+    assert graph.values[graph.outputs[0]].shape == tuple(model(keras.ops.zeros(given)).shape)
+
+
+def test_a_sequential_model_layer_by_layer() -> None:
+    graph = reader.graph(sequential())
+    assert ops(graph) == ["Conv", "Relu", "MaxPool", "Conv", "Relu", "MinPool", "Flatten", "Gemm", "Softmax"]
+    # by hand: 26·26·32·9·1, then 7·7·64·9·32, then 3·3·64·10
+    assert [step.macs for step in graph.steps if step.macs] == [194_688, 903_168, 5_760]
+
+
+def test_a_nested_model_called_twice_is_counted_once_and_the_model_stays_as_it_was() -> None:
+    model = branches()
+    notes = [len(layer._inbound_nodes) for layer in model._flatten_layers()]
+    graph = reader.graph(model)
+    assert [step.name.split("/")[0] for step in graph.steps].count("inner") == 2
+    assert [len(layer._inbound_nodes) for layer in model._flatten_layers()] == notes
+
+
+def test_a_subclassed_model_is_followed_through_its_call() -> None:
+    assert ops(reader.graph(Subclassed(), (1, 8, 8, 3))) == [
+        "Conv",
+        "Relu",
+        "Add",
+        "MaxPool",
+        "GlobalAveragePool",
+        "Gemm",
+    ]
+
+
+def test_sizes_that_do_not_fit_are_one_clear_fault() -> None:
+    with pytest.raises(poolwise.InvalidValue, match="symbolic tensors"):
+        reader.graph(sequential(), (1, 3))
+    with pytest.raises(poolwise.InvalidValue, match="shapes must be given"):
+        reader.graph(Subclassed())
