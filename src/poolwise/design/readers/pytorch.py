@@ -141,8 +141,8 @@ class _Builder:
         if not isinstance(tensor, torch.Tensor):  # a check, a size
             return
         splits = ("chunk", "split", "split_with_sizes", "tensor_split", "unbind")
-        taken = node.target is operator.getitem and _operator(sources[0]) not in splits
-        if name in IDENTITIES or name in splits or taken:
+        taken = node.target is operator.getitem
+        if name in IDENTITIES or (_operator(sources[0]) not in splits if taken else name in splits):
             flows[node] = flows[sources[0]]
             return
         before = self.values[flows[sources[0]]]
