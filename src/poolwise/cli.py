@@ -188,6 +188,36 @@ def accelerate(
 
 
 @app.command()
+def review(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A file (.onnx, .keras) or module:factory.")],
+    shape: Annotated[
+        str | None,
+        typer.Option("--input", metavar="SHAPE", help="One batch, such as 1x3x224x224.", show_default="as declared"),
+    ] = None,
+    form: FormatOption = Format.text,
+    select: Annotated[str, typer.Option(help="Only these rules, or beginnings, joined by commas.")] = "",
+    ignore: Annotated[str, typer.Option(help="Not these.")] = "",
+    strict: Annotated[bool, typer.Option("--strict", help="Exit status 1 where there are findings.")] = False,
+) -> None:
+    """What is wrong with a network's downsampling: each stage's figures, and findings with their fixes."""
+    from poolwise.design import review as library
+    from poolwise.named import shape as read_shape
+
+    report = library(
+        model,
+        None if shape is None else read_shape(shape),
+        select=[rule.strip() for rule in select.split(",") if rule.strip()],
+        ignore=[rule.strip() for rule in ignore.split(",") if rule.strip()],
+    )
+    if form is Format.json:
+        typer.echo(json.dumps(report.data(), indent=2))
+    else:
+        console = _console()
+        console.print(report.text(console.width), highlight=False)
+    raise typer.Exit(1 if strict and report.findings else 0)
+
+
+@app.command()
 def explore(
     what: Annotated[
         str | None,

@@ -2,8 +2,8 @@
 
 The usual allocators give a large block back to the system as soon as it is free, and the system clears each page of the
 next one: for an output of 100 MB that takes several times as long as pooling. The module keeps a few blocks, 256 MiB at
-most, which the system may take back while nobody uses them (`csrc/cache.h`). Such an array or tensor cannot be resized in
-place.
+most, which the system may take back while nobody uses them (`csrc/cache.h`). Such an array or tensor cannot be
+resized in place.
 """
 
 from __future__ import annotations

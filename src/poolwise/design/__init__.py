@@ -5,7 +5,22 @@
 [(26, 26), (13, 13)]
 """
 
+from poolwise.design.review import Review, review
+from poolwise.design.rules import RULES, Finding
 from poolwise.design.stack import GRAMMAR, Input, Layer, parse
 from poolwise.design.trace import Span, Stage, Unread, trace
 
-__all__ = ["GRAMMAR", "Input", "Layer", "Span", "Stage", "Unread", "parse", "trace"]
+__all__ = [
+    "GRAMMAR",
+    "RULES",
+    "Finding",
+    "Input",
+    "Layer",
+    "Review",
+    "Span",
+    "Stage",
+    "Unread",
+    "parse",
+    "review",
+    "trace",
+]

@@ -44,8 +44,10 @@ def summary(given: Input, stages: Sequence[Stage]) -> str:
         return "no layers"
     last = stages[-1]
     share = prod(last.output) / prod(given.sizes)
-    lost = sum(1 for stage in stages if any(map(_lost, stage.unread)))
-    said = f"{lost} of {len(stages)} layers leave elements unread" if lost else "every element is read by every layer"
+    some = sum(1 for stage in stages if any(map(lost, stage.unread)))
+    said = (
+        f"{some} of {len(stages)} layers leave elements unread" if some else "every element is read by every layer"
+    )
     before, after = _size(given.sizes, given.channels), _size(last.output, last.channels[1])
     return f"{before} → {after}: {_share(share)} of the positions; {said}."
 
@@ -87,9 +89,9 @@ def _cells(stage: Stage) -> tuple[str, ...]:
     return (
         _layer(stage.layer, stage.geometry),
         _size(stage.output, stage.channels[1]),
-        _alike([_jump(span) for span in stage.spans]),
-        _alike([f"{'' if span.even else '≤'}{span.field}" for span in stage.spans]),
-        _alike([str(span.first).replace("-", "−") for span in stage.spans]),
+        alike([_jump(span) for span in stage.spans]),
+        alike([f"{'' if span.even else '≤'}{span.field}" for span in stage.spans]),
+        alike([str(span.first).replace("-", "−") for span in stage.spans]),
         _never_read(stage.unread),
         _share(stage.kept),
     )
@@ -101,14 +103,14 @@ def _layer(layer: Layer, geometry: Geometry) -> str:
     if layer.form == "global":
         return f"global {name}".rstrip()
     if layer.form == "adaptive":
-        return " ".join(["adaptive", *([name] if name else []), _times(geometry.outputs)])
+        return " ".join(["adaptive", *([name] if name else []), times(geometry.outputs)])
     tables: Any = geometry.tables
-    parts = [name, f"{_times(geometry.window)}/{_alike([str(axis.step) for axis in tables])}"]
+    parts = [name, f"{times(geometry.window)}/{alike([str(axis.step) for axis in tables])}"]
     if any(axis.low or axis.high for axis in tables):
         same = all(axis.low == axis.high for axis in tables)
-        parts.append("p" + _alike([f"{axis.low}" if same else f"{axis.low}+{axis.high}" for axis in tables]))
+        parts.append("p" + alike([f"{axis.low}" if same else f"{axis.low}+{axis.high}" for axis in tables]))
     if any(axis.dilation > 1 for axis in tables):
-        parts.append("d" + _alike([str(axis.dilation) for axis in tables]))
+        parts.append("d" + alike([str(axis.dilation) for axis in tables]))
     return " ".join(parts + (["ceil"] if layer.ceil_mode else []))
 
 
@@ -127,7 +129,7 @@ def _never_read(unread: Sequence[Unread]) -> str:
     return ", ".join([*edges, *(["gaps: " + ", ".join(gaps)] if gaps else [])]) or "–"
 
 
-def _lost(unread: Unread) -> int:
+def lost(unread: Unread) -> int:
     return unread.before + unread.after + unread.between
 
 
@@ -142,13 +144,13 @@ def _share(share: float) -> str:
 
 
 def _size(sizes: Sequence[int], channels: int | None) -> str:
-    return _times(sizes) if channels is None else f"{channels}@{_times(sizes)}"
+    return times(sizes) if channels is None else f"{channels}@{times(sizes)}"
 
 
-def _times(numbers: Sequence[int]) -> str:
+def times(numbers: Sequence[int]) -> str:
     return "×".join(map(str, numbers))
 
 
-def _alike(parts: Sequence[str]) -> str:
+def alike(parts: Sequence[str]) -> str:
     """One entry where all axes agree, else all of them."""
     return parts[0] if len(set(parts)) == 1 else "×".join(parts)

@@ -86,32 +86,32 @@ def trace(given: Input, layers: Sequence[Layer]) -> list[Stage]:
     """
     stages: list[Stage] = []
     sizes, channels = given.sizes, given.channels
-    views: list[_Even | _Uneven] = [_Even(1, 1, 0) for _ in sizes]
+    views: list[Even | Uneven] = [Even(1, 1, 0) for _ in sizes]
     for number, layer in enumerate(layers, start=2):
         geometry = placed(layer, number, sizes)
         views = [view.through(table) for view, table in zip(views, geometry.tables, strict=True)]
         after = layer.channels if layer.name == "conv" else channels
-        unread = tuple(_unread(read) for read in geometry.coverage())
+        unread = tuple(unread_by(read) for read in geometry.coverage())
         spans = tuple(view.span for view in views)
-        stages.append(Stage(layer, geometry, (channels, after), spans, unread, _empty_windows(geometry)))
+        stages.append(Stage(layer, geometry, (channels, after), spans, unread, empty_windows(geometry)))
         sizes, channels = geometry.output_shape, after
     return stages
 
 
 @dataclass(frozen=True)
-class _Even:
+class Even:
     """Cell i sees the input elements first + i·jump … first + i·jump + field − 1, for every i, in the padding too."""
 
     jump: int
     field: int
     first: int
 
-    def through(self, table: Any) -> _Even | _Uneven:
+    def through(self, table: Any) -> Even | Uneven:
         if table.kind == "regular":
             reach = (table.taps - 1) * table.dilation * self.jump
-            return _Even(self.jump * table.step, self.field + reach, self.first + table.start * self.jump)
+            return Even(self.jump * table.step, self.field + reach, self.first + table.start * self.jump)
         first, last = _ends(table)
-        return _Uneven(self.first + first * self.jump, self.first + last * self.jump + self.field - 1)
+        return Uneven(self.first + first * self.jump, self.first + last * self.jump + self.field - 1)
 
     @property
     def span(self) -> Span:
@@ -119,15 +119,15 @@ class _Even:
 
 
 @dataclass(frozen=True, eq=False)
-class _Uneven:
+class Uneven:
     """Cell i sees the input elements starts[i] … ends[i]; after uneven bins, padding has no place in the input."""
 
     starts: Ints
     ends: Ints
 
-    def through(self, table: Any) -> _Uneven:
+    def through(self, table: Any) -> Uneven:
         first, last = _ends(table)
-        return _Uneven(self.starts[first], self.ends[last])
+        return Uneven(self.starts[first], self.ends[last])
 
     @property
     def span(self) -> Span:
@@ -149,7 +149,7 @@ def _ends(table: Any) -> tuple[Ints, Ints]:
     return np.concatenate([first for first, _ in runs]), np.concatenate([last for _, last in runs])
 
 
-def _unread(read: Ints) -> Unread:
+def unread_by(read: Ints) -> Unread:
     touched = np.flatnonzero(read)
     if not len(touched):
         return Unread(len(read), 0, 0)
@@ -157,7 +157,7 @@ def _unread(read: Ints) -> Unread:
     return Unread(before, after, len(read) - before - after - len(touched))
 
 
-def _empty_windows(geometry: Geometry) -> int:
+def empty_windows(geometry: Geometry) -> int:
     """How many output cells read no element."""
     if not geometry.has_empty_windows:
         return 0

@@ -1,0 +1,195 @@
+"""An ONNX model as a `Graph`: by its nodes and ONNX's own inference of shapes. Nothing is run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import Any
+
+import onnx
+from onnx import inliner, shape_inference
+
+from poolwise import Geometry, InvalidValue, Lp, Max, Mean, Operation
+from poolwise.design.graph import Graph, Step, Value
+
+_WINDOWED = re.compile(r"(Max|Average|Lp)Pool|Conv")
+_GLOBAL = re.compile(r"Global(Max|Average|Lp)Pool")
+_POOLINGS: dict[str, type[Operation]] = {"Max": Max, "Average": Mean, "Lp": Lp}
+_AUTO_PAD = {b"SAME_UPPER": "same", b"SAME_LOWER": "same_lower"}
+# how many of a node's constants are parameters; of a normalisation the statistics are none
+_PARAMETERS = {
+    "Conv": 2,
+    "ConvTranspose": 2,
+    "Gemm": 2,
+    "MatMul": 1,
+    "BatchNormalization": 2,
+    "PRelu": 1,
+    "Add": 1,
+    "Mul": 1,
+}
+_FLAT = {"Flatten", "Gemm", "MatMul", "Shape", "Squeeze", "Unsqueeze"}
+
+
+def graph(model: Any, shapes: Sequence[Sequence[int]]) -> Graph:
+    """The model's network on an input of this shape.
+
+    Raises InvalidValue for a model of several inputs, and for one whose shapes contradict each other.
+    """
+    model = inliner.inline_local_functions(model)
+    constants = {each.name for each in model.graph.initializer}
+    inputs = [each for each in model.graph.input if each.name not in constants]
+    if len(inputs) != len(shapes):
+        raise InvalidValue(f"model must take {len(shapes)} input, got {len(inputs)}", "review")
+    for given, shape in zip(inputs, shapes, strict=True):
+        _reshape(given, shape)
+    try:
+        model = shape_inference.infer_shapes(model, data_prop=True)
+    except Exception as cause:  # whatever contradicting shapes lead to
+        raise InvalidValue(f"model must have shapes that agree, got {' '.join(str(cause).split())}", "review") from None
+    return _Builder(model, [each.name for each in inputs]).graph()
+
+
+def _reshape(given: Any, shape: Sequence[int]) -> None:
+    declared = given.type.tensor_type.shape.dim
+    if len(declared) not in (0, len(shape)):
+        raise InvalidValue(f"input must have {len(declared)} sizes, got {'x'.join(map(str, shape))}", "review")
+    del declared[:]
+    for size in shape:
+        declared.add().dim_value = size
+
+
+class _Builder:
+    """The graph so far. What no input flows into is a constant."""
+
+    def __init__(self, model: Any, inputs: list[str]) -> None:
+        self.title, self.inputs, self.nodes = model.graph.name, inputs, model.graph.node
+        self.outputs = [each.name for each in model.graph.output]
+        infos = [*model.graph.input, *model.graph.value_info, *model.graph.output]
+        self.shapes: dict[str, tuple[int, ...] | None] = {
+            each.name: tuple(each.dims) for each in model.graph.initializer
+        }
+        self.shapes |= {each.name: _sizes(each) for each in infos}
+        self.itemsizes = {each.name: _itemsize(each.type.tensor_type.elem_type) for each in infos}
+        self.values: dict[str, Value] = {}
+        self.same: dict[str, str] = {}
+        self.steps: list[Step] = []
+
+    def graph(self) -> Graph:
+        for name in self.inputs:
+            self._value(name, len(self.shapes.get(name) or ()) - 2)
+        for place, node in enumerate(self.nodes):
+            flowing = tuple(dict.fromkeys(self._named(name) for name in node.input if name in self.values))
+            if flowing:
+                self._step(node, flowing, node.name or f"{node.op_type}_{place}")
+        outputs = tuple(map(self._named, self.outputs))
+        return Graph(self.title, "onnx", tuple(self.inputs), outputs, self.values, tuple(self.steps))
+
+    def _named(self, name: str) -> str:
+        return self.same.get(name, name)
+
+    def _value(self, name: str, positions: int) -> None:
+        """positions: how many of the last axes are."""
+        shape = self.shapes.get(name) or ()
+        axes = tuple(range(len(shape) - positions, len(shape))) if 0 < positions < len(shape) else ()
+        self.values[name] = Value(name, shape, axes, self.itemsizes.get(name, 4))
+
+    def _step(self, node: Any, flowing: tuple[str, ...], name: str) -> None:
+        given = {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
+        known = node.domain in ("", "ai.onnx") and onnx.defs.has(node.op_type)
+        positions = self._positions(node, given, self.values[flowing[0]]) if known else 0
+        for output in filter(None, node.output):
+            self._value(output, positions)
+        if node.op_type in ("Dropout", "Identity") and known:
+            return self._alias(node, flowing[0])
+        reads, pooling = self._reading(node, given, self.values[flowing[0]]) if known else (None, None)
+        step = Step(
+            name,
+            node.op_type,
+            flowing,
+            node.output[0],
+            reads,
+            pooling,
+            self._weights(node),
+            self._macs(node, given, flowing[0]) if known else 0,
+            known,
+            given,
+        )
+        self.steps.append(step)
+        return None
+
+    def _positions(self, node: Any, given: Mapping[str, Any], value: Value) -> int:
+        """How many axes of position are left: all, unless they are moved or laid together."""
+        count = len(value.axes)
+        if not count or node.op_type in _FLAT:
+            return 0
+        if node.op_type == "Reshape" and (self.shapes.get(node.output[0]) or ())[-count:] != value.sizes:
+            return 0
+        rank = len(value.shape)
+        if node.op_type == "Transpose" and list(given.get("perm", ()))[-count:] != list(range(rank - count, rank)):
+            return 0
+        return count
+
+    def _alias(self, node: Any, source: str) -> None:
+        """A step that changes nothing is left out: who reads its output reads its input."""
+        self.values[node.output[0]] = self.values[source]
+        self.same[node.output[0]] = source
+
+    def _reading(self, node: Any, given: Mapping[str, Any], value: Value) -> tuple[Geometry | None, Operation | None]:
+        sizes, whole = value.sizes, _GLOBAL.fullmatch(node.op_type)
+        if not sizes:
+            return None, None
+        if whole:
+            return Geometry.whole(sizes, tuple(range(len(sizes)))), _operation(whole.group(1), given)
+        windowed = _WINDOWED.fullmatch(node.op_type)
+        if windowed is None:
+            return None, None
+        rank = len(sizes)
+        weights = self.shapes.get(node.input[1]) if node.op_type == "Conv" else None
+        window = tuple(given.get("kernel_shape") or (weights or ())[2:])
+        if len(window) != rank:
+            return None, None
+        pads = given.get("pads") or (0,) * 2 * rank
+        reads = Geometry.of(
+            sizes,
+            window=window,
+            stride=tuple(given.get("strides") or (1,) * rank),
+            padding=_AUTO_PAD.get(given.get("auto_pad", b""), tuple(zip(pads[:rank], pads[rank:], strict=True))),
+            dilation=tuple(given.get("dilations") or (1,) * rank),
+            ceil_mode=bool(given.get("ceil_mode", 0)),
+        )
+        return reads, None if node.op_type == "Conv" else _operation(windowed.group(1), given)
+
+    def _weights(self, node: Any) -> dict[str, int]:
+        constant = [name for name in node.input if name and name not in self.values]
+        return {name: prod(self.shapes.get(name) or ()) for name in constant[: _PARAMETERS.get(node.op_type, 0)]}
+
+    def _macs(self, node: Any, given: Mapping[str, Any], source: str) -> int:
+        weights = self.shapes.get(node.input[1]) if len(node.input) > 1 else None
+        made = prod(self.shapes.get(node.output[0]) or (0,))
+        if node.op_type == "Conv" and weights:
+            return made * prod(weights[1:])
+        if node.op_type == "ConvTranspose" and weights:
+            return self.values[source].elements * prod(weights[1:])
+        if node.op_type == "Gemm" and weights:
+            return made * weights[1 if given.get("transB") else 0]
+        if node.op_type == "MatMul":
+            return made * (self.shapes.get(node.input[0]) or (0,))[-1]
+        return 0
+
+
+def _operation(name: str, given: Mapping[str, Any]) -> Operation:
+    kind = _POOLINGS[name]
+    if kind is Mean:
+        return Mean(count_include_pad=bool(given.get("count_include_pad", 0)))
+    return Lp(given.get("p", 2)) if kind is Lp else kind()
+
+
+def _sizes(info: Any) -> tuple[int, ...] | None:
+    """None where a size is not known."""
+    sizes = [each.dim_value for each in info.type.tensor_type.shape.dim]
+    return tuple(sizes) if sizes and all(size > 0 for size in sizes) else None
+
+
+def _itemsize(kind: int) -> int:
+    return onnx.helper.tensor_dtype_to_np_dtype(kind).itemsize if kind else 4

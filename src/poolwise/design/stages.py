@@ -1,0 +1,156 @@
+"""What each downsampling stage of a network does: sizes, receptive fields, what is never read, what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from poolwise import Geometry, Max, Mean, Min, ReLUMax, Sum
+from poolwise.design.graph import Graph, Step, Value
+from poolwise.design.trace import Even, Span, Uneven, Unread, empty_windows, unread_by
+
+Views: TypeAlias = tuple[Even | Uneven, ...] | None  # None: nobody can say what the cells see
+SELECTIONS = (Max, Min, ReLUMax)
+KEEPS_POSITIONS = {
+    "Relu", "LeakyRelu", "Elu", "PRelu", "Selu", "Sigmoid", "Tanh", "Clip", "HardSigmoid", "HardSwish", "Swish",
+    "Gelu", "Mish", "Softplus", "Softsign", "Softmax", "BatchNormalization", "LRN", "InstanceNormalization",
+    "GroupNormalization", "LayerNormalization", "Add", "Sub", "Mul", "Div", "Max", "Min", "Mean", "Sum", "Concat",
+    "Dropout", "Identity", "Cast", "Reshape", "Transpose",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Pads:
+    """Of one axis: how much padding is declared before and after, how much of it windows reach, how many do."""
+
+    low: int
+    high: int
+    low_read: int
+    high_read: int
+    touching: int
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One downsampling stage, by axis. All figures are for the batch that was given.
+
+    spans: what its cells see of the network's input; None where it cannot be said. parameters, macs: of the stage and
+    of all steps since the one before it. comparisons, additions: of a pooling. kept: bytes that poolwise and PyTorch
+    keep of it for backward.
+    """
+
+    step: Step
+    geometry: Geometry
+    before: Value
+    after: Value
+    spans: tuple[Span, ...] | None
+    unread: tuple[Unread, ...]
+    pads: tuple[Pads, ...]
+    empty: int
+    parameters: int
+    macs: int
+    comparisons: int
+    additions: int
+    kept: tuple[int, int]
+
+    @property
+    def touching(self) -> float:
+        """The share of windows that touch padding."""
+        free = prod(out - pads.touching for out, pads in zip(self.geometry.outputs, self.pads, strict=True))
+        return 1 - free / prod(self.geometry.outputs)
+
+
+def downsampling(graph: Graph) -> list[Stage]:
+    """Every step of a network that makes its map smaller, or pools, in the order of execution."""
+    views: dict[str, Views] = {name: _own(graph.values[name]) for name in graph.inputs}
+    seen: set[str] = set()
+    stages: list[Stage] = []
+    parameters = macs = 0
+    for step in graph.steps:
+        before, after = graph.values[step.inputs[0]], graph.values[step.output]
+        views[step.output] = _through(step, [(graph.values[name], views.get(name)) for name in step.inputs], after)
+        parameters += sum(size for name, size in step.weights.items() if name not in seen)
+        seen.update(step.weights)
+        macs += step.macs
+        if step.reads is not None and _downsamples(step):
+            stages.append(_stage(step, step.reads, before, after, views[step.output], parameters, macs))
+            parameters = macs = 0
+    return stages
+
+
+def totals(graph: Graph) -> tuple[int, int]:
+    """Parameters, shared ones once, and multiplications that are added up, of a whole network."""
+    weights = {name: size for step in graph.steps for name, size in step.weights.items()}
+    return sum(weights.values()), sum(step.macs for step in graph.steps)
+
+
+def _downsamples(step: Step) -> bool:
+    geometry = step.reads
+    return geometry is not None and (step.pooling is not None or any(_strides(geometry, step)))
+
+
+def _strides(geometry: Geometry, step: Step) -> list[bool]:
+    return [getattr(table, "step", 1) > 1 for table in geometry.tables]
+
+
+def _own(value: Value) -> Views:
+    return tuple(Even(1, 1, 0) for _ in value.axes) or None
+
+
+def _through(step: Step, given: Sequence[tuple[Value, Views]], after: Value) -> Views:
+    """What the cells of a step's output see of the network's input."""
+    if not after.axes or not step.known:
+        return None
+    if step.reads is not None:
+        views = given[0][1]
+        return views and tuple(view.through(table) for view, table in zip(views, step.reads.tables, strict=True))
+    if step.op not in KEEPS_POSITIONS:
+        return None
+    met = [views for value, views in given if value.sizes == after.sizes]  # what is broadcast sees everything anyway
+    known = [views for views in met if views is not None]
+    return tuple(_both(axis) for axis in zip(*known, strict=True)) if known and len(known) == len(met) else None
+
+
+def _both(views: tuple[Even | Uneven, ...]) -> Even | Uneven:
+    """What is seen by one or another of several branches, from the first element to the last."""
+    even = [view for view in views if isinstance(view, Even)]
+    if len(even) == len(views) and len({view.jump for view in even}) == 1:
+        first = min(view.first for view in even)
+        return Even(even[0].jump, max(view.first + view.field for view in even) - first, first)
+    return max(views, key=lambda view: view.span.field)
+
+
+def _stage(
+    step: Step, geometry: Geometry, before: Value, after: Value, views: Views, parameters: int, macs: int
+) -> Stage:
+    cells, taps = after.elements, prod(geometry.window)
+    selects = isinstance(step.pooling, SELECTIONS)
+    kept = (cells, 8 * cells) if selects else (0, 0 if isinstance(step.pooling, Mean | Sum) else before.nbytes)
+    return Stage(
+        step,
+        geometry,
+        before,
+        after,
+        None if views is None else tuple(view.span for view in views),
+        tuple(unread_by(read) for read in geometry.coverage()),
+        tuple(_pads(table) for table in geometry.tables),
+        empty_windows(geometry),
+        parameters,
+        macs,
+        cells * (taps - 1) if selects else 0,
+        cells * (taps - 1) if isinstance(step.pooling, Mean | Sum) else 0,
+        kept,
+    )
+
+
+def _pads(table: Any) -> Pads:
+    if table.kind != "regular":
+        return Pads(0, 0, 0, 0, 0)
+    first = table.start + table.step * np.arange(table.output)
+    end = first + (table.taps - 1) * table.dilation
+    low, high = max(0, -int(first[0])), max(0, int(end[-1]) - table.size + 1)
+    return Pads(table.low, table.high, low, min(high, table.high), int(((first < 0) | (end >= table.size)).sum()))
