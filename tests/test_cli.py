@@ -206,7 +206,7 @@ def test_version() -> None:
 def test_only_the_commands_that_exist() -> None:
     help_text = shell("--help").stdout
     assert all(name in help_text for name in ("lab", "shapes", "review", "bench", "doctor"))
-    assert "measure" not in help_text
+    assert "pyramid" not in help_text
 
 
 def test_lab_hands_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:

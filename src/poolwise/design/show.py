@@ -45,9 +45,7 @@ def summary(given: Input, stages: Sequence[Stage]) -> str:
     last = stages[-1]
     share = prod(last.output) / prod(given.sizes)
     some = sum(1 for stage in stages if any(map(lost, stage.unread)))
-    said = (
-        f"{some} of {len(stages)} layers leave elements unread" if some else "every element is read by every layer"
-    )
+    said = f"{some} of {len(stages)} layers leave elements unread" if some else "every element is read by every layer"
     before, after = _size(given.sizes, given.channels), _size(last.output, last.channels[1])
     return f"{before} → {after}: {_share(share)} of the positions; {said}."
 
