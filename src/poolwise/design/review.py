@@ -19,6 +19,7 @@ from poolwise.design.show import alike, lost, times
 from poolwise.design.stages import Stage, downsampling, totals
 
 SCHEMA = 1
+WIDE = 110  # columns of a terminal in which the whole table fits
 COLOURS = {"error": "bold red", "warning": "yellow", "info": "cyan"}
 
 
@@ -49,13 +50,17 @@ class Review:
         """The table, the findings and the totals, for a terminal of so many columns."""
         parameters, macs = totals(self.graph)
         unknown = sorted({step.op for step in self.graph.steps if not step.known})
+        counts = [
+            _counted(len(self.stages), "downsampling stage"),
+            _counted(len(self.graph.steps), "step"),
+            _counted(parameters, "parameter"),
+            f"{macs:,} MACs for this batch",
+            _counted(len(self.findings), "finding"),
+        ]
         parts = [
-            _table(self.stages, wide=width >= 110),
+            *([_table(self.stages, wide=width >= WIDE)] if self.stages else []),
             *(_said(finding) for finding in self.findings),
-            Text(
-                f"{len(self.stages)} downsampling stages of {len(self.graph.steps)} steps; {parameters:,} parameters; "
-                f"{macs:,} MACs for this batch; {len(self.findings)} findings."
-            ),
+            Text(f"{'; '.join(counts)}."),
         ]
         return Group(*parts, *([Text(f"Not known, and reviewed around: {', '.join(unknown)}.")] if unknown else []))
 
@@ -141,6 +146,10 @@ def _cells(stage: Stage) -> tuple[str, ...]:
         _short(stage.parameters),
         _short(stage.macs),
     )
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _short(number: int) -> str:
