@@ -139,6 +139,24 @@ def test_an_input_one_larger_consumes_the_padding_of_both_sides():
     assert rules(model, (1, 1, 9, 9), select=["PW103"]) == []
 
 
+def test_at_stride_4_the_size_that_consumes_both_sides_is_named():
+    model = net(nn.Conv2d(1, 1, 7, 4, 3))
+    (finding,) = review(model, (1, 1, 15, 15), select=["PW103"]).findings
+    assert finding.fix == "an input whose size here is 17 consumes both sides' padding alike"
+    assert rules(model, (1, 1, 17, 17), select=["PW103"]) == []
+
+
+def test_of_what_is_left_over_padding_is_told_apart():
+    (finding,) = review(net(nn.Conv2d(1, 1, 3, 4, 1)), (1, 1, 12, 12), select=["PW101"]).findings
+    assert (
+        finding.message == "2 of 12 rows and columns are in no window: (12 + 2 − 3) mod 4 = 3, of which 1 are padding"
+    )
+
+
+def test_one_window_over_all_of_a_map_does_not_alias():
+    assert rules(net(nn.MaxPool2d(7)), (1, 1, 7, 7), select=["PW106"]) == []
+
+
 def onnx_net(**words):
     node = helper.make_node("MaxPool", ["x"], ["y"], name="pool", **words)
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 1, 4])

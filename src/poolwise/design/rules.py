@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from poolwise import InvalidValue, Max
+from poolwise import InvalidValue, Max, ReLUMax
 from poolwise.design.graph import Graph
 from poolwise.design.stages import Pads, Stage
 from poolwise.design.trace import Unread
@@ -84,17 +84,22 @@ def _regular(stage: Stage) -> Iterator[tuple[int, Regular, Unread, Pads]]:
             yield number, table, stage.unread[number], stage.pads[number]
 
 
+def _rest(table: Regular) -> tuple[int, int]:
+    """A window's span, and how many elements are left behind the last one, padding included."""
+    span = (table.taps - 1) * table.dilation + 1
+    return span, (table.size + table.low + table.high - span) % table.step
+
+
 def _never_read(_: Graph, stages: Sequence[Stage]) -> Iterator[Evidence]:
     for stage in stages:
         for number, table, unread, _pads in _regular(stage):
             if not unread.before + unread.after or stage.step.op in ("Slice", "Pad"):
                 continue  # what crops is meant to leave something out
-            span = (table.taps - 1) * table.dilation + 1
-            padded = table.size + table.low + table.high
-            rest = (padded - span) % table.step
+            span, rest = _rest(table)
             message = (
                 f"{unread.before + unread.after} of {table.size} {{axes}} are in no window: "
                 f"({table.size} + {table.low + table.high} − {span}) mod {table.step} = {rest}"
+                f"{f', of which {rest - unread.after} are padding' if rest > unread.after else ''}"
             )
             fix = f"pad {table.step - rest} more at the end, crop the input by {rest}"
             yield stage, number, message, fix + (", or set ceil_mode=True" if stage.step.pooling is not None else "")
@@ -119,7 +124,8 @@ def _skipping(_: Graph, stages: Sequence[Stage]) -> Iterator[Evidence]:
 def _one_sided(_: Graph, stages: Sequence[Stage]) -> Iterator[Evidence]:
     for stage in stages:
         for number, table, _unread, pads in _regular(stage):
-            if pads.low == pads.high and pads.low_read != pads.high_read:
+            rest = _rest(table)[1]
+            if rest and pads.low == pads.high and pads.low_read != pads.high_read:
                 message = (
                     f"of {pads.low} + {pads.high} padded {{axes}} windows read {pads.low_read} before "
                     f"and {pads.high_read} after the input: size {table.size}, window {table.taps}, stride {table.step}"
@@ -128,14 +134,14 @@ def _one_sided(_: Graph, stages: Sequence[Stage]) -> Iterator[Evidence]:
                     stage,
                     number,
                     message,
-                    f"an input whose size here is {table.size + 1} consumes the padding of both sides alike",
+                    f"an input whose size here is {table.size + table.step - rest} consumes both sides' padding alike",
                 )
 
 
 def _uneven_coverage(_: Graph, stages: Sequence[Stage]) -> Iterator[Evidence]:
     for stage in stages:
         for number, table, _unread, _pads in _regular(stage):
-            if table.step > 1 and table.taps > table.step and table.taps % table.step:
+            if table.dilation == 1 and 1 < table.step < table.taps and table.taps % table.step:
                 low, high = table.taps // table.step, -(-table.taps // table.step)
                 message = (
                     f"{table.taps} mod {table.step} = {table.taps % table.step}: some {{axes}} are "
@@ -164,7 +170,8 @@ def _aliasing(_: Graph, stages: Sequence[Stage]) -> Iterator[Evidence]:
     for stage in stages:
         strides = [getattr(table, "step", 1) for table in stage.geometry.tables]
         is_conv = stage.step.op == "Conv"
-        if max(strides) > 1 and (is_conv or isinstance(stage.step.pooling, Max)) and "Global" not in stage.step.op:
+        moves = max(strides) > 1 and max(stage.geometry.outputs) > 1
+        if moves and (is_conv or isinstance(stage.step.pooling, Max | ReLUMax)):
             what = "a convolution" if is_conv else "a maximum"
             message = f"{what} is taken at one of {max(strides)} positions with no low-pass filter before it"
             yield stage, None, message, "the same at stride 1, then a blur of that stride; it is a partial cure"
