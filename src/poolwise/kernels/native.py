@@ -145,7 +145,7 @@ def _refusal(call: Call) -> str | None:
         return f"it runs on the CPU, and x is on {call.device}"
     body = _body(call)
     if body not in BODIES:
-        return f"it has no body for {call.op}"
+        return f"it has no body for {call.op.name}"
     if body == "norm" and call.dtype == "float64":
         return "squares of float64 would overflow: it does not scale them"
     if body == "norm" and call.keep:
