@@ -393,45 +393,17 @@ struct Total {
 
 // The root of the sum of squares. Squares of floats neither overflow nor vanish in double, so that nothing needs to be scaled.
 template <class T>
-struct Norm {
-  using Element = T;
-  using Result = T;
-  using Accumulator = double;
-  using Second = void;
-  static constexpr bool places = false, divides = false, idempotent = false;
+struct Norm : Total<T, double> {
+  static constexpr bool divides = false;
   template <int N>
   using State = Partial<double, void, N>;
 
-  explicit Norm(const Plan&) {}
+  using Total<T, double>::Total;
 
   template <int N>
   POOLWISE_INLINE Pack<double, N> read(const T* p) const {
     const auto v = load<double, N>(p);
     return v * v;
-  }
-  template <int N>
-  POOLWISE_INLINE State<N> nothing() const {
-    return {Pack<double, N>{}};
-  }
-  template <int N>
-  POOLWISE_INLINE State<N> taken(Pack<double, N> v, Int) const {
-    return {v};
-  }
-  template <int N>
-  POOLWISE_INLINE State<N> followed(State<N> a, State<N> b) const {
-    return {a.value + b.value};
-  }
-  template <int N>
-  POOLWISE_INLINE State<N> merged(State<N> a, State<N> b) const {
-    return {a.value + b.value};
-  }
-  template <int N>
-  POOLWISE_INLINE State<N> moved(State<N> state, Int) const {
-    return state;
-  }
-  template <int N>
-  POOLWISE_INLINE State<N> finished(State<N> state) const {
-    return state;
   }
   template <int N>
   POOLWISE_INLINE void write(T* p, State<N> state, Pack<double, N>) const {

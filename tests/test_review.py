@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 import poolwise
 from poolwise import cli
 from poolwise.design import RULES, review
+from review_models import ResNet50
 
 LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
 DOCS = Path(__file__).parents[1] / "docs"
@@ -59,12 +61,65 @@ def test_parameters_and_macs_are_those_published(name, parameters, macs):
     assert (totals["parameters"], totals["macs"]) == (parameters, macs)
 
 
-def test_resnet_consumes_padding_on_one_side_in_all_five_stages_at_224_and_in_none_at_225():
+@pytest.mark.parametrize(("size", "stages"), [(224, 5), (225, 0)])
+def test_resnet_consumes_padding_on_one_side_in_all_five_stages_at_224_and_in_none_at_225(size, stages):
     """Alsallakh et al. 2021."""
-    path = LIGHT / "light_resnet50.onnx"
-    consumed = {f.step for f in review(path, select=["PW103"]).findings}
-    padded = {s.step.name for s in review(path).stages if any(pads.high for pads in s.pads)}
-    assert len(consumed) == 5 and consumed == padded
+    with torch.device("meta"):
+        found = review(ResNet50(), (1, 3, size, size), select=["PW103"])
+    assert len(found.findings) == stages
+    assert sum(any(pads.high for pads in stage.pads) for stage in found.stages) == 5
+
+
+# ---- what ONNX says in its own way ----
+
+
+def graph_of(nodes, shape, constants=()):
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [None] * len(shape))
+    held = [onnx.numpy_helper.from_array(np.array(value), name) for name, value in constants]
+    graph = helper.make_graph(nodes, "g", [x], [y], held)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 22)])
+
+
+def test_a_skip_whose_sizes_cannot_agree_is_refused():
+    nodes = [
+        helper.make_node("MaxPool", ["x"], ["a"], kernel_shape=[2, 2], strides=[2, 2]),
+        helper.make_node("Concat", ["x", "a"], ["y"], axis=1),
+    ]
+    with pytest.raises(poolwise.InvalidValue, match=r"model must have shapes that agree, got .*Concat"):
+        review(graph_of(nodes, [1, 2, 9, 9]))
+
+
+def test_a_strided_slice_is_a_stage_and_a_pad_shifts_what_is_seen():
+    nodes = [
+        helper.make_node("Pad", ["x", "pads"], ["p"]),
+        helper.make_node("Slice", ["p", "starts", "ends", "axes", "steps"], ["y"], name="half"),
+    ]
+    constants = [
+        ("pads", np.array([0, 0, 2, 0, 0, 1])),
+        ("starts", [1]),
+        ("ends", [99]),
+        ("axes", [2]),
+        ("steps", [2]),
+    ]
+    (stage,) = review(graph_of(nodes, [1, 1, 10], constants)).stages
+    assert (stage.step.name, stage.before.sizes, stage.after.sizes) == ("half", (13,), (6,))
+    assert (stage.spans[0].jump, stage.spans[0].first) == (2, -1)
+
+
+def test_another_input_than_the_declared_one_is_inferred_anew():
+    found = review(LIGHT / "light_vgg19.onnx", (1, 3, 224, 224))
+    assert found.data()["stages"] == review(LIGHT / "light_vgg19.onnx").data()["stages"]
+    pool = helper.make_node("MaxPool", ["x"], ["y"], kernel_shape=[2], strides=[2])
+    model = graph_of([pool], [1, 1, 8])
+    model = onnx.shape_inference.infer_shapes(model)
+    assert review(model, (3, 1, 12)).stages[0].after.shape == (3, 1, 6)
+
+
+def test_normalisations_count_their_scale_and_shift():
+    node = helper.make_node("InstanceNormalization", ["x", "s", "b"], ["y"])
+    held = [("s", np.ones(3, "f4")), ("b", np.ones(3, "f4"))]
+    assert review(graph_of([node], [1, 3, 8], held)).data()["totals"]["parameters"] == 6
 
 
 # ---- receptive fields ----
@@ -85,8 +140,8 @@ def test_vgg16_sees_196_before_its_last_pooling_and_212_after():
     stages = review(vgg16(), (1, 3, 224, 224)).stages
     assert [stage.spans[0].field for stage in stages] == [6, 16, 44, 100, 212]
     assert [stage.spans[0].jump for stage in stages] == [2, 4, 8, 16, 32]
-    # what the last pooling takes: 212 less one more of its 2 × 2 windows' steps of 16
-    assert stages[-1].spans[0].field - stages[-2].spans[0].jump == 196
+    before = review(net(*vgg16()[:-1], nn.MaxPool2d(1)), (1, 3, 224, 224)).stages[-1]  # sees what the last one takes
+    assert before.spans[0].field == 196
 
 
 class Skip(nn.Module):
@@ -101,6 +156,20 @@ class Skip(nn.Module):
 def test_branches_that_meet_see_what_any_of_them_sees():
     (stage,) = review(Skip(), (1, 3, 8, 8)).stages
     assert (stage.spans[0].field, stage.spans[0].first) == (6, -2)
+
+
+class Strides(nn.Module):
+    """One branch steps by 2, the other by 1."""
+
+    def forward(self, x):
+        pool = torch.nn.functional.max_pool2d
+        return pool(pool(x, 2) + x[:, :, :4, :4], 1)
+
+
+def test_branches_of_different_strides_see_from_the_first_element_to_the_last():
+    stage = review(Strides(), (1, 1, 8, 8)).stages[-1]
+    # cell i sees 2 i and 2 i + 1 by one way, i by the other: 3 … 7 at the last
+    assert (stage.spans[0].field, stage.spans[0].first, stage.spans[0].even) == (5, 0, False)
 
 
 class Unknown(nn.Module):
@@ -146,11 +215,37 @@ def test_at_stride_4_the_size_that_consumes_both_sides_is_named():
     assert rules(model, (1, 1, 17, 17), select=["PW103"]) == []
 
 
-def test_of_what_is_left_over_padding_is_told_apart():
-    (finding,) = review(net(nn.Conv2d(1, 1, 3, 4, 1)), (1, 1, 12, 12), select=["PW101"]).findings
-    assert (
-        finding.message == "2 of 12 rows and columns are in no window: (12 + 2 − 3) mod 4 = 3, of which 1 are padding"
-    )
+@pytest.mark.parametrize(
+    ("stride", "says"),
+    [  # at stride 3 windows end at 10; at 4 they end at 9, one more would begin at 11, and 10 lies between
+        (
+            3,
+            "(12 + 2 − 3) mod 3 = 2, of which 1 are padding or between windows",
+        ),
+        (
+            4,
+            "(12 + 2 − 3) mod 4 = 3, of which 2 are padding or between windows",
+        ),
+    ],
+)
+def test_what_one_more_window_would_reach_is_told_apart(stride, says):
+    (finding,) = review(net(nn.Conv2d(1, 1, 3, stride, 1)), (1, 1, 12, 12), select=["PW101"]).findings
+    assert finding.message == f"1 of 12 rows and columns are in no window: {says}"
+
+
+def test_each_fix_of_what_is_cut_off_ends_it():
+    model = net(nn.Conv2d(1, 1, 3, 2))
+    (finding,) = review(model, (1, 1, 8, 8), select=["PW101"]).findings
+    assert finding.fix == "pad 1 more at the end, crop the input by 1"
+    assert rules(net(nn.ZeroPad2d((0, 1, 0, 1)), *model), (1, 1, 8, 8), select=["PW101"]) == []
+    assert rules(model, (1, 1, 7, 7), select=["PW101"]) == []
+
+
+def test_a_projection_of_one_tap_skips_and_cuts_nothing_off():
+    model = net(nn.Conv2d(1, 1, 1, 2))
+    assert rules(model, (1, 1, 8, 8), ignore=["PW106"]) == ["PW102"]
+    (finding,) = review(model, (1, 1, 8, 8), select=["PW102"]).findings
+    assert "4 of 8 rows and columns lie between windows" in finding.message
 
 
 def test_one_window_over_all_of_a_map_does_not_alias():

@@ -107,3 +107,9 @@ def test_sizes_that_do_not_fit_are_one_clear_fault() -> None:
         reader.graph(sequential(), (1, 3))
     with pytest.raises(poolwise.InvalidValue, match="shapes must be given"):
         reader.graph(Subclassed())
+
+
+def test_moving_statistics_are_no_parameters() -> None:
+    model = keras.Sequential([keras.Input((8, 8, 3)), layers.BatchNormalization()])
+    assert model.count_params() == 12
+    assert parameters(reader.graph(model)) == 6  # gamma and beta, as PyTorch and ONNX count

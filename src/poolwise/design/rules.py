@@ -90,16 +90,22 @@ def _rest(table: Regular) -> tuple[int, int]:
     return span, (table.size + table.low + table.high - span) % table.step
 
 
+def _cut_off(table: Regular, unread: Unread) -> int:
+    """How many elements one more window would begin to reach; those before it lie in the last gap."""
+    return min(unread.after, max(0, table.size - (table.start + table.output * table.step)))
+
+
 def _never_read(_: Graph, stages: Sequence[Stage]) -> Iterator[Evidence]:
     for stage in stages:
         for number, table, unread, _pads in _regular(stage):
-            if not unread.before + unread.after or stage.step.op in ("Slice", "Pad"):
+            lost = _cut_off(table, unread)
+            if not lost or stage.step.op in ("Slice", "Pad"):
                 continue  # what crops is meant to leave something out
             span, rest = _rest(table)
             message = (
-                f"{unread.before + unread.after} of {table.size} {{axes}} are in no window: "
+                f"{lost} of {table.size} {{axes}} are in no window: "
                 f"({table.size} + {table.low + table.high} − {span}) mod {table.step} = {rest}"
-                f"{f', of which {rest - unread.after} are padding' if rest > unread.after else ''}"
+                f"{f', of which {rest - lost} are padding or between windows' if rest > lost else ''}"
             )
             fix = f"pad {table.step - rest} more at the end, crop the input by {rest}"
             yield stage, number, message, fix + (", or set ceil_mode=True" if stage.step.pooling is not None else "")
@@ -108,9 +114,10 @@ def _never_read(_: Graph, stages: Sequence[Stage]) -> Iterator[Evidence]:
 def _skipping(_: Graph, stages: Sequence[Stage]) -> Iterator[Evidence]:
     for stage in stages:
         for number, table, unread, _pads in _regular(stage):
-            if table.dilation == 1 and table.step > table.taps and unread.between:
+            gaps = unread.between + unread.after - _cut_off(table, unread)
+            if table.dilation == 1 and table.step > table.taps and gaps:
                 message = (
-                    f"the stride {table.step} is larger than the window {table.taps}: {unread.between} of "
+                    f"the stride {table.step} is larger than the window {table.taps}: {gaps} of "
                     f"{table.size} {{axes}} lie between windows"
                 )
                 yield (

@@ -112,16 +112,19 @@ def _through(step: Step, given: Sequence[tuple[Value, Views]], after: Value) -> 
         return None
     met = [views for value, views in given if value.sizes == after.sizes]  # what is broadcast sees everything anyway
     known = [views for views in met if views is not None]
-    return tuple(_both(axis) for axis in zip(*known, strict=True)) if known and len(known) == len(met) else None
+    if not known or len(known) < len(met):
+        return None
+    return tuple(_any(axis, size) for axis, size in zip(zip(*known, strict=True), after.sizes, strict=True))
 
 
-def _both(views: tuple[Even | Uneven, ...]) -> Even | Uneven:
+def _any(views: tuple[Even | Uneven, ...], cells: int) -> Even | Uneven:
     """What is seen by one or another of several branches, from the first element to the last."""
     even = [view for view in views if isinstance(view, Even)]
     if len(even) == len(views) and len({view.jump for view in even}) == 1:
         first = min(view.first for view in even)
         return Even(even[0].jump, max(view.first + view.field for view in even) - first, first)
-    return max(views, key=lambda view: view.span.field)
+    each = [view.cells(cells) for view in views]
+    return Uneven(np.min([view.starts for view in each], axis=0), np.max([view.ends for view in each], axis=0))
 
 
 def _stage(

@@ -113,6 +113,11 @@ class Even:
         first, last = _ends(table)
         return Uneven(self.first + first * self.jump, self.first + last * self.jump + self.field - 1)
 
+    def cells(self, count: int) -> Uneven:
+        """The same, cell by cell."""
+        starts = self.first + self.jump * np.arange(count)
+        return Uneven(starts, starts + self.field - 1)
+
     @property
     def span(self) -> Span:
         return Span(self.jump, self.field, self.first, True)
@@ -124,6 +129,9 @@ class Uneven:
 
     starts: Ints
     ends: Ints
+
+    def cells(self, count: int) -> Uneven:
+        return self
 
     def through(self, table: Any) -> Uneven:
         first, last = _ends(table)

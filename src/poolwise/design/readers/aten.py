@@ -9,7 +9,7 @@ from math import prod
 from typing import Any
 
 from poolwise import Geometry, Lp, Max, Mean, Operation
-from poolwise.geometry import Regular
+from poolwise.design.readers import windows
 
 Shape = tuple[int, ...]
 
@@ -69,11 +69,6 @@ def meaning(call: Call) -> Meaning:
     return Meaning(f"aten::{call.name}", known=False)
 
 
-def placed(geometry: Geometry) -> Geometry:
-    """The same over the pooled axes alone."""
-    return Geometry(geometry.sizes, tuple(range(len(geometry.axes))), geometry.tables)
-
-
 def _last(call: Call, rank: int) -> tuple[int, ...]:
     return tuple(range(len(call.shape) - rank, len(call.shape)))
 
@@ -82,18 +77,6 @@ def each(value: Any, rank: int) -> Shape:
     """One entry for each axis; one may stand for all."""
     entries = tuple(value) if isinstance(value, Sequence) else (value,)
     return entries * rank if len(entries) == 1 else entries
-
-
-def _window(geometry: Geometry, **more: Any) -> dict[str, Any]:
-    """ONNX's attributes of a sliding window."""
-    tables: Any = geometry.tables
-    return {
-        "kernel_shape": [table.taps for table in tables],
-        "strides": [table.step for table in tables],
-        "dilations": [table.dilation for table in tables],
-        "pads": [table.low for table in tables] + [table.high for table in tables],
-        **more,
-    }
 
 
 def _conv(call: Call, found: re.Match[str]) -> Meaning:
@@ -106,7 +89,7 @@ def _conv(call: Call, found: re.Match[str]) -> Meaning:
         padding=padding if isinstance(padding, str) else each(padding, rank),
         dilation=each(call.given["dilation"], rank),
     )
-    attributes = _window(reads, group=call.given["groups"], padding=padding)
+    attributes = windows.attributes(reads, group=call.given["groups"], padding=padding)
     return Meaning("Conv", reads, axes, macs=prod(call.output) * prod(kernel[1:]), attributes=attributes)
 
 
@@ -136,11 +119,11 @@ def _pool(call: Call, found: re.Match[str]) -> Meaning:
         ceil_mode=given["ceil_mode"],
     )
     if found[1] == "max":
-        attributes = _window(reads, ceil_mode=int(given["ceil_mode"]))
+        attributes = windows.attributes(reads, ceil_mode=int(given["ceil_mode"]))
         return Meaning("MaxPool", reads, axes, Max(), attributes=attributes)
     counted, divisor = given["count_include_pad"], given.get("divisor_override")
     op = Mean(count_include_pad=counted, divisor=divisor, rounding="truncate")
-    attributes = _window(reads, ceil_mode=int(given["ceil_mode"]), count_include_pad=int(counted))
+    attributes = windows.attributes(reads, ceil_mode=int(given["ceil_mode"]), count_include_pad=int(counted))
     return Meaning("AveragePool", reads, axes, op, attributes=attributes)
 
 
@@ -202,16 +185,12 @@ def _padded(call: Call, found: re.Match[str]) -> Meaning:
     pads, rank = call.given["pad"], len(call.shape)
     around = {rank - 1 - n: (pads[2 * n], pads[2 * n + 1]) for n in range(len(pads) // 2)}
     mode = call.given.get("mode", "constant")
-    tables = tuple(_shifted(call.shape[axis], *around.get(axis, (0, 0)), mode) for axis in call.axes)
-    reads = Geometry(call.sizes(call.axes), tuple(range(len(tables))), tables) if tables else None
+    absent = "absent" if mode == "constant" else mode
+    tables = [windows.shifted(call.shape[axis], *around.get(axis, (0, 0)), absent) for axis in call.axes]
+    reads = windows.over(tables) if tables else None
     sides = [around.get(axis, (0, 0)) for axis in range(rank)]
     attributes = {"pads": [low for low, _ in sides] + [high for _, high in sides], "mode": mode}
     return Meaning("Pad", reads, attributes=attributes)
-
-
-def _shifted(size: int, low: int, high: int, mode: Any) -> Regular:
-    absent = "absent" if mode == "constant" else mode
-    return Regular(size, size + low + high, -low, 1, 1, 1, max(low, 0), max(high, 0), absent)
 
 
 def _sliced(call: Call, found: re.Match[str]) -> Meaning:
@@ -222,11 +201,11 @@ def _sliced(call: Call, found: re.Match[str]) -> Meaning:
     attributes = {"axes": [axis], "starts": [start], "steps": [step]}
     if axis not in call.axes:
         return Meaning("Slice", attributes=attributes)
-    tables = tuple(
-        Regular(call.shape[each], call.output[each], *((start, step) if each == axis else (0, 1)), 1, 1, 0, 0)
+    tables = [
+        windows.sliced(call.shape[each], call.output[each], *((start, step) if each == axis else (0, 1)))
         for each in call.axes
-    )
-    return Meaning("Slice", Geometry(call.sizes(call.axes), tuple(range(len(tables))), tables), attributes=attributes)
+    ]
+    return Meaning("Slice", windows.over(tables), attributes=attributes)
 
 
 def _resized(call: Call, found: re.Match[str]) -> Meaning:

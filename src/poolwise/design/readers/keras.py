@@ -14,7 +14,7 @@ import keras
 
 from poolwise import Geometry, InvalidValue, Max, Mean, Operation
 from poolwise.design.graph import Graph, Step, Value
-from poolwise.geometry import Regular
+from poolwise.design.readers import windows
 
 PLAIN = {
     "ReLU": "Relu", "LeakyReLU": "LeakyRelu", "ELU": "Elu", "PReLU": "PRelu", "Softmax": "Softmax", "Relu": "Relu",
@@ -34,6 +34,7 @@ ACTIVATIONS = {
     "selu": "Selu", "silu": "Swish", "swish": "Swish", "leaky_relu": "LeakyRelu", "relu6": "Clip", "mish": "Mish",
     "hard_sigmoid": "HardSigmoid", "hard_swish": "HardSwish", "softplus": "Softplus", "softsign": "Softsign",
 }  # fmt: skip
+STATISTICS = {"moving_mean", "moving_variance"}  # of a batch normalisation: no parameters, as elsewhere
 _POOLING = re.compile(r"(Global|Adaptive)?(\w+?)Pooling([123])D")
 _CONV = re.compile(r"(Depthwise|Separable)?Conv([123])D")
 _SHIFT = re.compile(r"(ZeroPadding|Cropping)([123])D")
@@ -200,7 +201,11 @@ class _Builder:
         self.times[f"{prefix}{layer.name}"] += 1
         count = self.times[f"{prefix}{layer.name}"]
         name = f"{prefix}{layer.name}" + (f" #{count}" if count > 1 else "")
-        weights = {each.path + f" {id(each)}": prod(each.shape) for each in getattr(layer, "weights", ())}
+        weights = {
+            f"{each.path} {id(each)}": prod(each.shape)
+            for each in getattr(layer, "weights", ())
+            if each.name not in STATISTICS
+        }
         named = self._held(output, name, axes)
         for extra in node.outputs[1:]:
             self.alive.append(extra)
@@ -249,17 +254,6 @@ def _meaning(node: Any, before: Value, output: tuple[int, ...]) -> Said:
     return PLAIN.get(name, name), None, None, 0, {}, same
 
 
-def _window(geometry: Geometry, **more: Any) -> dict[str, Any]:
-    tables: Any = geometry.tables
-    return {
-        "kernel_shape": [table.taps for table in tables],
-        "strides": [table.step for table in tables],
-        "dilations": [table.dilation for table in tables],
-        "pads": [table.low for table in tables] + [table.high for table in tables],
-        **more,
-    }
-
-
 def _conv(layer: Any, found: re.Match[str], before: Value, output: tuple[int, ...]) -> Said:
     axes = _positions(len(output), layer.data_format)
     sizes = tuple(before.shape[axis] for axis in axes)
@@ -276,7 +270,7 @@ def _conv(layer: Any, found: re.Match[str], before: Value, output: tuple[int, ..
     else:
         group, taps = channels, prod(layer.kernel_size) * channels * layer.depth_multiplier
         macs = positions * (taps + (prod(layer.pointwise_kernel.shape) if found[1] == "Separable" else 0))
-    return "Conv", reads, None, macs, _window(reads, group=group, padding=layer.padding), axes
+    return "Conv", reads, None, macs, windows.attributes(reads, group=group, padding=layer.padding), axes
 
 
 def _pool(layer: Any, found: re.Match[str], before: Value, output: tuple[int, ...]) -> Said:
@@ -295,7 +289,7 @@ def _pool(layer: Any, found: re.Match[str], before: Value, output: tuple[int, ..
         tuple(each) if isinstance(each, Sequence) else (each,) * len(sizes) for each in (layer.pool_size, layer.strides)
     )
     reads = Geometry.of(sizes, window=window, stride=stride, padding=layer.padding)
-    return f"{stem}Pool", reads, op, 0, _window(reads, padding=layer.padding), axes
+    return f"{stem}Pool", reads, op, 0, windows.attributes(reads, padding=layer.padding), axes
 
 
 def _shift(layer: Any, found: re.Match[str], before: Value, output: tuple[int, ...]) -> Said:
@@ -303,12 +297,8 @@ def _shift(layer: Any, found: re.Match[str], before: Value, output: tuple[int, .
     sign = 1 if found[1] == "ZeroPadding" else -1
     given = layer.padding if sign == 1 else layer.cropping
     pairs = [given] if isinstance(given[0], int) else given
-    tables = tuple(
-        Regular(before.shape[axis], output[axis], -sign * low, 1, 1, 1, max(sign * low, 0), max(sign * high, 0))
-        for axis, (low, high) in zip(axes, pairs, strict=True)
-    )
-    sizes = tuple(before.shape[axis] for axis in axes)
-    reads = Geometry(sizes, tuple(range(len(tables))), tables)
+    sides = zip(axes, pairs, strict=True)
+    reads = windows.over([windows.shifted(before.shape[axis], sign * low, sign * high) for axis, (low, high) in sides])
     return ("Pad" if sign == 1 else "Slice"), reads, None, 0, {"pads": [list(pair) for pair in pairs]}, axes
 
 

@@ -8,10 +8,12 @@ from math import prod
 from typing import Any
 
 import onnx
-from onnx import inliner, shape_inference
+from onnx import inliner, numpy_helper, shape_inference
 
 from poolwise import Geometry, InvalidValue, Lp, Max, Mean, Operation
 from poolwise.design.graph import Graph, Step, Value
+from poolwise.design.readers import windows
+from poolwise.geometry import Regular
 
 _WINDOWED = re.compile(r"(Max|Average|Lp)Pool|Conv")
 _GLOBAL = re.compile(r"Global(Max|Average|Lp)Pool")
@@ -19,15 +21,11 @@ _POOLINGS: dict[str, type[Operation]] = {"Max": Max, "Average": Mean, "Lp": Lp}
 _AUTO_PAD = {b"SAME_UPPER": "same", b"SAME_LOWER": "same_lower"}
 # how many of a node's constants are parameters; of a normalisation the statistics are none
 _PARAMETERS = {
-    "Conv": 2,
-    "ConvTranspose": 2,
-    "Gemm": 2,
-    "MatMul": 1,
-    "BatchNormalization": 2,
-    "PRelu": 1,
-    "Add": 1,
-    "Mul": 1,
+    **dict.fromkeys(("Conv", "ConvTranspose", "Gemm", "BatchNormalization", "InstanceNormalization"), 2),
+    **dict.fromkeys(("LayerNormalization", "GroupNormalization"), 2),
+    **dict.fromkeys(("MatMul", "PRelu", "Add", "Mul"), 1),
 }
+_PAD_MODES = {b"constant": "absent", b"reflect": "reflect", b"edge": "replicate", b"wrap": "circular"}
 _FLAT = {"Flatten", "Gemm", "MatMul", "Shape", "Squeeze", "Unsqueeze"}
 
 
@@ -41,22 +39,28 @@ def graph(model: Any, shapes: Sequence[Sequence[int]]) -> Graph:
     inputs = [each for each in model.graph.input if each.name not in constants]
     if len(inputs) != len(shapes):
         raise InvalidValue(f"model must take {len(shapes)} input, got {len(inputs)}", "review")
-    for given, shape in zip(inputs, shapes, strict=True):
-        _reshape(given, shape)
+    changed = [_reshaped(given, shape) for given, shape in zip(inputs, shapes, strict=True)]
+    if any(changed):
+        del model.graph.value_info[:]  # what was said of the other sizes
+        for each in model.graph.output:
+            each.type.tensor_type.ClearField("shape")
     try:
-        model = shape_inference.infer_shapes(model, data_prop=True)
+        model = shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     except Exception as cause:  # whatever contradicting shapes lead to
         raise InvalidValue(f"model must have shapes that agree, got {' '.join(str(cause).split())}", "review") from None
     return _Builder(model, [each.name for each in inputs]).graph()
 
 
-def _reshape(given: Any, shape: Sequence[int]) -> None:
+def _reshaped(given: Any, shape: Sequence[int]) -> bool:
+    """Gives an input this shape, and says whether it had another."""
+    before = _sizes(given)
     declared = given.type.tensor_type.shape.dim
     if len(declared) not in (0, len(shape)):
         raise InvalidValue(f"input must have {len(declared)} sizes, got {'x'.join(map(str, shape))}", "review")
     del declared[:]
     for size in shape:
         declared.add().dim_value = size
+    return before != tuple(shape)
 
 
 class _Builder:
@@ -71,6 +75,10 @@ class _Builder:
         }
         self.shapes |= {each.name: _sizes(each) for each in infos}
         self.itemsizes = {each.name: _itemsize(each.type.tensor_type.elem_type) for each in infos}
+        self.constants = {each.name: each for each in model.graph.initializer}
+        for node in model.graph.node:
+            if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
+                self.constants[node.output[0]] = node.attribute[0].t
         self.values: dict[str, Value] = {}
         self.same: dict[str, str] = {}
         self.steps: list[Step] = []
@@ -141,6 +149,8 @@ class _Builder:
             return None, None
         if whole:
             return Geometry.whole(sizes, tuple(range(len(sizes)))), _operation(whole.group(1), given)
+        if node.op_type in ("Slice", "Pad"):
+            return self._moved(node, given, value), None
         windowed = _WINDOWED.fullmatch(node.op_type)
         if windowed is None:
             return None, None
@@ -160,6 +170,39 @@ class _Builder:
         )
         return reads, None if node.op_type == "Conv" else _operation(windowed.group(1), given)
 
+    def _moved(self, node: Any, given: Mapping[str, Any], value: Value) -> Geometry | None:
+        """What a slice or a pad reads; None where the model computes its places."""
+        rank, made = len(value.shape), self.shapes.get(node.output[0])
+        if made is None or len(made) != rank:
+            return None
+        if node.op_type == "Slice":
+            starts, axes = self._numbers(node, given, 1, "starts"), self._numbers(node, given, 3, "axes")
+            if starts is None:
+                return None
+            steps = self._numbers(node, given, 4, "steps") or (1,) * len(starts)
+            places = {
+                axis % rank: (start, step)
+                for axis, start, step in zip(axes or range(rank), starts, steps, strict=False)
+            }
+            if any(step < 1 for _, step in places.values()):
+                return None
+            return windows.over([_sliced(value.shape[a], made[a], places.get(a, (0, 1))) for a in value.axes])
+        pads, axes = self._numbers(node, given, 1, "pads"), self._numbers(node, given, 3, "axes") or range(rank)
+        mode = _PAD_MODES.get(given.get("mode", b"constant"))
+        if pads is None or mode is None:
+            return None
+        half = len(pads) // 2
+        sides = zip(axes, pads[:half], pads[half:], strict=False)
+        around = {axis % rank: (low, high) for axis, low, high in sides}
+        return windows.over([windows.shifted(value.shape[a], *around.get(a, (0, 0)), mode) for a in value.axes])
+
+    def _numbers(self, node: Any, given: Mapping[str, Any], place: int, name: str) -> tuple[int, ...] | None:
+        """The integers of a constant input, or of the attribute that it was before; None where there are none."""
+        if name in given:
+            return tuple(given[name])
+        held = self.constants.get(node.input[place]) if len(node.input) > place else None
+        return None if held is None else tuple(map(int, numpy_helper.to_array(held).ravel()))
+
     def _weights(self, node: Any) -> dict[str, int]:
         constant = [name for name in node.input if name and name not in self.values]
         return {name: prod(self.shapes.get(name) or ()) for name in constant[: _PARAMETERS.get(node.op_type, 0)]}
@@ -176,6 +219,11 @@ class _Builder:
         if node.op_type == "MatMul":
             return made * (self.shapes.get(node.input[0]) or (0,))[-1]
         return 0
+
+
+def _sliced(size: int, output: int, place: tuple[int, int]) -> Regular:
+    start, step = place
+    return windows.sliced(size, output, min(max(start + size if start < 0 else start, 0), size), step)
 
 
 def _operation(name: str, given: Mapping[str, Any]) -> Operation:

@@ -17,7 +17,8 @@ from torch import fx
 
 from poolwise import InvalidValue
 from poolwise.design.graph import Graph, Step, Value
-from poolwise.design.readers.aten import IDENTITIES, Call, Meaning, meaning, norm, placed
+from poolwise.design.readers import windows
+from poolwise.design.readers.aten import IDENTITIES, Call, Meaning, meaning, norm
 
 LEAVES = ("torch.nn.", "poolwise.torch.")
 FRAME = re.compile(r'File "([^"]+)", line (\d+), in (\w+)')
@@ -203,15 +204,9 @@ def _own(call: Call) -> Meaning:
     if form and set(geometry.outputs) == {1}:
         form = "Global"
     axes = geometry.axes if len(call.output) == len(call.shape) else ()
-    tables: Any = geometry.tables
-    attributes = {} if form else {
-        "kernel_shape": [table.taps for table in tables],
-        "strides": [table.step for table in tables],
-        "dilations": [table.dilation for table in tables],
-        "pads": [table.low for table in tables] + [table.high for table in tables],
-        "ceil_mode": int(arguments[5] if build.__name__ == "torch_windows" else arguments[4]),
-    }  # fmt: skip
-    return Meaning(form + name, placed(geometry), axes, op, attributes=attributes)
+    ceil_mode = int(arguments[5] if build.__name__ == "torch_windows" else arguments[4]) if not form else 0
+    attributes = {} if form else windows.attributes(geometry, ceil_mode=ceil_mode)
+    return Meaning(form + name, windows.placed(geometry), axes, op, attributes=attributes)
 
 
 def _norms(traced: fx.Graph) -> tuple[dict[fx.Node, float], set[fx.Node]]:
