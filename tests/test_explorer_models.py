@@ -21,7 +21,8 @@ from torch.nn import functional as stock
 import poolwise
 import poolwise.torch as door
 from poolwise.errors import Fault, InvalidType, InvalidValue, MissingExtra
-from poolwise.explorer.models import PICKLES, Stage, input_shape, load, stages
+from poolwise.explorer.models import Stage, stages
+from poolwise.models import PICKLES, input_shape, load
 from poolwise.torch.functional import min_pool2d
 
 ROOT = Path(__file__).parent.parent
@@ -523,7 +524,7 @@ def test_nothing_is_imported_for_nothing() -> None:
 
 def test_a_framework_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for reader in ("onnx", "keras"):  # another test may have imported it
-        monkeypatch.delitem(sys.modules, f"poolwise.explorer.models.{reader}", raising=False)
+        monkeypatch.delitem(sys.modules, f"poolwise.models.{reader}", raising=False)
     onnx.save(chain(), tmp_path / "net.onnx")
     monkeypatch.setitem(sys.modules, "onnx", None)
     refused(MissingExtra, "a .onnx file needs onnx: pip install onnx onnxruntime", lambda: load(tmp_path / "net.onnx"))

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from poolwise import InvalidType, InvalidValue
-from poolwise.explorer import models
+from poolwise import InvalidType, InvalidValue, models
+from poolwise.explorer.models import Stage, stages
 from poolwise.explorer.source import Item, Source, array_item, picture_item, titled
 from poolwise.explorer.state import write
 
@@ -127,8 +127,8 @@ def model_source(
         raise InvalidValue(f"{title} does not say its input's shape; give it, such as --input 1x3x224x224")
     else:
         batch = batch_of(picture(image) if image is not None else samples().items[0], batch_shape)
-    stages = models.stages(model, batch)
-    return titled([stage_item(stage) for stage in stages], title)
+    found = stages(model, batch)
+    return titled([stage_item(stage) for stage in found], title)
 
 
 def _whole(declared: tuple[int | None, ...] | None) -> tuple[int, ...] | None:
@@ -159,7 +159,7 @@ def _resized(plane: NDArray[np.float32], height: int, width: int) -> NDArray[np.
     return np.asarray(Image.fromarray(plane).resize((width, height), Image.Resampling.BILINEAR))
 
 
-def stage_item(stage: models.Stage) -> Item:
+def stage_item(stage: Stage) -> Item:
     """One pooling of a model: its input as planes, its call if poolwise has it, and what the model made."""
     before, after = _flat(stage.before), _flat(stage.after)
     call = "" if stage.op is None or stage.before.ndim > 3 else write(stage.op, stage.arguments)

@@ -7,13 +7,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from poolwise import InvalidType, InvalidValue
+from poolwise import InvalidValue
 from poolwise.design.graph import Graph
-from poolwise.explorer.models import input_shape, load
+from poolwise.models import input_shape, kind, load
 
 __all__ = ["read"]
-
-_READERS = {("keras", "Layer"): "keras", ("torch", "Module"): "pytorch", ("onnx", "ModelProto"): "onnx"}
 
 
 def read(model: Any, shape: Sequence[int] | None = None) -> Graph:
@@ -24,11 +22,7 @@ def read(model: Any, shape: Sequence[int] | None = None) -> Graph:
     Raises InvalidType for what is no model; InvalidValue for a file that is damaged, and where nobody declares a size.
     """
     model = load(model) if isinstance(model, str | Path) else model
-    classes = {(base.__module__.partition(".")[0], base.__name__) for base in type(model).__mro__}
-    reader = next((name for known, name in _READERS.items() if known in classes), None)  # Keras on PyTorch is both
-    if reader is None:
-        kinds = "a torch.nn.Module, a keras model or an onnx.ModelProto"
-        raise InvalidType(f"model must be {kinds}, got {type(model).__name__}", "review")
+    reader = kind(model)
     sizes = tuple(shape) if shape is not None else input_shape(model)
     if sizes is None or not all(isinstance(size, int) and size > 0 for size in sizes):
         declared = "no shape" if sizes is None else "x".join("?" if size is None else str(size) for size in sizes)

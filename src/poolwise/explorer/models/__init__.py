@@ -2,12 +2,11 @@
 
 What each pooling is, is said in poolwise's words and then held against what the model computed; where the two differ,
 the stage's note says so. Each framework has a file here, its reader, which imports it and is itself imported only where
-a model of its kind, or a file of one, is at hand.
+a model of its kind is at hand.
 """
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from importlib import import_module
 from math import prod
@@ -17,19 +16,14 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from poolwise import InvalidType, InvalidValue, MissingExtra
-from poolwise.explorer.models.record import Record, Shape, Stage, said
-from poolwise.named import current_folder, factory
+from poolwise import InvalidType, InvalidValue
+from poolwise.explorer.models.record import Record, Stage
+from poolwise.models import Shape, kind, load, said
+from poolwise.models import input_shape as declared_shape
 
-__all__ = ["PICKLES", "Stage", "input_shape", "load", "stages"]
+__all__ = ["Stage", "stages"]
 
-PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".joblib", ".h5", ".hdf5")
 MOST = 1 << 28  # numbers that are made where no images are given: 1 GiB of them
-NAMES = "a .onnx or .keras file or module:factory"
-# the package and the name of a model's class -> its reader
-_READERS = {("keras", "Layer"): "keras", ("torch", "Module"): "pytorch", ("onnx", "ModelProto"): "onnx"}
-# a file's suffix -> its reader, and how its framework is installed
-_FILES = {".onnx": ("onnx", "pip install onnx onnxruntime"), ".keras": ("keras", 'pip install "poolwise[keras]"')}
 
 
 def stages(model: Any, images: Any = None, *, input_shape: tuple[int, ...] | None = None) -> list[Stage]:
@@ -46,8 +40,8 @@ def stages(model: Any, images: Any = None, *, input_shape: tuple[int, ...] | Non
     Raises InvalidType for what is no model, InvalidValue if it does not run on the batch or has no pooling.
     """
     model = load(model) if isinstance(model, str | Path) else model
-    reader = _reader(_kind(model))
-    batch = _batch(images, input_shape, _declared(model))
+    reader = import_module(f"{__name__}.{kind(model)}")
+    batch = _batch(images, input_shape, declared_shape(model))
     record = Record()
     try:
         reader.run(model, batch, record)
@@ -56,81 +50,6 @@ def stages(model: Any, images: Any = None, *, input_shape: tuple[int, ...] | Non
     if not record.stages:
         raise InvalidValue(f"model must have a pooling, got {type(model).__name__}, in which none was seen")
     return record.stages
-
-
-def input_shape(model: Any) -> Shape | None:
-    """The batch's shape that a model declares: a dynamic batch is 1, other dynamic sizes None. None: it declares none.
-
-    Raises InvalidType for what is no model, InvalidValue for a model of several inputs.
-    """
-    return _declared(model)
-
-
-def load(name: str | Path) -> Any:
-    """The model of a name: `model.onnx`, `model.keras`, or `module:factory`, which is called.
-
-    Raises InvalidValue for any other name, and for a file that is damaged or would run code; InvalidType if the factory
-    makes no model; MissingExtra if the framework is not installed.
-    """
-    path, suffix = Path(name), Path(name).suffix.lower()
-    if suffix in PICKLES:
-        raise InvalidValue(
-            f"model must be {NAMES}, got {str(name)!r}: a pickle runs code when it is opened; give module:factory"
-        )
-    if suffix in _FILES:
-        if not path.is_file():
-            raise InvalidValue(f"model must be a file that exists, got {str(name)!r}")
-        return _read(path, suffix)
-    if ":" not in str(name):
-        raise InvalidValue(f"model must be {NAMES}, got {str(name)!r}")
-    return _made(str(name))
-
-
-def _read(path: Path, suffix: str) -> Any:
-    """The model in a file, by its framework's reader."""
-    if suffix == ".keras" and not zipfile.is_zipfile(path):  # seen before Keras is imported, which takes seconds
-        raise InvalidValue(f"model must be a .keras archive, got {str(path)!r}, which is damaged or something else")
-    name, install = _FILES[suffix]
-    try:
-        return _reader(name).load(path)
-    except ImportError as cause:
-        raise MissingExtra(f"a {suffix} file needs {cause.name}: {install}") from None
-
-
-def _made(name: str) -> Any:
-    """The model that `module:attribute` is, or makes."""
-    found = factory(name)
-    try:
-        _kind(found)
-    except InvalidType:
-        try:
-            with current_folder():
-                found = found()
-        except Exception as cause:  # whatever the user's factory raises
-            raise InvalidValue(f"model must be made by {name}(), got {said(cause)}") from None
-    _kind(found)
-    return found
-
-
-def _reader(name: str) -> Any:
-    """A framework's file of this package, imported now: its `run`, `declared` and, where models have files, `load`."""
-    return import_module(f"{__name__}.{name}")
-
-
-def _kind(model: Any) -> str:
-    """The reader of a model, by the names of its classes, so that nothing is imported to know."""
-    classes = {(base.__module__.partition(".")[0], base.__name__) for base in type(model).__mro__}
-    for known, name in _READERS.items():
-        if known in classes:  # Keras on PyTorch is both of the first two
-            return name
-    kinds = "a torch.nn.Module, a keras model or an onnx.ModelProto"
-    raise InvalidType(f"model must be {kinds}, got {type(model).__name__}")
-
-
-def _declared(model: Any) -> Shape | None:
-    """A model's own shape with a batch of 1 where it leaves that open."""
-    shape = _reader(_kind(model)).declared(model)
-    return shape and (1 if shape[0] is None else shape[0], *shape[1:])
 
 
 def _batch(images: Any, shape: Sequence[int] | None, declared: Shape | None) -> NDArray[Any]:

@@ -1,4 +1,4 @@
-"""The poolings of a Keras model, by its layers' calls; and the reading of a .keras file, without running its code."""
+"""The poolings of a Keras model, by its layers' calls."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ import re
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial, wraps
-from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from poolwise import InvalidValue, Max, Mean
-from poolwise.explorer.models.record import Pooling, Record, Shape, each_axis, said, windows
+from poolwise import Max, Mean
+from poolwise.explorer.models.record import Pooling, Record, each_axis, windows
 
 _LAYER = re.compile(r"(Global|Adaptive)?(\w+?)Pooling([123])D")
 
@@ -82,24 +81,3 @@ def _numbers(x: Any, data_format: str, rank: int) -> NDArray[Any]:
     if first.ndim == 1:
         return first.reshape(-1, *(1,) * rank)
     return np.ascontiguousarray(np.moveaxis(first, -1, 0)) if data_format == "channels_last" else first
-
-
-def declared(model: Any) -> Shape | None:
-    """The shape of a model's one input, None where it is not built."""
-    shape = getattr(model, "input_shape", None)
-    if shape is not None and not (isinstance(shape, tuple) and all(isinstance(size, int | None) for size in shape)):
-        raise InvalidValue(f"model must take one input, got inputs of the shapes {shape}")
-    return shape
-
-
-def load(path: Path) -> Any:
-    """The model in a .keras archive; one with code in it is refused."""
-    import poolwise.keras  # noqa: F401, PLC0415 (its layers may be in the file)
-
-    try:
-        return keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as cause:  # whatever a damaged file leads to
-        if "Lambda" in str(cause):
-            fact = f"model must be without Lambda layers, whose code a file would run, got {str(path)!r}"
-            raise InvalidValue(f"{fact}; give module:factory") from None
-        raise InvalidValue(f"model must be a .keras archive, got {str(path)!r} ({said(cause)})") from None

@@ -1,19 +1,18 @@
-"""The poolings of an ONNX model, by the nodes of its graph; and the reading of an .onnx file and its data beside it."""
+"""The poolings of an ONNX model, by the nodes of its graph."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import onnx
 from numpy.typing import NDArray
 from onnx import inliner, numpy_helper
-from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_model
 
-from poolwise import InvalidValue, Lp, Max, Mean, Operation
-from poolwise.explorer.models.record import Pooling, Record, Shape, pooling_of, said, windows
+from poolwise import Lp, Max, Mean, Operation
+from poolwise.explorer.models.record import Pooling, Record, pooling_of, windows
+from poolwise.models.onnx import only_input
 
 _NODE = re.compile(r"(Global)?(Max|Average|Lp)Pool")
 _AUTO_PAD = {b"SAME_UPPER": "same", b"SAME_LOWER": "same_lower", b"VALID": 0}
@@ -21,7 +20,7 @@ _AUTO_PAD = {b"SAME_UPPER": "same", b"SAME_LOWER": "same_lower", b"VALID": 0}
 
 def run(model: Any, batch: NDArray[Any], record: Record) -> None:
     """Runs a copy of the model whose outputs are what its poolings take and give."""
-    given = _input(model)
+    given = only_input(model)
     x = batch.astype(onnx.helper.tensor_dtype_to_np_dtype(given.type.tensor_type.elem_type))
     copy = inliner.inline_local_functions(model)
     found = [(place, node) for place, node in enumerate(copy.graph.node) if _is_pooling(node)]
@@ -68,36 +67,3 @@ def _pooling(name: str, given: Mapping[str, Any], rank: int) -> Pooling:
     padding = _AUTO_PAD.get(given.get("auto_pad", b""), tuple(zip(pads[:rank], pads[rank:], strict=True)))
     steps, gaps = given.get("strides") or 1, given.get("dilations") or 1
     return pooling_of(kind, own, windows(rank, given["kernel_shape"], steps, padding, gaps, given.get("ceil_mode")))
-
-
-def _input(model: Any) -> Any:
-    """The one input; initialisers that are listed as inputs are none."""
-    constants = {each.name for each in model.graph.initializer}
-    inputs = [each for each in model.graph.input if each.name not in constants]
-    if len(inputs) != 1:
-        raise InvalidValue(f"model must take one input, got {', '.join(each.name for each in inputs) or 'none'}")
-    return inputs[0]
-
-
-def declared(model: Any) -> Shape | None:
-    """The shape of a model's one input, None where it has none."""
-    sizes = _input(model).type.tensor_type.shape.dim
-    return tuple(each.dim_value if each.dim_value > 0 else None for each in sizes) or None
-
-
-def load(path: Path) -> Any:
-    """The model in a file, checked; of other files, only those in its folder are opened."""
-    folder = path.resolve().parent
-    try:
-        model = onnx.load(path, load_external_data=False)
-        for location in {ExternalDataInfo(each).location for each in model.graph.initializer if each.external_data}:
-            beside = (folder / location).resolve()
-            if not (beside.is_relative_to(folder) and beside.is_file()):
-                raise InvalidValue(f"model must have its data in files beside it, got {location!r} in {str(path)!r}")
-        load_external_data_for_model(model, str(folder))
-        onnx.checker.check_model(model)
-    except InvalidValue:
-        raise
-    except Exception as cause:  # whatever a damaged file leads to
-        raise InvalidValue(f"model must be an ONNX file, got {str(path)!r} ({said(cause)})") from None
-    return model

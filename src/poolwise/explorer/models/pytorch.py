@@ -38,10 +38,6 @@ class Call(NamedTuple):
     stock: bool = True
 
 
-def declared(model: Any) -> None:
-    """No shape: a module declares none."""
-
-
 def run(model: Any, batch: NDArray[Any], record: Record) -> None:
     """Run a model in eval mode without gradients; its modules keep the modes that they are in."""
     x = torch.from_numpy(np.ascontiguousarray(batch))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -12,8 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from poolwise import Fault, Operation, adaptive_pool, pool
-
-Shape = tuple[int | None, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,10 +104,3 @@ def pooling_of(
         return Pooling(kind(**own), arguments, note)
     except Fault as fault:
         return Pooling(None, {}, f"not poolwise's {kind.__name__}: {fault}")
-
-
-def said(cause: Exception) -> str:
-    """A framework's error in one line, without colours, the arguments that Keras adds, and a long middle."""
-    text = re.sub(r"\x1b\[[0-9;]*m", "", str(cause)).partition("Arguments received by")[0]
-    line = " ".join(f"{type(cause).__name__}: {text}".split())
-    return line if len(line) <= 300 else f"{line[:120]} … {line[-170:]}"
