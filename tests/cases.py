@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from poolwise import InvalidType, Lp, Max, Mean, Min, Operation, ReLUMax, Sum
+from poolwise import Blur, InvalidType, Lp, Max, Mean, Min, Operation, ReLUMax, Sum
 from poolwise.api import sliding
 from poolwise.call import Call
 from poolwise.doors import NUMPY, Facts, enter
@@ -24,7 +24,7 @@ NATIVE: list[Operation] = [
     Mean(divisor=3),
     Mean(rounding="truncate"),
 ]
-OPERATIONS: list[Operation] = [*NATIVE, Lp(), Lp(3.5), Lp(float("inf"))]
+OPERATIONS: list[Operation] = [*NATIVE, Lp(), Lp(3.5), Lp(float("inf")), Blur()]
 FLOATS = ["float16", "float32", "float64"]
 INTEGERS = ["int8", "uint8", "int32", "int64", "uint64"]
 DTYPES = [*FLOATS, *INTEGERS, "bool"]

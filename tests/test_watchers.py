@@ -11,7 +11,7 @@ import pytest
 
 import poolwise
 from cases import CASES, DEFAULTS, call_of, operands_of, same
-from poolwise import Lp, Max, Mean, Operation
+from poolwise import Blur, Lp, Max, Mean, Operation
 from poolwise.call import Call
 from poolwise.kernels.gathered import Gathered
 from poolwise.ops import OPERATIONS
@@ -116,6 +116,7 @@ def test_every_parameter_of_pool_is_in_that_list() -> None:
         (Mean(), np.array([5.0, 1.0, 2.0]), {"count_include_pad": True, "divisor": 7.0}),
         (Mean(), np.array([-1, -1, -2]), {"rounding": "truncate"}),
         (Lp(), np.array([5.0, 1.0, 2.0]), {"p": 3}),
+        (Blur(), np.array([5.0, 1.0, 2.0]), {"taps": (1, 3)}),
     ],
 )
 def test_every_parameter_of_an_operation_matters(op: Operation, x: np.ndarray, changes: dict[str, Any]) -> None:
@@ -125,7 +126,7 @@ def test_every_parameter_of_an_operation_matters(op: Operation, x: np.ndarray, c
 
 
 def test_every_operation_with_parameters_is_in_that_list() -> None:
-    assert {kind.__name__ for kind in OPERATIONS if fields(kind)} == {"Mean", "Lp"}
+    assert {kind.__name__ for kind in OPERATIONS if fields(kind)} == {"Mean", "Lp", "Blur"}
 
 
 def test_names_are_unique() -> None:

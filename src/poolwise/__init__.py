@@ -43,6 +43,7 @@ def _room(name: str) -> object:
 
 
 if TYPE_CHECKING:
+    from poolwise.ops import Blur as Blur
     from poolwise.ops import Lp as Lp
     from poolwise.ops import Max as Max
     from poolwise.ops import Mean as Mean

@@ -6,7 +6,7 @@ which dtypes and geometries it means something on. It knows nothing of strides, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeAlias
 
@@ -19,6 +19,7 @@ from poolwise.geometry import Geometry
 Array: TypeAlias = Any  # an array of whichever framework `xp` belongs to
 Extras: TypeAlias = Mapping[str, Any]  # the operands beside the input, or their parts, by name
 Namespace: TypeAlias = Any  # that framework's functions, under the names of the array API
+WEIGHTS = "weights"  # among the extras: what `Operation.weights` says of each tap
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
@@ -41,6 +42,7 @@ class Window:
     size: the number of taps, absent ones included.
     count: the number of taps that count for a mean that includes padding.
     extras: the other operands' parts for this window, by name.
+    shape: the taps per axis.
     """
 
     values: NDArray[Any]
@@ -48,6 +50,7 @@ class Window:
     size: int
     count: int
     extras: Extras = field(default_factory=dict[str, Any])
+    shape: tuple[int, ...] = ()
 
 
 class Operation:
@@ -79,8 +82,20 @@ class Operation:
         raise NotImplementedError(f"{type(self).__name__}.window_grad")
 
     def gathered(self, xp: Namespace, values: Array, present: Array, count: Array, extras: Extras) -> Array:
-        """The results for an array of windows; the last axis holds the taps, absent ones filled with `fill`."""
+        """The results for an array of windows; the last axis holds the taps, absent ones filled with `fill`.
+
+        extras holds the operands by name, and under "weights" what `weights` says of each tap.
+        """
         raise NotImplementedError(f"{type(self).__name__}.gathered")
+
+    def weights(self, taps: Any, xp: Namespace = np) -> Array | None:
+        """What each tap of one axis weighs, where its place matters; None: it does not.
+
+        taps: how many there are; a tensor of the framework whose functions xp has, where only a running graph knows it.
+        A tap of several axes weighs the product. `gathered` finds it in extras["weights"].
+        """
+        del taps, xp
+        return None
 
     def refusal(self, geometry: Geometry) -> str | None:
         """Why the operation means nothing on this geometry, in a sentence; None: it does."""
@@ -164,6 +179,18 @@ def take_winner(xp: Namespace, values: Array, winner: Array) -> Array:
 def is_integer(values: Array) -> bool:
     """Whether an array, of any framework, holds integers."""
     return "int" in str(values.dtype)
+
+
+def tap_weights(op: Operation, window: Sequence[Any], xp: Namespace = np) -> Array | None:
+    """What each tap of a window of this shape weighs, in row-major order; None: the operation does not weigh them."""
+    product = 1
+    for taps in window:
+        weights = op.weights(taps, xp)
+        if weights is None:
+            return None
+        product = weights if isinstance(product, int) else xp.expand_dims(product, axis=-1) * weights
+        product = xp.reshape(product, (-1,))
+    return product
 
 
 def checked_number(name: str, value: object, *, least: float, most: float = np.inf) -> None:

@@ -98,7 +98,7 @@ def _place(
     extras = {name: _extra(call.part(operands, name), elements) for name in call.op.operands}
     values = _exact(operands[0][elements])
     size = int(np.prod(call.geometry.window))
-    return Place(cell, elements, Window(values, positions, size, count, extras))
+    return Place(cell, elements, Window(values, positions, size, count, extras, call.geometry.window))
 
 
 def _taps(table: Table, row: int) -> Iterator[tuple[int, int]]:

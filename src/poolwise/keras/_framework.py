@@ -67,7 +67,7 @@ class KerasFramework:
         raise NotImplementedError("Keras's tensors are never written to")
 
     def constant(self, array: Any, like: Array) -> Array:
-        return ops.convert_to_tensor(array)
+        return ops.convert_to_tensor(array, available(str(array.dtype)))
 
     def cast(self, array: Array, dtype: str) -> Array:
         return ops.cast(array, available(dtype))

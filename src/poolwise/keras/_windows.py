@@ -14,7 +14,7 @@ from poolwise.api import global_pool, planned, pool, sliding
 from poolwise.call import INPUT, Call
 from poolwise.doors import Facts
 from poolwise.keras._framework import BACKEND, KERAS, available
-from poolwise.op import INTEGERS, Array, Operation
+from poolwise.op import INTEGERS, WEIGHTS, Array, Operation, tap_weights
 
 Shape = Sequence[int | None]
 
@@ -98,7 +98,7 @@ def reduced(x: Array, op: Operation, axes: tuple[int, ...], keepdims: bool, wher
     present = ops.ones_like(values, dtype="bool")
     if where is not None:
         present = ops.reshape(ops.transpose(ops.broadcast_to(where, sizes), (*batch, *axes)), flat)
-    y = _operated(values, present, taps, op, dtype_of(x))
+    y = _operated(values, present, [sizes[axis] for axis in axes], op, dtype_of(x))
     return ops.reshape(y, [1 if axis in axes else sizes[axis] for axis in range(len(x.shape))]) if keepdims else y
 
 
@@ -120,7 +120,7 @@ def _slid_at_run_time(x: Array, call: Call, slide: Slide) -> Array:
     values = ops.transpose(ops.reshape(values, (*batched, *split)), _cells_first(len(batch), len(tables)))
     taps = prod(slide.window)
     values = ops.reshape(values, (*batched, *outputs, taps))
-    y = _operated(values, _present(tables, (*outputs, taps)), taps, call.op, call.dtype)
+    y = _operated(values, _present(tables, (*outputs, taps)), slide.window, call.op, call.dtype)
     return ops.transpose(y, sorted(range(len(order)), key=order.__getitem__))
 
 
@@ -148,17 +148,26 @@ def _cells_first(batch: int, rank: int) -> tuple[int, ...]:
     return (*range(batch), *cells, *(cell + 1 for cell in cells))
 
 
-def _operated(values: Array, present: Array, taps: Any, op: Operation, dtype: str) -> Array:
+def _operated(values: Array, present: Array, window: Sequence[Any], op: Operation, dtype: str) -> Array:
     """The operation on windows that lie on the last axis, in the dtypes that it asks for."""
     working, result = op.working_dtype(dtype), op.result_dtype(dtype)
     values = KERAS.cast(values, working)
     values = ops.where(present, values, KERAS.cast(ops.convert_to_tensor(_fill(op.fill, working)), working))
-    count = KERAS.cast(ops.convert_to_tensor(taps), working)
-    y = op.gathered(KERAS.xp, values, present, count, {})
+    count = KERAS.cast(ops.convert_to_tensor(_product(window)), working)
+    y = op.gathered(KERAS.xp, values, present, count, _extras(op, window, working))
     if result in INTEGERS and result != working:
         limits = np.iinfo(result)
         y = KERAS.xp.clip(y, int(limits.min), int(limits.max))
     return KERAS.cast(y, result)
+
+
+def _extras(op: Operation, window: Sequence[Any], dtype: str) -> dict[str, Array]:
+    """What each tap weighs, for an operation that weighs them."""
+    if all(isinstance(taps, int) for taps in window):
+        weights = tap_weights(op, window)
+        return {} if weights is None else {WEIGHTS: KERAS.cast(KERAS.constant(weights, None), dtype)}
+    weights = tap_weights(op, [ops.convert_to_tensor(taps) for taps in window], KERAS.xp)
+    return {} if weights is None else {WEIGHTS: KERAS.cast(weights, dtype)}
 
 
 def _fill(fill: float, dtype: str) -> Any:

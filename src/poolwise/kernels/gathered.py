@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from poolwise.call import WHERE, Call
 from poolwise.geometry import Table
-from poolwise.op import FLOATS, INTEGERS, Array, Namespace, Selection, Window
+from poolwise.op import FLOATS, INTEGERS, WEIGHTS, Array, Namespace, Selection, Window
 
 CHUNK = 1 << 23  # elements gathered at a time
 WIDEST = 1 << 28  # elements of one output row's windows, beyond which the kernel refuses
@@ -123,12 +123,31 @@ def _gathered(operands: Sequence[Array], call: Call, rows: tuple[int, int], tabl
     values = xp.where(present, _taken(x, tables, call), _fill(call.op.fill, working, x, call))
     count = framework.cast(framework.constant(_outer([table.count[:, None] for table in tables])[..., 0], x), working)
     extras = {name: _extra(call.part(operands, name), x, tables, call) for name in call.op.operands}
+    weights = _weights(tables, call)
+    if weights is not None:
+        extras[WEIGHTS] = framework.cast(framework.constant(weights, x), working)
     return Windows(*rows, tables, values, present, count, extras)
 
 
 def _extra(operand: Array, x: Array, tables: tuple[Table, ...], call: Call) -> Array:
     """An operand that lies over the input is gathered with it; a smaller one is handed on whole."""
     return _taken(operand, tables, call) if tuple(operand.shape) == tuple(x.shape) else operand
+
+
+def _weights(tables: tuple[Table, ...], call: Call) -> NDArray[np.float64] | None:
+    """(*outputs, taps): what the operation says of each gathered tap; None: it does not weigh them."""
+    each: list[NDArray[np.float64]] = []
+    for ordinals, axis in zip(_ordinals(tables), call.geometry.tables, strict=True):
+        weights = call.op.weights(axis.taps)
+        if weights is None:
+            return None
+        each.append(weights[np.minimum(ordinals, axis.taps - 1)])
+    return _outer(each)
+
+
+def _ordinals(tables: Sequence[Table]) -> list[NDArray[np.int64]]:
+    """(rows, width) per axis: which tap of its window each gathered one is."""
+    return [table.first[:, None] + np.arange(table.index.shape[1]) for table in tables]
 
 
 def _taken(x: Array, tables: tuple[Table, ...], call: Call) -> Array:
@@ -209,7 +228,7 @@ def _one_by_one(g: NDArray[Any], operands: Sequence[Array], call: Call) -> tuple
     """The gradient of any operation, window by window, through `window_grad`."""
     grad = np.zeros(call.geometry.shape)
     places = np.arange(prod(call.geometry.shape)).reshape(call.geometry.shape)
-    size = prod(call.geometry.window)
+    shape = call.geometry.window
     ordered = np.moveaxis(g, call.geometry.axes, tuple(range(-len(call.geometry.axes), 0)))
     first = len(call.geometry.shape) - len(call.geometry.axes)
     for windows in gather(operands, call):
@@ -217,12 +236,21 @@ def _one_by_one(g: NDArray[Any], operands: Sequence[Array], call: Call) -> tuple
         here = ordered[(slice(None),) * first + (slice(windows.begin, windows.end),)]
         present = np.broadcast_to(windows.present, windows.values.shape)
         count = np.broadcast_to(windows.count, here.shape)
+        positions = _positions(windows.tables)
         for cell in np.ndindex(here.shape):
             read = present[cell]
-            w = Window(windows.values[cell][read], np.empty((0, 0), np.int64), size, int(count[cell]))
+            standing = positions[cell[first:]][read]
+            w = Window(windows.values[cell][read], standing, prod(shape), int(count[cell]), shape=shape)
             with np.errstate(all="ignore"):
                 np.add.at(grad.reshape(-1), where[cell][read], call.op.window_grad(w, float(here[cell]))[0])
     return grad.astype(_gradient_dtype(call)), *(None,) * (len(call.operands) - 1)
+
+
+def _positions(tables: tuple[Table, ...]) -> NDArray[np.int64]:
+    """(*outputs, taps, axes): where in its window each gathered tap stands."""
+    ordinals = _ordinals(tables)
+    plain = [np.ones_like(each) for each in ordinals]
+    return np.stack([_outer([*plain[:i], each, *plain[i + 1 :]]) for i, each in enumerate(ordinals)], axis=-1)
 
 
 def _gradient_dtype(call: Call) -> str:

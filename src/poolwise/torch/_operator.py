@@ -21,7 +21,7 @@ from poolwise.doors import Build, Facts
 from poolwise.errors import InvalidValue
 from poolwise.geometry import Geometry, Regular, output_size
 from poolwise.kernels.native import BODIES, kept_dtype
-from poolwise.op import FLOATS, Array, Operation, Selection
+from poolwise.op import FLOATS, WEIGHTS, Array, Operation, Selection, tap_weights
 from poolwise.ops import OPERATIONS
 from poolwise.torch._framework import ONNX, PLAIN, TORCH, dtype_name
 
@@ -92,6 +92,8 @@ def _composed(
 
 def _unfolded(x: torch.Tensor, op: Operation, geometry: Geometry, build: Build, arguments: tuple[Any, ...]) -> Any:
     """`op.gathered` on windows that are views, for sizes that stay symbolic: no table is written out."""
+    if (reason := op.refusal(geometry)) is not None:
+        raise InvalidValue(f"{op!r} means nothing here: {reason}")
     last = tuple(range(-len(geometry.axes), 0))
     sizes = [x.shape[axis] for axis in geometry.axes]
     values = TORCH.cast(x, op.working_dtype(dtype_name(x))).movedim(geometry.axes, last)
@@ -105,7 +107,9 @@ def _unfolded(x: torch.Tensor, op: Operation, geometry: Geometry, build: Build, 
         for array, before, fill in ((values, low, op.fill), (here, low, 0), (counting, [0] * len(low), 0))
     ]
     count = views[2].sum(-1).to(values.dtype)
-    y = TORCH.cast(op.gathered(TORCH.xp, views[0], views[1], count, {}), op.result_dtype(dtype_name(x)))
+    weights = tap_weights(op, geometry.window)
+    extras = {} if weights is None else {WEIGHTS: torch.as_tensor(weights, dtype=values.dtype, device=x.device)}
+    y = TORCH.cast(op.gathered(TORCH.xp, views[0], views[1], count, extras), op.result_dtype(dtype_name(x)))
     return y.movedim(last, geometry.axes)
 
 
