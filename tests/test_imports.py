@@ -33,7 +33,7 @@ ROOMS: dict[str, set[str]] = {
     "api": API,
     "unpool": API,
     "named": {"errors"},
-    "models": {"errors", "named", "keras"},  # a file may hold the layers of the Keras door
+    "models": API | {"named", "keras"},  # a file may hold the layers of the Keras door
     "compose": API,
     "torch": API | {"torch", "unpool", "compose"},
     "keras": API | {"keras"},

@@ -1,14 +1,12 @@
 """The poolings of a user's own model, PyTorch, Keras or ONNX: its feature maps before and after each, from one run.
 
 What each pooling is, is said in poolwise's words and then held against what the model computed; where the two differ,
-the stage's note says so. Each framework has a file here, its reader, which imports it and is itself imported only where
-a model of its kind is at hand.
+the stage's note says so. The recording itself is in `poolwise.models`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import import_module
 from math import prod
 from pathlib import Path
 from typing import Any, cast
@@ -17,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from poolwise import InvalidType, InvalidValue
-from poolwise.explorer.models.record import Record, Stage
-from poolwise.models import Shape, kind, load, said
+from poolwise.models import Shape, load, said
 from poolwise.models import input_shape as declared_shape
+from poolwise.models.record import Record, Stage, run
 
 __all__ = ["Stage", "stages"]
 
@@ -40,11 +38,10 @@ def stages(model: Any, images: Any = None, *, input_shape: tuple[int, ...] | Non
     Raises InvalidType for what is no model, InvalidValue if it does not run on the batch or has no pooling.
     """
     model = load(model) if isinstance(model, str | Path) else model
-    reader = import_module(f"{__name__}.{kind(model)}")
     batch = _batch(images, input_shape, declared_shape(model))
     record = Record()
     try:
-        reader.run(model, batch, record)
+        run(model, batch, record)
     except Exception as cause:  # whatever the user's model raises
         raise InvalidValue(f"model must run on images of shape {batch.shape}, got {said(cause)}") from None
     if not record.stages:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from onnx import inliner, numpy_helper
 
 from poolwise import Lp, Max, Mean, Operation
-from poolwise.explorer.models.record import Pooling, Record, pooling_of, windows
 from poolwise.models.onnx import only_input
+from poolwise.models.record import Pooling, Record, pooling_of, windows
 
 _NODE = re.compile(r"(Global)?(Max|Average|Lp)Pool")
 _AUTO_PAD = {b"SAME_UPPER": "same", b"SAME_LOWER": "same_lower", b"VALID": 0}
@@ -31,9 +31,9 @@ def run(model: Any, batch: NDArray[Any], record: Record) -> None:
     copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in asked)
     values.update(zip(asked, _outputs(copy, asked, {given.name: x}) if asked else (), strict=True))
     for place, node in found:
-        before, after = values[node.input[0]][0], values[node.output[0]][0]
+        before, after = (values[name][record.images] for name in (node.input[0], node.output[0]))
         attributes = {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
-        pooling = _pooling(node.op_type, attributes, before.ndim - 1)
+        pooling = _pooling(node.op_type, attributes, before.ndim - 2)
         record.add(node.name or f"{node.op_type}_{place}", pooling, before, after, before.dtype)
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, NamedTuple, cast
+from importlib import import_module
+from typing import Any, ClassVar, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from poolwise import Fault, Operation, adaptive_pool, pool
+from poolwise.models import kind
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,18 +44,27 @@ class Pooling(NamedTuple):
 
 @dataclass
 class Record:
-    """The stages so far. inside: how deep the run is in poolings, of which only the outermost is a stage."""
+    """The stages so far. inside: how deep the run is in poolings, of which only the outermost is a stage.
 
+    images: those of the batch that `add` is given.
+    """
+
+    images: ClassVar[slice] = slice(0, 1)
     stages: list[Stage] = field(default_factory=list[Stage])
     times: Counter[str] = field(default_factory=Counter[str])
     inside: int = 0
 
     def add(self, name: str, pooling: Pooling, before: NDArray[Any], after: NDArray[Any], dtype: Any) -> None:
-        """One more; dtype: the model's own, before it became NumPy's."""
+        """One more; before, after: (N, channels, *sizes); dtype: the model's own, before it became NumPy's."""
+        one, other = before[0], after[0]
+        notes = [pooling.note, _difference(pooling, one, other, 1e-2 if "16" in str(dtype) else 1e-4)]
+        note = "; ".join(filter(None, notes))
+        self.stages.append(Stage(self.named(name), pooling.op, pooling.arguments, one, other, note))
+
+    def named(self, name: str) -> str:
+        """The name, with a number from its second time on."""
         self.times[name] += 1
-        named = name if self.times[name] == 1 else f"{name} #{self.times[name]}"
-        notes = [pooling.note, _difference(pooling, before, after, 1e-2 if "16" in str(dtype) else 1e-4)]
-        self.stages.append(Stage(named, pooling.op, pooling.arguments, before, after, "; ".join(filter(None, notes))))
+        return name if self.times[name] == 1 else f"{name} #{self.times[name]}"
 
 
 def _difference(pooling: Pooling, before: NDArray[Any], after: NDArray[Any], tolerance: float) -> str:
@@ -104,3 +115,8 @@ def pooling_of(
         return Pooling(kind(**own), arguments, note)
     except Fault as fault:
         return Pooling(None, {}, f"not poolwise's {kind.__name__}: {fault}")
+
+
+def run(model: Any, batch: NDArray[Any], record: Record) -> None:
+    """Run a model once on a batch, every pooling told to the record, by the file here that knows its framework."""
+    import_module(f"poolwise.models.record_{kind(model)}").run(model, batch, record)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch.overrides import TorchFunctionMode
 
 from poolwise import ops
-from poolwise.explorer.models.record import Pooling, Record, each_axis, pooling_of, windows
+from poolwise.models.record import Pooling, Record, each_axis, pooling_of, windows
 
 _POSITIONS = {  # the arguments of PyTorch's functions after the input, in their order
     "max": ("kernel_size", "stride", "padding", "dilation", "ceil_mode"),
@@ -136,7 +136,8 @@ def _own_calls(record: Record) -> Iterator[None]:
 def _add(record: Record, name: str, asked: Call, x: Any, output: Any) -> None:
     """One call of a pooling more."""
     y = output[0] if isinstance(output, tuple) else output  # the indices come second
-    record.add(name, _pooling(asked, x.shape), _numbers(x, asked.rank), _numbers(y, asked.rank), x.dtype)
+    before, after = (_numbers(each, asked.rank, record.images) for each in (x, y))
+    record.add(name, _pooling(asked, x.shape), before, after, x.dtype)
 
 
 def _pooling(asked: Call, shape: Sequence[int]) -> Pooling:
@@ -170,8 +171,8 @@ def _general_pooling(given: Mapping[str, Any], ndim: int) -> Pooling:
     return Pooling(given["op"], {**arguments, "padding_mode": given.get("padding_mode", "absent")})
 
 
-def _numbers(x: Any, rank: int) -> NDArray[Any]:
-    """(channels, *sizes) of the first image, copied: what follows may work in place."""
-    first = (x[0] if x.ndim > rank + 1 else x).detach().cpu()
-    values = (first.float() if str(first.dtype) == "torch.bfloat16" else first).numpy()
-    return np.array(values.reshape(-1, *values.shape[values.ndim - rank :]))
+def _numbers(x: Any, rank: int, images: slice) -> NDArray[Any]:
+    """(N, channels, *sizes) of these images, copied: what follows may work in place."""
+    some = (x[images] if x.ndim > rank + 1 else x[None]).detach().cpu()
+    values = (some.float() if str(some.dtype) == "torch.bfloat16" else some).numpy()
+    return np.array(values.reshape(len(values), -1, *values.shape[values.ndim - rank :]))

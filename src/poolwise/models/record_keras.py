@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from poolwise import Max, Mean
-from poolwise.explorer.models.record import Pooling, Record, each_axis, windows
+from poolwise.models.record import Pooling, Record, each_axis, windows
 
 _LAYER = re.compile(r"(Global|Adaptive)?(\w+?)Pooling([123])D")
 
@@ -55,7 +55,7 @@ def _recorded(layer: Any, found: re.Match[str], record: Record) -> Callable[...,
         outputs = call(inputs, *arguments, **keywords)
         masked = any(each is not None for each in (*arguments, keywords.get("mask")))
         told = Pooling(None, {}, "a mask leaves some steps out") if masked else pooling
-        before, after = (_numbers(x, layer.data_format, rank) for x in (inputs, outputs))
+        before, after = (_numbers(x, layer.data_format, rank, record.images) for x in (inputs, outputs))
         record.add(f"{layer.name} ({type(layer).__name__})", told, before, after, inputs.dtype)
         return outputs
 
@@ -74,10 +74,10 @@ def _pooling(layer: Any, found: re.Match[str]) -> Pooling:
     return Pooling(op, windows(rank, layer.pool_size, layer.strides, "same" if layer.padding == "same" else 0))
 
 
-def _numbers(x: Any, data_format: str, rank: int) -> NDArray[Any]:
-    """(channels, *sizes) of the first image; the channels of a global pooling get axes of size 1."""
-    first = np.array(keras.ops.convert_to_numpy(x))[0]
-    first = first.astype(np.float32) if first.dtype.name == "bfloat16" else first
-    if first.ndim == 1:
-        return first.reshape(-1, *(1,) * rank)
-    return np.ascontiguousarray(np.moveaxis(first, -1, 0)) if data_format == "channels_last" else first
+def _numbers(x: Any, data_format: str, rank: int, images: slice) -> NDArray[Any]:
+    """(N, channels, *sizes) of these images; the channels of a global pooling get axes of size 1."""
+    some = np.array(keras.ops.convert_to_numpy(x))[images]
+    some = some.astype(np.float32) if some.dtype.name == "bfloat16" else some
+    if some.ndim == 2:
+        return some.reshape(*some.shape, *(1,) * rank)
+    return np.ascontiguousarray(np.moveaxis(some, -1, 1)) if data_format == "channels_last" else some
