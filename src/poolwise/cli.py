@@ -190,31 +190,70 @@ def accelerate(
 @app.command()
 def review(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A file (.onnx, .keras) or module:factory.")],
-    shape: Annotated[
-        str | None,
-        typer.Option("--input", metavar="SHAPE", help="One batch, such as 1x3x224x224.", show_default="as declared"),
+    shapes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input",
+            metavar="SHAPE",
+            help="One batch, such as 1x3x224x224; once for each input.",
+            show_default="as declared",
+        ),
     ] = None,
     form: FormatOption = Format.text,
-    select: Annotated[str, typer.Option(help="Only these rules, or beginnings, joined by commas.")] = "",
-    ignore: Annotated[str, typer.Option(help="Not these.")] = "",
-    strict: Annotated[bool, typer.Option("--strict", help="Exit status 1 where there are findings.")] = False,
+    select: Annotated[
+        str | None,
+        typer.Option(
+            help="Only these rules, or beginnings, joined by commas.", show_default="pyproject.toml's, or all"
+        ),
+    ] = None,
+    ignore: Annotated[str | None, typer.Option(help="Not these.", show_default="pyproject.toml's")] = None,
+    strict: Annotated[
+        bool | None,
+        typer.Option(help="Exit status 1 where there are findings.", show_default="pyproject.toml's, or not"),
+    ] = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Let a model file run its own code (Lambda layers, .pt, .pth, .h5).")
+    ] = False,
 ) -> None:
     """What is wrong with a network's downsampling: each stage's figures, and findings with their fixes."""
     from poolwise.design import review as library
+    from poolwise.design.settings import settings
     from poolwise.named import shape as read_shape
 
+    own = settings(Path.cwd())
     report = library(
         model,
-        None if shape is None else read_shape(shape),
-        select=[rule.strip() for rule in select.split(",") if rule.strip()],
-        ignore=[rule.strip() for rule in ignore.split(",") if rule.strip()],
+        [read_shape(shape) for shape in shapes or ()],
+        select=own.select if select is None else _listed(select),
+        ignore=own.ignore if ignore is None else _listed(ignore),
+        allowed=own.per_step_ignores,
+        trust=trust,
     )
     if form is Format.json:
         typer.echo(json.dumps(report.data(), indent=2))
     else:
         console = _console()
         console.print(report.text(console.width), highlight=False)
-    raise typer.Exit(1 if strict and report.findings else 0)
+    raise typer.Exit(1 if (own.strict if strict is None else strict) and report.findings else 0)
+
+
+@app.command()
+def rule(
+    name: Annotated[
+        str | None, typer.Argument(metavar="ID", help="Such as PW101.", show_default="a list of all")
+    ] = None,
+) -> None:
+    """What a rule of the review means, why, by which source, how to mend it, and when to ignore it."""
+    from rich.markdown import Markdown
+
+    from poolwise.design.rules import RULES, chosen
+
+    if name is None:
+        for each in RULES:
+            typer.echo(f"{each.id}  {each.severity:<7}  {each.title}")
+    else:
+        for each in chosen([name]):
+            _console().print(Markdown(each.page))
 
 
 @app.command()
@@ -261,6 +300,10 @@ def doctor(form: FormatOption = Format.text) -> None:
     else:
         library.show(report, _console())
     raise typer.Exit(0 if report.healthy else 1)
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _console(*, stderr: bool = False) -> Console:

@@ -12,6 +12,8 @@ from typing import Any
 
 from poolwise import Geometry, Operation
 
+MERGES = {"Add", "Sub", "Mul", "Div", "Max", "Min", "Mean", "Sum", "Concat"}  # steps in which branches meet
+
 
 @dataclass(frozen=True)
 class Value:
@@ -73,8 +75,24 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Unfit:
+    """An input on which branches that meet have sizes that cannot agree.
+
+    shape: the one that was asked for. multiple: its sizes rounded up to multiples of this fit. said: the framework's
+    words.
+    """
+
+    shape: tuple[int, ...]
+    multiple: int
+    said: str
+
+
+@dataclass(frozen=True)
 class Graph:
-    """A whole network on one size of input. steps stand in the order of execution."""
+    """A whole network on one size of input. steps stand in the order of execution.
+
+    unfit: None where it runs on the input that was asked for; else why not, and everything else is of one that fits.
+    """
 
     name: str
     framework: str
@@ -82,3 +100,4 @@ class Graph:
     outputs: tuple[str, ...]
     values: Mapping[str, Value]
     steps: tuple[Step, ...]
+    unfit: Unfit | None = None

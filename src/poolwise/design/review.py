@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich import box
 from rich.console import Group
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from poolwise import __version__
 from poolwise.design.graph import Graph
 from poolwise.design.readers import read
-from poolwise.design.rules import Finding, chosen, findings
-from poolwise.design.show import alike, lost, times
+from poolwise.design.rules import Finding, chosen, findings, titles
+from poolwise.design.show import alike, times
 from poolwise.design.stages import Stage, downsampling, totals
 
 SCHEMA = 1
-WIDE = 110  # columns of a terminal in which the whole table fits
+WIDE = 104  # columns of a terminal in which the whole table fits
 COLOURS = {"error": "bold red", "warning": "yellow", "info": "cyan"}
 
 
@@ -58,36 +59,47 @@ class Review:
             _counted(len(self.findings), "finding"),
         ]
         parts = [
-            *([_table(self.stages, wide=width >= WIDE)] if self.stages else []),
-            *(_said(finding) for finding in self.findings),
+            *(_tables(self.stages, wide=width >= WIDE) if self.stages else []),
+            *_said(self.findings),
+            *([Text("What a rule means, and when to ignore it: poolwise rule ID.\n")] if self.findings else []),
             Text(f"{'; '.join(counts)}."),
         ]
         return Group(*parts, *([Text(f"Not known, and reviewed around: {', '.join(unknown)}.")] if unknown else []))
 
 
 def review(
-    model: Any, shape: Sequence[int] | None = None, *, select: Collection[str] = (), ignore: Collection[str] = ()
+    model: Any,
+    shape: Sequence[Any] | None = None,
+    *,
+    select: Collection[str] = (),
+    ignore: Collection[str] = (),
+    allowed: Mapping[str, Collection[str]] | None = None,
+    trust: bool = False,
 ) -> Review:
     """What is wrong with the downsampling of a network.
 
     model: a torch.nn.Module, a keras model, an onnx.ModelProto; or a name: `net.onnx`, `net.keras`, `module:factory`.
-    shape: the batch's, in the model's own layout, such as (1, 3, 224, 224); None: the one that the model declares.
-    select, ignore: rules, or the beginnings of their names, such as "PW1"; docs/rules.md has them all.
+    shape: the batch's, in the model's own layout, such as (1, 3, 224, 224), or one for each input; None: what the model
+    declares. select, ignore: rules, or the beginnings of their names, such as "PW1"; docs/rules.md has them all.
+    allowed: for patterns of steps' names, such as "layer4.*", the rules that say nothing of them. trust: whether a
+    model file may run its own code.
 
     Raises InvalidType for what is no model; InvalidValue for a damaged file, a shape that does not fit or is missing,
     an unknown rule; MissingExtra if the model's framework is not installed.
 
     >>> import torch
     >>> net = torch.nn.Sequential(torch.nn.Conv2d(1, 8, 3), torch.nn.MaxPool2d(2), torch.nn.MaxPool2d(2))
-    >>> for finding in review(net, (1, 1, 29, 29), ignore=["PW106"]).findings:
+    >>> for finding in review(net, (1, 1, 29, 29), select=["PW101"]).findings:
     ...     print(finding.rule, finding.step, finding.message)
     PW101 1 1 of 27 rows and columns are in no window: (27 + 0 − 2) mod 2 = 1
     PW101 2 1 of 13 rows and columns are in no window: (13 + 0 − 2) mod 2 = 1
     """
     rules = chosen(select, ignore)
-    graph = read(model, shape)
+    for ids in (allowed or {}).values():
+        chosen(ids)  # refuses what is no rule
+    graph = read(model, shape, trust=trust)
     stages = downsampling(graph)
-    return Review(graph, tuple(stages), tuple(findings(graph, stages, rules)))
+    return Review(graph, tuple(stages), tuple(findings(graph, stages, rules, allowed)))
 
 
 def _record(stage: Stage) -> dict[str, Any]:
@@ -117,35 +129,64 @@ def _record(stage: Stage) -> dict[str, Any]:
     }
 
 
-def _table(stages: Sequence[Stage], *, wide: bool) -> Table:
+def _tables(stages: Sequence[Stage], *, wide: bool) -> list[Any]:
+    reading = (
+        "Never read, padding read: before + after; ~: between windows. Fields start in the padding where negative."
+    )
+    cost = "Parameters and MACs: of the stage and of the steps since the one before it. Kept: bytes for backward."
+    notes = [Text(each, style="dim") for each in (reading, cost)]
+    return [_reads(stages, wide=wide), notes[0], Text(), _costs(stages), notes[1], Text()]
+
+
+def _grid(*columns: str) -> Table:
+    """A table whose first column holds the stages' names."""
     grid = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    grid.add_column("stage", overflow="fold", min_width=12)
-    grid.add_column("op", overflow="fold", min_width=7)
-    more = ("touch\npadding", "parameters", "MACs") if wide else ()
-    for name in ("window", "size", "stride\nso far", "receptive\nfield", "never\nread", *more):
+    grid.add_column("stage", overflow="fold", min_width=10)
+    for name in columns:
         grid.add_column(name, justify="right", no_wrap=True)
-    for stage in stages:
-        grid.add_row(*_cells(stage)[: len(grid.columns)])
     return grid
 
 
-def _cells(stage: Stage) -> tuple[str, ...]:
-    tables: Sequence[Any] = stage.geometry.tables
-    spans = stage.spans
-    unread = [str(lost(each)) for each in stage.unread]
-    steps = alike([str(getattr(table, "step", "~")) for table in tables])
-    return (
-        stage.step.name,
-        stage.step.op,
-        f"{alike([str(taps) for taps in stage.geometry.window])}/{steps}",
-        f"{times(stage.before.sizes)} → {times(stage.after.sizes)}",
-        "?" if spans is None else alike([f"{span.jump:g}" for span in spans]),
-        "?" if spans is None else alike([str(span.field) for span in spans]),
-        "–" if set(unread) == {"0"} else alike(unread),
-        f"{100 * stage.touching:.0f} %",
-        _short(stage.parameters),
-        _short(stage.macs),
-    )
+def _reads(stages: Sequence[Stage], *, wide: bool) -> Table:
+    """What each stage reads: sizes, receptive fields, what it leaves out, and the padding."""
+    more = ("starts\nat", "padding\nread", "touch\npadding") if wide else ()
+    grid = _grid("op", "window", "size", "stride\nso far", "receptive\nfield", "never\nread", *more)
+    for stage in stages:
+        tables: Sequence[Any] = stage.geometry.tables
+        spans = stage.spans or ()
+        steps = alike([str(getattr(table, "step", "~")) for table in tables])
+        cells = (
+            stage.step.name,
+            stage.step.op,
+            f"{alike([str(taps) for taps in stage.geometry.window])}/{steps}",
+            f"{times(stage.before.sizes)} → {times(stage.after.sizes)}",
+            alike([f"{span.jump:g}" for span in spans]) if spans else "?",
+            alike([str(span.field) for span in spans]) if spans else "?",
+            _nothing_or([_sides(each.before, each.after, each.between) for each in stage.unread]),
+            alike([str(span.first).replace("-", "−") for span in spans]) if spans else "?",
+            _nothing_or([_sides(pads.low_read, pads.high_read) for pads in stage.pads]),
+            f"{100 * stage.touching:.0f} %",
+        )
+        grid.add_row(*cells[: len(grid.columns)])
+    return grid
+
+
+def _costs(stages: Sequence[Stage]) -> Table:
+    """What each stage costs."""
+    grid = _grid("parameters", "MACs", "compared\nor added", "activation\nbytes", "kept\npoolwise", "kept\nPyTorch")
+    for stage in stages:
+        numbers = (stage.parameters, stage.macs, stage.comparisons + stage.additions, stage.after.nbytes, *stage.kept)
+        grid.add_row(stage.step.name, *map(_short, numbers))
+    return grid
+
+
+def _sides(before: int, after: int, between: int = 0) -> str:
+    """Such as 0+1, or 0+1 and 14 in gaps."""
+    return f"{before}+{after}" + (f"~{between}" if between else "")
+
+
+def _nothing_or(parts: list[str]) -> str:
+    return "–" if set(parts) == {"0+0"} else alike(parts)
 
 
 def _counted(number: int, what: str) -> str:
@@ -159,8 +200,19 @@ def _short(number: int) -> str:
     return str(number)
 
 
-def _said(finding: Finding) -> Text:
-    text = Text(f"{finding.rule} ")
-    text.append(finding.severity, style=COLOURS[finding.severity])
-    text.append(f" {finding.step}: {finding.message}. Fix: {finding.fix}. ({finding.source})")
-    return text
+def _said(findings: Sequence[Finding]) -> Iterator[Text | Padding]:
+    """By rule; a message that several steps share once, and a fix behind all that it mends."""
+    rules: dict[str, dict[str, dict[str, list[Finding]]]] = {}
+    for finding in findings:
+        rules.setdefault(finding.rule, {}).setdefault(finding.fix, {}).setdefault(finding.message, []).append(finding)
+    for rule, fixes in rules.items():
+        first = next(each for each in findings if each.rule == rule)
+        head = Text(f"{rule} ", style="bold")
+        head.append(first.severity, style=COLOURS[first.severity])
+        yield head.append(f" {titles()[rule]} ({first.source})", style="not bold")
+        for fix, messages in fixes.items():
+            for message, group in messages.items():
+                yield Padding(
+                    f"{', '.join(dict.fromkeys(each.step for each in group))}: {message}.", (0, 0, 0, 2), expand=False
+                )
+            yield Padding(f"Fix: {fix}.", (0, 0, 0, 4), expand=False)

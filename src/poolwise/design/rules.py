@@ -1,28 +1,31 @@
-"""The rules of the review: each looks at the stages of a network and says what it finds, with its arithmetic.
+"""The rules of the review: each looks at a network and its stages and says what it finds, with its arithmetic.
 
-What each means, and when to ignore it: docs/rules.md.
+What each means, and when to ignore it: its page in `pages/`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from fnmatch import fnmatchcase
+from pathlib import Path
 
-from poolwise import InvalidValue, Max, ReLUMax
+from poolwise import InvalidValue
+from poolwise.design import network_rules, stage_rules
 from poolwise.design.graph import Graph
-from poolwise.design.stages import Pads, Stage
-from poolwise.design.trace import Unread
-from poolwise.geometry import Regular
+from poolwise.design.stage_rules import Evidence
+from poolwise.design.stages import Stage
 
-# a stage; the axis that it is about, None for all; what is wrong, with {axes} for its name; how to mend it
-Evidence: TypeAlias = tuple[Stage, int | None, str, str]
-AXES = {1: ("columns",), 2: ("rows", "columns"), 3: ("slices", "rows", "columns")}
+PAGES = Path(__file__).parent / "pages"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What a rule found. rule: its id; severity: "error", "warning" or "info"; step: the step's name in the model."""
+    """What a rule found.
+
+    rule: its id. severity: "error", "warning" or "info". step: the step's name in the model. message: what is wrong, in
+    numbers. page: the rule's page, a file of the installed package that `poolwise rule ID` prints.
+    """
 
     rule: str
     severity: str
@@ -30,17 +33,23 @@ class Finding:
     message: str
     source: str
     fix: str
+    page: str
 
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule. find: what it says of each stage of a network, as `Evidence`."""
+    """One rule. find: what it says of a network, as `Evidence`."""
 
     id: str
     severity: str
     title: str
     source: str
     find: Callable[[Graph, Sequence[Stage]], Iterator[Evidence]]
+
+    @property
+    def page(self) -> str:
+        """What it means, why, by which source, how to mend it and when to ignore it, as Markdown."""
+        return (PAGES / f"{self.id}.md").read_text(encoding="utf-8")
 
 
 def chosen(select: Collection[str] = (), ignore: Collection[str] = ()) -> list[Rule]:
@@ -57,153 +66,76 @@ def chosen(select: Collection[str] = (), ignore: Collection[str] = ()) -> list[R
     return [rule for rule in RULES if rule.id.startswith(wanted) and not rule.id.startswith(unwanted)]
 
 
-def findings(graph: Graph, stages: Sequence[Stage], rules: Sequence[Rule]) -> list[Finding]:
-    """What these rules find in a network."""
+def findings(
+    graph: Graph, stages: Sequence[Stage], rules: Sequence[Rule], allowed: Mapping[str, Collection[str]] | None = None
+) -> list[Finding]:
+    """What these rules find in a network. allowed: for patterns of steps' names the rules that say nothing of them."""
     found: list[Finding] = []
     for rule in rules:
-        met: dict[tuple[int, str, str], list[str]] = {}
-        stage_of: dict[int, Stage] = {}
-        for stage, axis, message, fix in rule.find(graph, stages):
-            stage_of[id(stage)] = stage
-            met.setdefault((id(stage), message, fix), []).append("" if axis is None else _axis(stage, axis))
-        for (stage, message, fix), axes in met.items():  # axes that are alike are one finding
-            said = message.replace("{axes}", " and ".join(axes))
-            found.append(Finding(rule.id, rule.severity, stage_of[stage].step.name, said, rule.source, fix))
+        met: dict[tuple[str, str, str], list[str]] = {}
+        for step, message, fix, axis in rule.find(graph, stages):
+            met.setdefault((step, message, fix), []).append(axis)
+        for (step, message, fix), axes in met.items():  # axes that are alike are one finding
+            if not _is_allowed(rule, step, allowed or {}):
+                said = message.replace("{axes}", " and ".join(dict.fromkeys(axes)))
+                page = f"poolwise/design/pages/{rule.id}.md"
+                found.append(Finding(rule.id, rule.severity, step, said, rule.source, fix, page))
     return found
 
 
-def _axis(stage: Stage, number: int) -> str:
-    rank = len(stage.geometry.tables)
-    return AXES[rank][number] if rank in AXES else f"elements of axis {number}"
+def titles() -> dict[str, str]:
+    """What each rule finds, in a few words."""
+    return {rule.id: rule.title for rule in RULES}
 
 
-def _regular(stage: Stage) -> Iterator[tuple[int, Regular, Unread, Pads]]:
-    """The axes that a window slides over."""
-    for number, table in enumerate(stage.geometry.tables):
-        if isinstance(table, Regular):
-            yield number, table, stage.unread[number], stage.pads[number]
-
-
-def _rest(table: Regular) -> tuple[int, int]:
-    """A window's span, and how many elements are left behind the last one, padding included."""
-    span = (table.taps - 1) * table.dilation + 1
-    return span, (table.size + table.low + table.high - span) % table.step
-
-
-def _cut_off(table: Regular, unread: Unread) -> int:
-    """How many elements one more window would begin to reach; those before it lie in the last gap."""
-    return min(unread.after, max(0, table.size - (table.start + table.output * table.step)))
-
-
-def _never_read(_: Graph, stages: Sequence[Stage]) -> Iterator[Evidence]:
-    for stage in stages:
-        for number, table, unread, _pads in _regular(stage):
-            lost = _cut_off(table, unread)
-            if not lost or stage.step.op in ("Slice", "Pad"):
-                continue  # what crops is meant to leave something out
-            span, rest = _rest(table)
-            message = (
-                f"{lost} of {table.size} {{axes}} are in no window: "
-                f"({table.size} + {table.low + table.high} − {span}) mod {table.step} = {rest}"
-                f"{f', of which {rest - lost} are padding or between windows' if rest > lost else ''}"
-            )
-            fix = f"pad {table.step - rest} more at the end, crop the input by {rest}"
-            yield stage, number, message, fix + (", or set ceil_mode=True" if stage.step.pooling is not None else "")
-
-
-def _skipping(_: Graph, stages: Sequence[Stage]) -> Iterator[Evidence]:
-    for stage in stages:
-        for number, table, unread, _pads in _regular(stage):
-            gaps = unread.between + unread.after - _cut_off(table, unread)
-            if table.dilation == 1 and table.step > table.taps and gaps:
-                message = (
-                    f"the stride {table.step} is larger than the window {table.taps}: {gaps} of "
-                    f"{table.size} {{axes}} lie between windows"
-                )
-                yield (
-                    stage,
-                    number,
-                    message,
-                    f"a window of {table.step}, or a {table.step}×{table.step} mean before the step",
-                )
-
-
-def _one_sided(_: Graph, stages: Sequence[Stage]) -> Iterator[Evidence]:
-    for stage in stages:
-        for number, table, _unread, pads in _regular(stage):
-            rest = _rest(table)[1]
-            if rest and pads.low == pads.high and pads.low_read != pads.high_read:
-                message = (
-                    f"of {pads.low} + {pads.high} padded {{axes}} windows read {pads.low_read} before "
-                    f"and {pads.high_read} after the input: size {table.size}, window {table.taps}, stride {table.step}"
-                )
-                yield (
-                    stage,
-                    number,
-                    message,
-                    f"an input whose size here is {table.size + table.step - rest} consumes both sides' padding alike",
-                )
-
-
-def _uneven_coverage(_: Graph, stages: Sequence[Stage]) -> Iterator[Evidence]:
-    for stage in stages:
-        for number, table, _unread, _pads in _regular(stage):
-            if table.dilation == 1 and 1 < table.step < table.taps and table.taps % table.step:
-                low, high = table.taps // table.step, -(-table.taps // table.step)
-                message = (
-                    f"{table.taps} mod {table.step} = {table.taps % table.step}: some {{axes}} are "
-                    f"in {low} windows, some in {high}"
-                )
-                yield stage, number, message, f"a window of {high * table.step}"
-
-
-def _uneven_bins(_: Graph, stages: Sequence[Stage]) -> Iterator[Evidence]:
-    for stage in stages:
-        for number, table in enumerate(stage.geometry.tables):
-            if not isinstance(table, Regular) and table.size % table.output:
-                message = (
-                    f"{table.size} {{axes}} into {table.output} bins: {table.size} mod {table.output} = "
-                    f"{table.size % table.output}, so bins overlap, differ in size, and cannot be exported as a pooling"
-                )
-                yield (
-                    stage,
-                    number,
-                    message,
-                    f"an input of {table.size // table.output * table.output or table.output} here",
-                )
-
-
-def _aliasing(_: Graph, stages: Sequence[Stage]) -> Iterator[Evidence]:
-    for stage in stages:
-        strides = [getattr(table, "step", 1) for table in stage.geometry.tables]
-        is_conv = stage.step.op == "Conv"
-        moves = max(strides) > 1 and max(stage.geometry.outputs) > 1
-        if moves and (is_conv or isinstance(stage.step.pooling, Max | ReLUMax)):
-            what = "a convolution" if is_conv else "a maximum"
-            message = f"{what} is taken at one of {max(strides)} positions with no low-pass filter before it"
-            yield stage, None, message, "the same at stride 1, then a blur of that stride; it is a partial cure"
-
-
-def _empty(_: Graph, stages: Sequence[Stage]) -> Iterator[Evidence]:
-    for stage in stages:
-        if stage.empty and stage.step.pooling is not None:
-            cells = 1
-            for output in stage.geometry.outputs:
-                cells *= output
-            yield (
-                stage,
-                None,
-                f"{stage.empty} of {cells} windows read padding alone",
-                "less padding, or ceil_mode=False",
-            )
+def _is_allowed(rule: Rule, step: str, allowed: Mapping[str, Collection[str]]) -> bool:
+    return any(fnmatchcase(step, pattern) and rule.id.startswith(tuple(ids)) for pattern, ids in allowed.items())
 
 
 RULES = (
-    Rule("PW101", "warning", "elements that no window reads", "Dumoulin & Visin 2016, relationship 6", _never_read),
-    Rule("PW102", "warning", "stride larger than the window", "He et al. 2019, section 4.1", _skipping),
-    Rule("PW103", "info", "padding consumed on one side", "Alsallakh et al. 2021", _one_sided),
-    Rule("PW104", "info", "window not a multiple of the stride", "Odena, Dumoulin & Olah 2016", _uneven_coverage),
-    Rule("PW105", "warning", "adaptive bins that differ", "pytorch #64806", _uneven_bins),
-    Rule("PW106", "info", "strided without a low-pass filter", "Zhang 2019; Azulay & Weiss 2019", _aliasing),
-    Rule("PW107", "error", "empty windows", "onnxruntime #16351", _empty),
+    Rule(
+        "PW101",
+        "warning",
+        "elements that no window reads",
+        "Dumoulin & Visin 2016, relationship 6",
+        stage_rules.never_read,
+    ),
+    Rule("PW102", "warning", "stride larger than the window", "He et al. 2019, section 4.1", stage_rules.skipping),
+    Rule("PW103", "info", "padding consumed on one side", "Alsallakh et al. 2021", stage_rules.one_sided),
+    Rule(
+        "PW104",
+        "info",
+        "window not a multiple of the stride",
+        "Odena, Dumoulin & Olah 2016",
+        stage_rules.uneven_coverage,
+    ),
+    Rule("PW105", "warning", "adaptive bins that differ", "pytorch #64806", stage_rules.uneven_bins),
+    Rule("PW106", "info", "strided without a low-pass filter", "Zhang 2019; Azulay & Weiss 2019", stage_rules.aliasing),
+    Rule("PW107", "error", "empty windows", "onnxruntime #16351", stage_rules.empty),
+    Rule(
+        "PW108",
+        "warning",
+        "windows mostly padding",
+        "onnxruntime #16351; Chen et al. 2017, section 3.3",
+        stage_rules.mostly_padding,
+    ),
+    Rule(
+        "PW109",
+        "info",
+        "frameworks disagree",
+        "pytorch #183528; keras #18452; onnx operator AveragePool",
+        stage_rules.frameworks,
+    ),
+    Rule("PW201", "error", "skips that cannot agree", "Ronneberger et al. 2015, section 2", network_rules.unfit),
+    Rule("PW202", "warning", "skips of odd sizes", "Ronneberger et al. 2015, section 2", network_rules.odd_skips),
+    Rule("PW203", "info", "receptive field beyond the image", "Richter et al. 2021", network_rules.beyond_the_image),
+    Rule(
+        "PW204",
+        "info",
+        "receptive field within the image",
+        "Araujo et al. 2019; Luo et al. 2016",
+        network_rules.within_the_image,
+    ),
+    Rule("PW205", "info", "flatten and dense", "Lin et al. 2014, section 3.2", network_rules.flattened),
+    Rule("PW206", "info", "ReLU and maximum apart", "measured: poolwise accelerate", network_rules.fusible),
 )

@@ -66,20 +66,28 @@ class Stage:
 
 def downsampling(graph: Graph) -> list[Stage]:
     """Every step of a network that makes its map smaller, or pools, in the order of execution."""
-    views: dict[str, Views] = {name: _own(graph.values[name]) for name in graph.inputs}
-    seen: set[str] = set()
+    views = seen(graph)
+    counted: set[str] = set()
     stages: list[Stage] = []
     parameters = macs = 0
     for step in graph.steps:
         before, after = graph.values[step.inputs[0]], graph.values[step.output]
-        views[step.output] = _through(step, [(graph.values[name], views.get(name)) for name in step.inputs], after)
-        parameters += sum(size for name, size in step.weights.items() if name not in seen)
-        seen.update(step.weights)
+        parameters += sum(size for name, size in step.weights.items() if name not in counted)
+        counted.update(step.weights)
         macs += step.macs
         if step.reads is not None and _downsamples(step):
             stages.append(_stage(step, step.reads, before, after, views[step.output], parameters, macs))
             parameters = macs = 0
     return stages
+
+
+def seen(graph: Graph) -> dict[str, Views]:
+    """For each value what its cells see of the network's input."""
+    views: dict[str, Views] = {name: _own(graph.values[name]) for name in graph.inputs}
+    for step in graph.steps:
+        given = [(graph.values[name], views.get(name)) for name in step.inputs]
+        views[step.output] = _through(step, given, graph.values[step.output])
+    return views
 
 
 def totals(graph: Graph) -> tuple[int, int]:
@@ -132,7 +140,8 @@ def _stage(
 ) -> Stage:
     cells, taps = after.elements, prod(geometry.window)
     selects = isinstance(step.pooling, SELECTIONS)
-    kept = (cells, 8 * cells) if selects else (0, 0 if isinstance(step.pooling, Mean | Sum) else before.nbytes)
+    adds = isinstance(step.pooling, Mean | Sum)
+    kept = (cells, 8 * cells) if selects else (0, 0) if adds else (before.nbytes, before.nbytes)
     return Stage(
         step,
         geometry,
@@ -145,7 +154,7 @@ def _stage(
         parameters,
         macs,
         cells * (taps - 1) if selects else 0,
-        cells * (taps - 1) if isinstance(step.pooling, Mean | Sum) else 0,
+        cells * (taps - 1) if adds else 0,
         kept,
     )
 

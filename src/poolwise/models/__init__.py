@@ -23,27 +23,48 @@ NAMES = "a .onnx or .keras file or module:factory"
 _KINDS = {("keras", "Layer"): "keras", ("torch", "Module"): "pytorch", ("onnx", "ModelProto"): "onnx"}
 # a file's suffix -> its framework, and how that is installed
 _FILES = {".onnx": ("onnx", "pip install onnx onnxruntime"), ".keras": ("keras", 'pip install "poolwise[keras]"')}
+# those whose code runs when they are opened
+_TRUSTED = {
+    **dict.fromkeys((".keras", ".h5", ".hdf5"), _FILES[".keras"]),
+    **dict.fromkeys((".pt", ".pth"), ("pytorch", 'pip install "poolwise[torch]"')),
+}
 
 
 def input_shape(model: Any) -> Shape | None:
-    """The batch's shape that a model declares: a dynamic batch is 1, other dynamic sizes None. None: it declares none.
+    """The batch's shape that a model of one input declares, as `input_shapes` gives it; None: it declares none.
 
     Raises InvalidType for what is no model, InvalidValue for a model of several inputs.
     """
-    shape = _reader(kind(model), "declared")(model)
-    return shape and (1 if shape[0] is None else shape[0], *shape[1:])
+    shapes = input_shapes(model)
+    if len(shapes) > 1:
+        raise InvalidValue(f"model must take one input, got inputs of the shapes {shapes}")
+    return shapes[0] if shapes else None
 
 
-def load(name: str | Path) -> Any:
+def input_shapes(model: Any) -> list[Shape]:
+    """The batch's shape of each input that a model declares: a dynamic batch is 1, other dynamic sizes None.
+
+    Empty where it declares none. Raises InvalidType for what is no model.
+    """
+    return [(1 if shape[0] is None else shape[0], *shape[1:]) for shape in _reader(kind(model), "declared")(model)]
+
+
+def load(name: str | Path, *, trust: bool = False) -> Any:
     """The model of a name: `model.onnx`, `model.keras`, or `module:factory`, which is called.
 
+    trust: whether a file may run its own code: a .keras file with Lambda layers, a whole module that torch.save wrote
+    (.pt, .pth), a legacy .h5 file of Keras.
+
     Raises InvalidValue for any other name, and for a file that is damaged or would run code; InvalidType if the factory
-    makes no model; MissingExtra if the framework is not installed.
+    or the file holds no model; MissingExtra if the framework is not installed.
     """
     path, suffix = Path(name), Path(name).suffix.lower()
+    if trust and suffix in _TRUSTED:
+        return _trusted(path, suffix)
     if suffix in PICKLES:
         raise InvalidValue(
-            f"model must be {NAMES}, got {str(name)!r}: a pickle runs code when it is opened; give module:factory"
+            f"model must be {NAMES}, got {str(name)!r}: it runs code when it is opened; give module:factory"
+            f"{', or --trust it where that is taken' if suffix in _TRUSTED else ''}"
         )
     if suffix in _FILES:
         if not path.is_file():
@@ -52,6 +73,23 @@ def load(name: str | Path) -> Any:
     if ":" not in str(name):
         raise InvalidValue(f"model must be {NAMES}, got {str(name)!r}")
     return _made(str(name))
+
+
+def _trusted(path: Path, suffix: str) -> Any:
+    """The model in a file whose code may run."""
+    if not path.is_file():
+        raise InvalidValue(f"model must be a file that exists, got {str(path)!r}")
+    framework, install = _TRUSTED[suffix]
+    try:
+        found = _reader(framework, "trusted")(path)
+    except ImportError as cause:
+        raise MissingExtra(f"a {suffix} file needs {cause.name}: {install}") from None
+    except Exception as cause:  # whatever the file's own code raises
+        raise InvalidValue(
+            f"model must be a file that {framework} can open, got {str(path)!r} ({said(cause)})"
+        ) from None
+    kind(found)
+    return found
 
 
 def _read(path: Path, suffix: str) -> Any:

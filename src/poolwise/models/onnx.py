@@ -12,19 +12,24 @@ from poolwise.errors import InvalidValue
 from poolwise.models import Shape, said
 
 
-def only_input(model: Any) -> Any:
-    """The one input; initialisers that are listed as inputs are none."""
+def inputs(model: Any) -> list[Any]:
+    """The inputs; initialisers that are listed as inputs are none."""
     constants = {each.name for each in model.graph.initializer}
-    inputs = [each for each in model.graph.input if each.name not in constants]
-    if len(inputs) != 1:
-        raise InvalidValue(f"model must take one input, got {', '.join(each.name for each in inputs) or 'none'}")
-    return inputs[0]
+    return [each for each in model.graph.input if each.name not in constants]
 
 
-def declared(model: Any) -> Shape | None:
-    """The shape of a model's one input, None where it has none."""
-    sizes = only_input(model).type.tensor_type.shape.dim
-    return tuple(each.dim_value if each.dim_value > 0 else None for each in sizes) or None
+def only_input(model: Any) -> Any:
+    """The one input."""
+    found = inputs(model)
+    if len(found) != 1:
+        raise InvalidValue(f"model must take one input, got {', '.join(each.name for each in found) or 'none'}")
+    return found[0]
+
+
+def declared(model: Any) -> list[Shape]:
+    """The shape of each input that declares one."""
+    sizes = [each.type.tensor_type.shape.dim for each in inputs(model)]
+    return [tuple(size.dim_value if size.dim_value > 0 else None for size in each) for each in sizes if each]
 
 
 def load(path: Path) -> Any:

@@ -14,6 +14,7 @@ from poolwise import Geometry, InvalidValue, Lp, Max, Mean, Operation
 from poolwise.design.graph import Graph, Step, Value
 from poolwise.design.readers import windows
 from poolwise.geometry import Regular
+from poolwise.models.onnx import inputs
 
 _WINDOWED = re.compile(r"(Max|Average|Lp)Pool|Conv")
 _GLOBAL = re.compile(r"Global(Max|Average|Lp)Pool")
@@ -30,16 +31,16 @@ _FLAT = {"Flatten", "Gemm", "MatMul", "Shape", "Squeeze", "Unsqueeze"}
 
 
 def graph(model: Any, shapes: Sequence[Sequence[int]]) -> Graph:
-    """The model's network on an input of this shape.
+    """The model's network on inputs of these shapes, one for each.
 
-    Raises InvalidValue for a model of several inputs, and for one whose shapes contradict each other.
+    Raises InvalidValue for another number of shapes than inputs, and where shapes contradict each other.
     """
     model = inliner.inline_local_functions(model)
-    constants = {each.name for each in model.graph.initializer}
-    inputs = [each for each in model.graph.input if each.name not in constants]
-    if len(inputs) != len(shapes):
-        raise InvalidValue(f"model must take {len(shapes)} input, got {len(inputs)}", "review")
-    changed = [_reshaped(given, shape) for given, shape in zip(inputs, shapes, strict=True)]
+    taken = inputs(model)
+    if len(taken) != len(shapes):
+        names = ", ".join(each.name for each in taken)
+        raise InvalidValue(f"input must be given for each of {names}, got {len(shapes)}", "review")
+    changed = [_reshaped(given, shape) for given, shape in zip(taken, shapes, strict=True)]
     if any(changed):
         del model.graph.value_info[:]  # what was said of the other sizes
         for each in model.graph.output:
@@ -48,7 +49,7 @@ def graph(model: Any, shapes: Sequence[Sequence[int]]) -> Graph:
         model = shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     except Exception as cause:  # whatever contradicting shapes lead to
         raise InvalidValue(f"model must have shapes that agree, got {' '.join(str(cause).split())}", "review") from None
-    return _Builder(model, [each.name for each in inputs]).graph()
+    return _Builder(model, [each.name for each in taken]).graph()
 
 
 def _reshaped(given: Any, shape: Sequence[int]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import operator
 import re
 from collections import Counter
@@ -30,7 +31,7 @@ def graph(model: Any, shapes: Sequence[Any]) -> Graph:
     Raises InvalidValue, with what both ways said, for a model that neither can follow.
     """
     sizes = [tuple(shape) for shape in (shapes if isinstance(shapes[0], Sequence) else [shapes])]
-    with _in_eval_mode(model), torch.no_grad():
+    with _in_eval_mode(model), torch.no_grad(), _quiet():
         inputs = tuple(_input(model, shape) for shape in sizes)
         try:
             return _exported(model, inputs)
@@ -53,6 +54,17 @@ def _in_eval_mode(model: Any) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without PyTorch's log of what it could not follow: the fault says it, or the other way succeeds."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _input(model: Any, shape: tuple[int, ...]) -> torch.Tensor:
