@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from importlib import import_module
 from typing import Any, ClassVar, NamedTuple, cast
@@ -61,6 +61,10 @@ class Record:
         note = "; ".join(filter(None, notes))
         self.stages.append(Stage(self.named(name), pooling.op, pooling.arguments, one, other, note))
 
+    def begin(self) -> None:
+        """A batch comes."""
+        self.times.clear()
+
     def named(self, name: str) -> str:
         """The name, with a number from its second time on."""
         self.times[name] += 1
@@ -117,6 +121,6 @@ def pooling_of(
         return Pooling(None, {}, f"not poolwise's {kind.__name__}: {fault}")
 
 
-def run(model: Any, batch: NDArray[Any], record: Record) -> None:
-    """Run a model once on a batch, every pooling told to the record, by the file here that knows its framework."""
-    import_module(f"poolwise.models.record_{kind(model)}").run(model, batch, record)
+def run(model: Any, batches: Iterable[NDArray[Any]], record: Record) -> None:
+    """Run a model on batches, every pooling told to the record, by the file here that knows its framework."""
+    import_module(f"poolwise.models.record_{kind(model)}").run(model, batches, record)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from functools import partial, wraps
 from typing import Any
@@ -18,19 +18,21 @@ from poolwise.models.record import Pooling, Record, each_axis, windows
 _LAYER = re.compile(r"(Global|Adaptive)?(\w+?)Pooling([123])D")
 
 
-def run(model: Any, batch: NDArray[Any], record: Record) -> None:
+def run(model: Any, batches: Iterable[NDArray[Any]], record: Record) -> None:
     """Run a model eagerly, each pooling's `call` replaced by one that records."""
     inputs = getattr(model, "inputs", None)
-    x = batch.astype(inputs[0].dtype) if inputs else batch
+    first, *others = [batch.astype(inputs[0].dtype) if inputs else batch for batch in batches]
     if not all(layer.built for layer in model._flatten_layers()):
-        model(x)  # which traces the layers that it builds, with no numbers to see
+        model(first)  # which traces the layers that it builds, with no numbers to see
     with ExitStack() as stack:
         for layer in model._flatten_layers():
             found = next(filter(None, map(_layer_class, type(layer).__mro__)), None)
             if found is not None:  # set past Keras, which would take notice
                 stack.callback(partial(_restored, layer, vars(layer).get("call")))
                 vars(layer)["call"] = _recorded(layer, found, record)
-        model(x)
+        for batch in (first, *others):
+            record.begin()
+            model(batch)
 
 
 def _restored(layer: Any, call: Any) -> None:

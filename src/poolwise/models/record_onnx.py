@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 import onnx
@@ -18,37 +18,46 @@ _NODE = re.compile(r"(Global)?(Max|Average|Lp)Pool")
 _AUTO_PAD = {b"SAME_UPPER": "same", b"SAME_LOWER": "same_lower", b"VALID": 0}
 
 
-def run(model: Any, batch: NDArray[Any], record: Record) -> None:
+def run(model: Any, batches: Iterable[NDArray[Any]], record: Record) -> None:
     """Runs a copy of the model whose outputs are what its poolings take and give."""
     given = only_input(model)
-    x = batch.astype(onnx.helper.tensor_dtype_to_np_dtype(given.type.tensor_type.elem_type))
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(given.type.tensor_type.elem_type)
     copy = inliner.inline_local_functions(model)
     found = [(place, node) for place, node in enumerate(copy.graph.node) if _is_pooling(node)]
-    values = {given.name: x, **{each.name: numpy_helper.to_array(each) for each in copy.graph.initializer}}
+    constants = {each.name: numpy_helper.to_array(each) for each in copy.graph.initializer}
     names = dict.fromkeys(name for _, node in found for name in (node.input[0], node.output[0]))
-    asked = [name for name in names if name not in values]
+    asked = [name for name in names if name != given.name and name not in constants]
     del copy.graph.output[:]
     copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in asked)
-    values.update(zip(asked, _outputs(copy, asked, {given.name: x}) if asked else (), strict=True))
-    for place, node in found:
-        before, after = (values[name][record.images] for name in (node.input[0], node.output[0]))
-        attributes = {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
-        pooling = _pooling(node.op_type, attributes, before.ndim - 2)
-        record.add(node.name or f"{node.op_type}_{place}", pooling, before, after, before.dtype)
+    session = session_of(copy) if asked else None
+    for batch in batches:
+        record.begin()
+        x = batch.astype(dtype)
+        made = session.run(asked, {given.name: x}) if session else ()
+        values = {given.name: x, **constants, **dict(zip(asked, made, strict=True))}
+        for place, node in found:
+            _add(record, node, place, values)
 
 
-def _outputs(model: Any, names: list[str], feeds: dict[str, NDArray[Any]]) -> Sequence[Any]:
-    """What a model gives by these names, by onnxruntime where it is installed."""
+def _add(record: Record, node: Any, place: int, values: Mapping[str, Any]) -> None:
+    """One pooling of one batch."""
+    before, after = (values[name][record.images] for name in (node.input[0], node.output[0]))
+    attributes = {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
+    pooling = _pooling(node.op_type, attributes, before.ndim - 2)
+    record.add(node.name or f"{node.op_type}_{place}", pooling, before, after, before.dtype)
+
+
+def session_of(model: Any) -> Any:
+    """What runs a model: onnxruntime where it is installed."""
     try:
         import onnxruntime  # noqa: PLC0415
     except ImportError:
         from onnx.reference import ReferenceEvaluator  # noqa: PLC0415
 
-        return cast("Any", ReferenceEvaluator(model).run(names, feeds))
+        return ReferenceEvaluator(model)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # its errors are raised, and need not be printed too
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return session.run(names, feeds)
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def _is_pooling(node: Any) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
@@ -38,10 +38,9 @@ class Call(NamedTuple):
     stock: bool = True
 
 
-def run(model: Any, batch: NDArray[Any], record: Record) -> None:
+def run(model: Any, batches: Iterable[NDArray[Any]], record: Record) -> None:
     """Run a model in eval mode without gradients; its modules keep the modes that they are in."""
-    x = torch.from_numpy(np.ascontiguousarray(batch))
-    like = next((each for each in model.parameters() if each.is_floating_point()), x)
+    like = next((each for each in model.parameters() if each.is_floating_point()), None)
     with ExitStack() as stack:
         for name, module in model.named_modules():
             stack.callback(setattr, module, "training", module.training)
@@ -53,7 +52,11 @@ def run(model: Any, batch: NDArray[Any], record: Record) -> None:
         for context in (_own_calls(record), _StockCalls(record), torch.no_grad()):
             stack.enter_context(context)
         stack.enter_context(torch.compiler.set_stance("force_eager"))
-        model(x.to(like.device, like.dtype if x.is_floating_point() else x.dtype))
+        for batch in batches:
+            record.begin()
+            x = torch.from_numpy(np.ascontiguousarray(batch))
+            dtype = x.dtype if like is None or not x.is_floating_point() else like.dtype
+            model(x.to(None if like is None else like.device, dtype))
 
 
 def _asked(module: Any) -> Call | None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from poolwise.errors import Fault, InvalidType, InvalidValue, MissingExtra
+from poolwise.errors import Fault, InvalidType, InvalidValue
 from poolwise.models import Shape, kind, said
 
 Run = Callable[[NDArray[Any]], NDArray[Any]]
@@ -37,7 +37,7 @@ def running(model: Any) -> Iterator[Run]:
     """A function from a batch, in the model's own layout, to the model's one output, both NumPy's.
 
     PyTorch runs in eval mode without gradients and is put back, Keras by `predict_on_batch`, ONNX by onnxruntime on the
-    CPU. Batches are cast to what the model takes; where its batch is fixed, they are cut and filled up to it.
+    CPU (without it, by onnx's own reference, slowly). Batches are cast to what the model takes; where its batch is fixed, they are cut and filled up to it.
 
     The function raises InvalidValue for what the model raises, InvalidType if it gives anything but one array.
 
@@ -125,19 +125,13 @@ def _keras(model: Any) -> Iterator[Callable[[NDArray[Any]], Any]]:
 
 @contextmanager
 def _onnx(model: Any) -> Iterator[Callable[[NDArray[Any]], Any]]:
-    """By onnxruntime, on the CPU."""
+    """By onnxruntime on the CPU, or by onnx's own reference."""
     import onnx
 
     from poolwise.models.onnx import only_input
+    from poolwise.models.record_onnx import session_of
 
-    try:
-        import onnxruntime
-    except ImportError:
-        raise MissingExtra("running an ONNX model needs onnxruntime: pip install onnxruntime") from None
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # its errors are raised, and need not be printed too
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    given = only_input(model)
+    session, given = session_of(model), only_input(model)
     dtype = onnx.helper.tensor_dtype_to_np_dtype(given.type.tensor_type.elem_type)
 
     def run(batch: NDArray[Any]) -> Any:

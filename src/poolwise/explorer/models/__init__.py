@@ -41,7 +41,7 @@ def stages(model: Any, images: Any = None, *, input_shape: tuple[int, ...] | Non
     batch = _batch(images, input_shape, declared_shape(model))
     record = Record()
     try:
-        run(model, batch, record)
+        run(model, [batch], record)
     except Exception as cause:  # whatever the user's model raises
         raise InvalidValue(f"model must run on images of shape {batch.shape}, got {said(cause)}") from None
     if not record.stages:
