@@ -10,17 +10,19 @@ from __future__ import annotations
 import json
 import sys
 from enum import StrEnum
-from io import TextIOWrapper
+from io import StringIO, TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from poolwise import Fault, __version__
+from poolwise import Fault, InvalidValue, __version__
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from poolwise.design import Review
 
 
 class _Group(TyperGroup):
@@ -39,6 +41,15 @@ class Format(StrEnum):
 
     text = "text"
     json = "json"
+
+
+class ReviewFormat(StrEnum):
+    """How a review is written."""
+
+    text = "text"
+    json = "json"
+    sarif = "sarif"
+    html = "html"
 
 
 app = typer.Typer(
@@ -199,7 +210,12 @@ def review(
             show_default="as declared",
         ),
     ] = None,
-    form: FormatOption = Format.text,
+    form: Annotated[
+        ReviewFormat, typer.Option("--format", help="sarif: for code scanning; html: one file with the strip.")
+    ] = ReviewFormat.text,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write it here.", show_default="printed")
+    ] = None,
     select: Annotated[
         str | None,
         typer.Option(
@@ -229,11 +245,11 @@ def review(
         allowed=own.per_step_ignores,
         trust=trust,
     )
-    if form is Format.json:
-        typer.echo(json.dumps(report.data(), indent=2))
-    else:
+    if form is ReviewFormat.text and output is None:
         console = _console()
         console.print(report.text(console.width), highlight=False)
+    else:
+        _written(_reviewed(report, form), output)
     raise typer.Exit(1 if (own.strict if strict is None else strict) and report.findings else 0)
 
 
@@ -304,6 +320,32 @@ def doctor(form: FormatOption = Format.text) -> None:
 
 def _listed(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _reviewed(report: Review, form: ReviewFormat) -> str:
+    """A review as the text of a file."""
+    if form is ReviewFormat.text:
+        from rich.console import Console
+
+        console = Console(file=StringIO(), width=120)
+        console.print(report.text(console.width), highlight=False)
+        return console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+    if form is ReviewFormat.html:
+        return report.html()
+    return json.dumps(report.data() if form is ReviewFormat.json else report.sarif(), indent=2) + "\n"
+
+
+def _written(text: str, output: Path | None) -> None:
+    """In UTF-8, whatever the terminal's encoding."""
+    if output is None:
+        typer.echo(text.encode(), nl=False)
+        return
+    try:
+        output.write_bytes(text.encode())
+    except OSError as cause:
+        raise InvalidValue(
+            f"output must be a file that can be written, got {str(output)!r} ({cause.strerror})"
+        ) from None
 
 
 def _console(*, stderr: bool = False) -> Console:

@@ -12,7 +12,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from poolwise import __version__
+from poolwise import MissingExtra, __version__
+from poolwise.design import sarif
 from poolwise.design.graph import Graph
 from poolwise.design.readers import read
 from poolwise.design.rules import Finding, chosen, findings, titles
@@ -26,11 +27,15 @@ COLOURS = {"error": "bold red", "warning": "yellow", "info": "cyan"}
 
 @dataclass(frozen=True)
 class Review:
-    """A network, its downsampling stages in the order of execution, and the findings."""
+    """A network, its downsampling stages in the order of execution, and the findings.
+
+    origin: the file and the line that the model comes from; None where that is no file.
+    """
 
     graph: Graph
     stages: tuple[Stage, ...]
     findings: tuple[Finding, ...]
+    origin: sarif.Place = None
 
     def data(self) -> dict[str, Any]:
         """Everything as JSON's own types; docs/review.md says what each entry means."""
@@ -66,6 +71,21 @@ class Review:
         ]
         return Group(*parts, *([Text(f"Not known, and reviewed around: {', '.join(unknown)}.")] if unknown else []))
 
+    def sarif(self) -> dict[str, Any]:
+        """The findings in SARIF 2.1.0, as JSON's own types: what code hosts and editors take."""
+        return sarif.data(self.graph, self.findings, self.origin)
+
+    def html(self) -> str:
+        """One HTML file that needs no network: the network as a strip, the findings, every figure.
+
+        Raises MissingExtra without `poolwise[explore]`.
+        """
+        try:
+            from poolwise.design.html import html  # noqa: PLC0415 (the explorer, which no other format needs)
+        except ModuleNotFoundError as cause:
+            raise MissingExtra(f'the page needs {cause.name}: pip install "poolwise[explore]"') from None
+        return html(self.graph, self.stages, self.findings)
+
 
 def review(
     model: Any,
@@ -99,7 +119,7 @@ def review(
         chosen(ids)  # refuses what is no rule
     graph = read(model, shape, trust=trust)
     stages = downsampling(graph)
-    return Review(graph, tuple(stages), tuple(findings(graph, stages, rules, allowed)))
+    return Review(graph, tuple(stages), tuple(findings(graph, stages, rules, allowed)), sarif.origin(model))
 
 
 def _record(stage: Stage) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from importlib.resources import files
@@ -18,7 +19,8 @@ from poolwise.explorer.source import Item, Source
 from poolwise.explorer.state import described, parted, read
 
 # In the order in which each needs only those before it
-PARTS = ("pooling", "colour", "board", "fields", "state", "frameworks", "scene", "controls", "explorer")
+PARTS = ("pooling", "colour", "board", "fields", "state", "frameworks", "scene", "controls", "network", "explorer")
+HERE = ("max", "min", "mean", "sum")  # what the module computes itself
 FILE_POLICY = (
     "default-src 'none'; script-src 'nonce-{0}'; style-src 'nonce-{0}'; img-src data:; "
     "base-uri 'none'; form-action 'none'"
@@ -47,6 +49,12 @@ def _part(name: str) -> str:
     return (
         text if name == PARTS[-1] else re.sub(r"^export (?=class|const|function|async)", "", text, flags=re.MULTILINE)
     )
+
+
+@cache
+def host(name: str) -> str:
+    """A file of `static` that is no part of the module, as text to stand behind it."""
+    return _part(name).replace("</script", "<\\/script")
 
 
 @cache
@@ -87,6 +95,20 @@ def saved(source: Source, state: str, *, nonce: str = "poolwise") -> str:
     return html(data, nonce=nonce, served=False)
 
 
+def answered(source: Source) -> dict[str, Any]:
+    """The page's JSON with what only Python computes of the poolings that the arrays come with."""
+    data = source.data(LARGEST_FILE)
+    calls = [(number, item, *item.call.removeprefix("op=").split("&", 1)) for number, item in enumerate(source.items)]
+    asked = [
+        question
+        for number, item, op, rest in calls
+        if read_name(op) not in HERE
+        for question in _asked(number, item, [op], rest)
+    ]
+    data["answers"] = prepared(source, asked)
+    return data
+
+
 def fitting(source: Source) -> Source:
     """The source with its pictures averaged down to what a file holds."""
     factor = 1
@@ -110,21 +132,26 @@ def reduced(item: Item, factor: int) -> Item:
 
 def questions(source: Source, state: str) -> list[str]:
     """What a page without Python would ask for: every operation beyond its own four, on the pooling of each item."""
-    beyond = [about["name"] for about in described() if about["name"] not in ("max", "min", "mean", "sum")]
+    beyond = [about["name"] for about in described() if about["name"] not in HERE]
     asked: list[str] = []
     for number, item in enumerate(source.items):
         for call in {item.call, _call(state)} - {""}:
             rest = call.partition("&")[2]
             named = call.partition("&")[0].removeprefix("op=")
-            ops = dict.fromkeys([*([named] if read_name(named) in beyond else []), *beyond])
-            asked.extend(
-                f"{kind}?item={number}&channel={channel}&what={what}&op={op}&{rest}{tile}"
-                for op in ops
-                for channel in range(min(len(item.values), 3))
-                for what in ("output", "gradient")
-                for kind, tile in _pieces(item)
-            )
+            ops = [*([named] if read_name(named) in beyond else []), *beyond]
+            asked.extend(_asked(number, item, list(dict.fromkeys(ops)), rest))
     return asked
+
+
+def _asked(number: int, item: Item, ops: Sequence[str], rest: str) -> list[str]:
+    """What is asked about operations on one geometry of an item."""
+    return [
+        f"{kind}?item={number}&channel={channel}&what={what}&op={op}&{rest}{tile}"
+        for op in ops
+        for channel in range(min(len(item.values), 3))
+        for what in ("output", "gradient")
+        for kind, tile in _pieces(item)
+    ]
 
 
 def read_name(op: str) -> str:

@@ -510,3 +510,9 @@ export function set(target, attributes) {
     else if (target.getAttribute(name) !== value) target.setAttribute(name, value);
   }
 }
+
+/** Bring one of a row's children into sight; the page around the row stays where it is. @param {HTMLElement} row @param {Element} child */
+export function bringInto(row, child) {
+  const [outer, inner] = [row.getBoundingClientRect(), child.getBoundingClientRect()];
+  row.scrollLeft += Math.min(0, inner.left - outer.left) + Math.max(0, inner.right - outer.right);
+}

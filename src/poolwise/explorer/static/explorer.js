@@ -1,7 +1,7 @@
 // The explorer: what a pooling does to an array, seen. `mount` puts it into an element; the hosts (a notebook, a page on
 // this machine, a file) give it a source and a way to ask Python, where there is one.
 
-import { Board, WHOLE, element, said, set } from "./board.js";
+import { Board, WHOLE, element, said, bringInto, set } from "./board.js";
 import { scaleOf } from "./colour.js";
 import { controls, operation, sentence, shifter } from "./controls.js";
 import { Local, Remote, difference, unpacked } from "./fields.js";
@@ -228,7 +228,7 @@ export class Explorer {
     this.form.update(state);
     for (const tab of this.tabs.children) {
       const chosen = tab.id === `${this.id}-${state.view}`;
-      if (chosen && tab.getAttribute("aria-selected") !== "true") tab.scrollIntoView({ block: "nearest", inline: "nearest" });
+      if (chosen && tab.getAttribute("aria-selected") !== "true") bringInto(this.tabs, tab);
       set(tab, { "aria-selected": String(chosen), tabindex: chosen ? "0" : "-1" });
     }
     set(this.stage, { "aria-labelledby": `${this.id}-${state.view}` });

@@ -1,0 +1,317 @@
+"""A review as one HTML file that opens from disk: the network's strip, the findings with their pages, every figure.
+
+The strip and the windows of a stage are the explorer's module, which this file alone of the room may import.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from math import prod
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, StrictUndefined
+from markdown_it import MarkdownIt
+from markupsafe import Markup
+from numpy.typing import NDArray
+from PIL import Image
+
+from poolwise import Geometry, Mean, Operation, __version__, adaptive_pool
+from poolwise.design.columns import COLUMNS, Cell, fields, short, size, strides, window
+from poolwise.design.graph import Graph, Value
+from poolwise.design.rules import RULES, Finding, Rule
+from poolwise.design.show import times
+from poolwise.design.stages import Stage, seen, totals
+from poolwise.explorer import page
+from poolwise.explorer.inputs import SAMPLES, samples
+from poolwise.explorer.source import Item, Source
+from poolwise.explorer.state import write
+from poolwise.geometry import output_size
+
+SEVERITIES = ("error", "warning", "info")
+POLICY = "default-src 'none'; script-src '{0}'; style-src '{1}'; img-src data:; base-uri 'none'; form-action 'none'"
+FRAMEWORKS = {"pytorch": "PyTorch", "keras": "Keras", "onnx": "ONNX"}
+PHOTOGRAPH = 256  # pixels along a side
+LARGEST_DIGIT = 64  # an input of one channel and at most this size is shown as a digit
+LEAST_GRID, LARGEST_GRID = 9, 96  # elements along a side of the small arrays
+STAND_IN = Mean(count_include_pad=True)
+
+
+def html(graph: Graph, stages: Sequence[Stage], findings: Sequence[Finding]) -> str:
+    """The whole file."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(_text("review.html.j2"))
+    style = f"\n{page.style()}\n{_text('review.css')}"
+    picture = _picture(_input(graph))
+    shown = _shown(graph, stages, findings, picture)
+    script = f"\n{page.module()}\n{page.host('review')}\nreviewed(document);\n"
+    return template.render(
+        graph=graph,
+        version=__version__,
+        framework=FRAMEWORKS.get(graph.framework, graph.framework),
+        inputs=[times(graph.values[name].shape) for name in graph.inputs],
+        facts=_facts(graph, stages),
+        tally=[(severity, sum(each.severity == severity for each in findings)) for severity in SEVERITIES],
+        unknown=sorted({step.op for step in graph.steps if not step.known}),
+        stages=[_about(stage, findings) for stage in stages],
+        columns=COLUMNS,
+        rows=[[column.cell(stage) for column in COLUMNS] for stage in stages],
+        groups=_groups(stages, findings),
+        credit=picture.credit,
+        data=Markup(page.embedded(shown)),
+        style=Markup(style),
+        script=Markup(script),
+        policy=POLICY.format(_hash(script), _hash(style)),
+    )
+
+
+def _text(name: str) -> str:
+    return files("poolwise.design").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    """What a policy lets through: this text and no other, whatever a model's names try."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+# ---- what the page's script shows ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What the input might be. address: "" for none; plane: its grey levels, of which the small arrays are made."""
+
+    address: str
+    smooth: bool
+    plane: NDArray[np.uint8]
+    credit: str
+
+
+def _shown(graph: Graph, stages: Sequence[Stage], findings: Sequence[Finding], picture: Picture) -> dict[str, Any]:
+    given = _input(graph)
+    rows, columns = _two(given.sizes, 1)
+    views = seen(graph)
+    small = [_small(stage, picture.plane) for stage in stages]
+    items = [item for item in small if item is not None]
+    numbers = iter(range(len(items)))
+    network = {
+        "rows": rows,
+        "columns": columns,
+        "size": size(given),
+        "picture": picture.address,
+        "smooth": picture.smooth,
+        "stages": [_stage(stage, views[stage.after.name], findings) for stage in stages],
+    }
+    return {
+        "network": network,
+        "source": page.answered(Source(graph.name, tuple(items), "view=windows")),
+        "items": [None if item is None else next(numbers) for item in small],
+        "start": _start(stages, findings),
+    }
+
+
+def _input(graph: Graph) -> Value:
+    """The first input with positions."""
+    values = [graph.values[name] for name in graph.inputs]
+    return next((value for value in values if value.axes), values[0])
+
+
+def _start(stages: Sequence[Stage], findings: Sequence[Finding]) -> int:
+    """The stage to begin with: the first that has one of the gravest findings that any has."""
+    names = [stage.step.name for stage in stages]
+    for severity in SEVERITIES[:2]:
+        found = [names.index(each.step) for each in findings if each.severity == severity and each.step in names]
+        if found:
+            return min(found)
+    return 0
+
+
+def _stage(stage: Stage, views: Any, findings: Sequence[Finding]) -> dict[str, Any]:
+    rows, columns = _two(stage.after.sizes, 1)
+    axes = None if views is None else [_sight(view, size) for view, size in zip(views, stage.after.sizes, strict=True)]
+    own = [each.severity for each in findings if each.step == stage.step.name]
+    return {
+        "name": stage.step.name,
+        "what": f"{stage.step.op} {window(stage)}",
+        "rows": rows,
+        "columns": columns,
+        "size": size(stage.after),
+        "stride": strides(stage),
+        "field": fields(stage),
+        "axes": axes and _two(axes, {"jump": 1, "field": 1, "first": 0}),
+        "marks": {severity: own.count(severity) for severity in SEVERITIES},
+    }
+
+
+def _sight(view: Any, cells: int) -> dict[str, Any]:
+    """What the cells of one axis see, as network.js reads it."""
+    span = view.span
+    sight = {"jump": span.jump, "field": span.field, "first": span.first}
+    if span.even:
+        return sight
+    each = view.cells(cells)
+    return {**sight, "starts": each.starts.tolist(), "ends": each.ends.tolist()}
+
+
+def _two(axes: Sequence[Any], missing: Any) -> list[Any]:
+    """Rows and columns: the last two axes of three, and one row where there is one axis."""
+    return [missing, missing, *axes][-2:]
+
+
+# ---- pictures and small arrays ---------------------------------------------------------------------------------------
+
+
+def _picture(given: Value) -> Picture:
+    """The explorer's photograph or digit, if the network's input might be one."""
+    photograph, digit = (item.values for item in samples().items)
+    credit = [f"Picture: {words}." for _, words in SAMPLES.values()]
+    small = given.channels == 1 and max(given.sizes, default=0) <= LARGEST_DIGIT
+    plane = digit[0] if small else _grey(photograph)
+    if len(given.axes) != 2 or given.channels not in (1, 3):
+        return Picture("", True, plane, "")
+    if small:
+        return Picture(_address(Image.fromarray(digit[0]), "png"), False, plane, credit[1])
+    colours = Image.fromarray(plane if given.channels == 1 else np.moveaxis(photograph, 0, 2))
+    return Picture(_address(colours.resize((PHOTOGRAPH, PHOTOGRAPH)), "jpeg"), True, plane, credit[0])
+
+
+def _grey(photograph: NDArray[Any]) -> NDArray[np.uint8]:
+    return photograph.mean(axis=0).round().astype(np.uint8)
+
+
+def _address(image: Image.Image, kind: str) -> str:
+    """A picture as the text of an address."""
+    held = io.BytesIO()
+    image.save(held, kind, quality=82)
+    return f"data:image/{kind};base64,{base64.b64encode(held.getvalue()).decode()}"
+
+
+def _small(stage: Stage, plane: NDArray[np.uint8]) -> Item | None:
+    """A small array on which the stage's windows lie as on its own: whole strides fewer, so that the remainder stays.
+
+    None for what the explorer cannot pool: a crop, or windows too large to be looked at.
+    """
+    tables: list[Any] = _two(stage.geometry.tables, None)
+    sizes = tuple(1 if table is None else _fewer(table) for table in tables)
+    arguments = _arguments(tables)
+    if max(sizes) > LARGEST_GRID or arguments is None:
+        return None
+    made: Callable[..., Geometry] = Geometry.adaptive if "output_size" in arguments else Geometry.of
+    pairs = zip(tables, made(sizes, **arguments).tables, strict=True)
+    if not all(table is None or _alike(table, less) for table, less in pairs):
+        return None
+    op = _operation(stage)
+    values = adaptive_pool(plane, Mean(), sizes)[None]
+    note = "" if sizes == tuple(_two(stage.before.sizes, 1)) else f"instead of {times(stage.before.sizes)}"
+    words = [note, "" if op == stage.step.pooling else "a mean stands for what the step computes"]
+    said = "; ".join(filter(None, words))
+    return Item(stage.step.name, values, ("grey",), picture=True, call=write(op, arguments), note=said)
+
+
+def _operation(stage: Stage) -> Operation:
+    return stage.step.pooling if stage.step.pooling is not None else STAND_IN
+
+
+def _fewer(table: Any) -> int:
+    """A smaller size of an axis with the same remainder."""
+    if table.kind != "regular":
+        return min(table.size, table.size % table.output + table.output * max(1, -(-LEAST_GRID // table.output)))
+    least = max(LEAST_GRID, (table.taps - 1) * table.dilation + 1 + 2 * table.step)
+    return table.size - max(0, (table.size - least) // table.step) * table.step
+
+
+def _arguments(tables: Sequence[Any]) -> dict[str, Any] | None:
+    """The pooling over both axes as `pool` takes it, or `adaptive_pool`."""
+    known = [table for table in tables if table is not None]
+    if any(table.kind != "regular" for table in known):
+        rule = next(table.rule for table in known if table.kind != "regular")
+        return {"output_size": tuple(1 if table is None else table.output for table in tables), "bins": rule}
+    if any(table.start != -table.low for table in known):
+        return None
+    return {
+        "window": tuple(1 if table is None else table.taps for table in tables),
+        "stride": tuple(1 if table is None else table.step for table in tables),
+        "padding": tuple((0, 0) if table is None else (table.low, table.high) for table in tables),
+        "dilation": tuple(1 if table is None else table.dilation for table in tables),
+        "ceil_mode": any(table.output > _floor(table) for table in known),
+        "padding_mode": known[0].mode,
+    }
+
+
+def _floor(table: Any) -> int:
+    span = (table.taps - 1) * table.dilation + 1
+    return output_size(table.size, table.low, table.high, span, table.step, False)
+
+
+def _alike(table: Any, less: Any) -> bool:
+    """Whether windows lie on the smaller axis as on the larger: at its end as many elements are left."""
+    if table.kind != less.kind:
+        return False
+    if table.kind != "regular":
+        return table.output == less.output
+    return table.size - table.output * table.step == less.size - less.output * less.step
+
+
+# ---- what the page says ----------------------------------------------------------------------------------------------
+
+
+def _facts(graph: Graph, stages: Sequence[Stage]) -> list[tuple[str, Cell]]:
+    parameters, macs = totals(graph)
+    given = _input(graph).sizes
+    last = next((stage for stage in reversed(stages) if prod(stage.after.sizes) > 1), None)
+    return [
+        ("downsampling stages", Cell(str(len(stages)))),
+        ("steps", Cell(f"{len(graph.steps):,}")),
+        ("parameters", short(parameters)),
+        ("MACs for this batch", short(macs)),
+        *([("sizes", Cell(f"{times(given)} → {times(last.after.sizes)}"))] if last and given else []),
+    ]
+
+
+def _about(stage: Stage, findings: Sequence[Finding]) -> dict[str, Any]:
+    """What stands beside the picture when a stage is chosen."""
+    own = [each for each in findings if each.step == stage.step.name]
+    return {
+        "name": stage.step.name,
+        "facts": [(column.name, column.cell(stage)) for column in COLUMNS],
+        "findings": sorted(own, key=lambda each: SEVERITIES.index(each.severity)),
+    }
+
+
+def _groups(stages: Sequence[Stage], findings: Sequence[Finding]) -> list[dict[str, Any]]:
+    """The findings by severity, in it by rule, in that by what mends them."""
+    rules = [(rule, [each for each in findings if each.rule == rule.id]) for rule in RULES]
+    return [
+        {"severity": severity, "rules": [_rule(rule, found, stages) for rule, found in rules if _any(found, severity)]}
+        for severity in SEVERITIES
+        if any(each.severity == severity for each in findings)
+    ]
+
+
+def _any(found: Sequence[Finding], severity: str) -> bool:
+    return any(each.severity == severity for each in found)
+
+
+def _rule(rule: Rule, found: Sequence[Finding], stages: Sequence[Stage]) -> dict[str, Any]:
+    numbers = {stage.step.name: number for number, stage in enumerate(stages)}
+    fixes: dict[str, dict[str, list[tuple[str, int | None]]]] = {}
+    for each in found:
+        steps = fixes.setdefault(each.fix, {}).setdefault(each.message, [])
+        steps.append((each.step, numbers.get(each.step)))
+    return {"id": rule.id, "title": rule.title, "source": rule.source, "count": len(found), "fixes": fixes,
+            "page": _page(rule)}  # fmt: skip
+
+
+def _page(rule: Rule) -> Markup:
+    """The rule's page without its title; HTML in it would stand as text."""
+    body = "\n".join(_after_title(rule.page.splitlines()))
+    return Markup(MarkdownIt("commonmark", {"html": False}).render(body))
+
+
+def _after_title(lines: Sequence[str]) -> Iterator[str]:
+    yield from (line for number, line in enumerate(lines) if number or not line.startswith("# "))

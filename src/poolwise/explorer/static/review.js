@@ -1,0 +1,166 @@
+// The page of a review: the network's strip, what a cell of the chosen stage sees, and the stage's windows in the explorer.
+
+import { element } from "./board.js";
+import { Explorer } from "./explorer.js";
+import { NetworkStrip, SightView, sightSaid } from "./network.js";
+import { read, write } from "./state.js";
+
+/** @typedef {import("./network.js").Network} Network */
+/** @typedef {import("./network.js").NetworkStage} NetworkStage */
+/** @typedef {import("./scene.js").Source} Source */
+
+const CELLS = /** @type {Record<string, (stage: NetworkStage) => [number, number]>} */ ({
+  "first corner": () => [0, 0],
+  centre: (stage) => [Math.floor((stage.rows - 1) / 2), Math.floor((stage.columns - 1) / 2)],
+  "last corner": (stage) => [stage.rows - 1, stage.columns - 1],
+});
+const PANEL = "stage-panel";
+
+/** The state in the address: `stage=3&seen=centre&` and the explorer's own. */
+export class ReviewPage {
+  stage = 0;
+  /** which cell: a name in CELLS, or such as 3x4 */
+  seen = "centre";
+  words = element("output", "said", { "aria-live": "polite" });
+  /** @type {Explorer | null} */
+  explorer = null;
+
+  /**
+   * @param {HTMLElement} root what holds the page's places @param {Network} network @param {Source} source one small array for each stage that has one
+   * @param {(number | null)[]} items each stage's array @param {number} start the stage to begin with
+   */
+  constructor(root, network, source, items, start) {
+    Object.assign(this, { root, network, items, start });
+    this.root = root;
+    this.network = network;
+    this.items = items;
+    this.start = start;
+    this.strip = new NetworkStrip(network, PANEL, (number) => this.choose(number));
+    this.sight = new SightView(network, (cell) => this.look(cell.join("x")));
+    this.buttons = Object.keys(CELLS).map((name) => {
+      const button = element("button", "button", { type: "button" }, name);
+      button.addEventListener("click", () => this.look(name));
+      return button;
+    });
+    this.place("strip").replaceChildren(this.strip.element);
+    this.place("sight").replaceChildren(element("div", "pick", { role: "group", "aria-label": "Which cell" }, ...this.buttons), this.sight.element, this.words);
+    this.restore();
+    if (source.items.length) this.explorer = this.explore(source);
+    this.show();
+    addEventListener("hashchange", () => this.follow());
+  }
+
+  /** @param {string} name */
+  place(name) {
+    return /** @type {HTMLElement} */ (this.root.querySelector(`[data-place="${name}"]`));
+  }
+
+  /** @param {Source} source */
+  explore(source) {
+    const root = this.place("explorer");
+    root.classList.add("embedded");
+    const item = this.items[this.stage] ?? 0;
+    const asked = location.hash.slice(1);
+    const explorer = new Explorer(root, { ...source, start: `${source.start}&item=${item}` }, {
+      ask: null,
+      read: () => asked,
+      write: (text) => this.wrote(text),
+      link: () => `${location.href.split("#")[0]}#${this.text()}`,
+      save: null,
+    });
+    explorer.title.hidden = true;
+    return explorer;
+  }
+
+  // ---- state ---------------------------------------------------------------------------------------------------
+
+  /** What the address says. */
+  restore() {
+    const given = new Map(location.hash.slice(1).split("&").map((part) => /** @type {[string, string]} */ (part.split("="))));
+    const number = Number(given.get("stage") ?? this.start);
+    this.stage = Number.isInteger(number) && number >= 0 && number < this.network.stages.length ? number : this.start;
+    const seen = decodeURIComponent(given.get("seen") ?? "centre");
+    this.seen = seen in CELLS || /^\d{1,9}x\d{1,9}$/.test(seen) ? seen : "centre";
+  }
+
+  text() {
+    const own = `stage=${this.stage}&seen=${encodeURIComponent(this.seen)}`;
+    return this.explorer && this.items[this.stage] !== null ? `${own}&${write(this.explorer.state)}` : own;
+  }
+
+  /** A link on the page, or a step back. */
+  follow() {
+    const given = location.hash.slice(1);
+    if (!given.startsWith("stage=") || given === this.text()) return;
+    this.restore();
+    const item = this.items[this.stage];
+    if (item !== null) this.explorer?.restore(`item=${item}&${given}`);
+    this.show();
+    if (given.includes("&")) return;
+    this.strip.element.scrollIntoView({ block: "center" });
+    /** @type {HTMLElement} */ (this.strip.tabs.children[this.stage]).focus({ preventScroll: true });
+  }
+
+  /** The explorer's state, whenever it has come to rest. @param {string} text */
+  wrote(text) {
+    const { item, theme } = read(text);
+    if (theme === "auto") this.root.removeAttribute("data-theme");
+    else this.root.dataset.theme = theme;
+    this.sight.redraw();
+    const stage = this.items.indexOf(item);
+    if (stage >= 0 && stage !== this.stage && this.items[this.stage] !== null) {
+      this.stage = stage;
+      this.show();
+    } else this.tell();
+  }
+
+  tell() {
+    const text = this.text();
+    if (location.hash.slice(1) !== text) history.replaceState(null, "", `#${text}`);
+  }
+
+  /** @param {number} number */
+  choose(number) {
+    if (number === this.stage) return;
+    this.stage = number;
+    if (!(this.seen in CELLS)) this.seen = "centre";
+    const item = this.items[number];
+    if (item !== null) this.explorer?.edit((state) => this.explorer?.numbers.open(state, item));
+    this.show();
+  }
+
+  /** @param {string} seen */
+  look(seen) {
+    this.seen = seen;
+    this.show();
+  }
+
+  // ---- what is shown -------------------------------------------------------------------------------------------
+
+  show() {
+    const stage = this.network.stages[this.stage];
+    this.strip.show(this.stage);
+    this.place("panel").setAttribute("aria-labelledby", this.strip.idOf(this.stage));
+    for (const about of this.root.querySelectorAll("[data-about]")) {
+      /** @type {HTMLElement} */ (about).hidden = /** @type {HTMLElement} */ (about).dataset.about !== String(this.stage);
+    }
+    const named = CELLS[this.seen]?.(stage) ?? this.seen.split("x").map(Number);
+    const cell = /** @type {[number, number]} */ ([Math.min(named[0], stage.rows - 1), Math.min(named[1], stage.columns - 1)]);
+    for (const button of this.buttons) {
+      const same = stage.axes && String(CELLS[button.textContent ?? ""](stage)) === String(cell);
+      button.setAttribute("aria-pressed", String(Boolean(same)));
+      /** @type {HTMLButtonElement} */ (button).disabled = !stage.axes;
+    }
+    this.sight.show(stage, cell);
+    this.words.textContent = sightSaid(this.network, stage, cell);
+    this.place("windows").hidden = this.items[this.stage] === null;
+    this.place("no-windows").hidden = this.items[this.stage] !== null;
+    this.tell();
+  }
+}
+
+/** Brings a page to life that Python wrote. @param {Document} page */
+export function reviewed(page) {
+  const { network, source, items, start } = JSON.parse(/** @type {HTMLElement} */ (page.getElementById("review-data")).textContent ?? "");
+  return new ReviewPage(/** @type {HTMLElement} */ (page.querySelector(".review")), network, source, items, start);
+}
