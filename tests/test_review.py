@@ -334,6 +334,10 @@ def test_text_names_the_stage_the_rule_and_the_fix(odd):
     [
         (lambda folder: shell(folder / "none.onnx"), "must be a file that exists"),
         (lambda folder: shell(truncated(folder)), "must be an ONNX file"),
+        (lambda folder: shell(text(folder)), "must be an ONNX file"),
+        (lambda folder: shell(without_weights(folder)), "must have its data in files beside it, got 'weights.bin'"),
+        (lambda folder: shell("json:dumps"), "model must be made by json:dumps()"),
+        (lambda folder: shell("collections:OrderedDict"), "model must be a torch.nn.Module, a keras model"),
         (lambda folder: shell(dynamic(folder)), "input must be given"),
         (lambda folder: shell(dynamic(folder), "--input", "1x1"), "input must have 3 sizes, got 1x1"),
         (lambda folder: shell(folder / "weights.pt"), "it runs code when it is opened"),
@@ -350,6 +354,23 @@ def truncated(folder):
     path = folder / "cut.onnx"
     path.write_bytes((LIGHT / "light_resnet50.onnx").read_bytes()[:5000])
     return path
+
+
+def text(folder):
+    path = folder / "text.onnx"
+    path.write_text("no model at all")
+    return path
+
+
+def without_weights(folder):
+    model = onnx.load(LIGHT / "light_squeezenet.onnx")
+    for node in list(model.graph.node)[:1]:
+        held = onnx.numpy_helper.from_array(np.zeros((64, 3, 3, 3), "f4"), node.input[1])
+        onnx.external_data_helper.set_external_data(held, location="weights.bin")
+        held.ClearField("raw_data")
+        model.graph.initializer.append(held)
+    (folder / "apart.onnx").write_bytes(model.SerializeToString())
+    return folder / "apart.onnx"
 
 
 def dynamic(folder):

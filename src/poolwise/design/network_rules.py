@@ -39,7 +39,7 @@ def odd_skips(graph: Graph, stages: Sequence[Stage]) -> Iterator[Evidence]:
                     f"{table.step} times larger again cannot have {table.size}, and is cropped, padded or resized to it"
                 )
                 less, more = _around(table.size, table.step)
-                yield along(stage, number, message, f"an input for which this size is {less} or {more}")
+                yield along(stage.step, number, message, f"an input for which this size is {less} or {more}")
 
 
 def _around(size: int, step: int) -> tuple[int, int]:
@@ -71,19 +71,20 @@ def beyond_the_image(graph: Graph, _: Sequence[Stage]) -> Iterator[Evidence]:
 
 
 def within_the_image(graph: Graph, stages: Sequence[Stage]) -> Iterator[Evidence]:
-    """What the last map's cells see, where it is less than the image."""
+    """What those cells see that see most, of maps with more than one position, where it is less than the image."""
     whole, views = graph.values[graph.inputs[0]].sizes, seen(graph)
+
+    def share(step: Step) -> float:
+        return min(field / size for field, size in zip(_fields(views[step.output]), whole, strict=True))
+
     maps = [step for step in graph.steps if step.reads and views[step.output] and prod(step.reads.outputs) > 1]
-    if not maps or not stages:
-        return
-    fields = _fields(views[maps[-1].output])
-    if any(field < size for field, size in zip(fields, whole, strict=True)):
-        share = min(field / size for field, size in zip(fields, whole, strict=True))
+    widest = max(maps, key=share, default=None) if stages else None
+    if widest is not None and share(widest) < 1:
         message = (
-            f"its cells see {_shape(fields)} of the input's {_shape(whole)} ({100 * share:.0f} %); what counts in it "
-            "is less still, growing as the square root of the depth"
+            f"no cells see more than its {_shape(_fields(views[widest.output]))} of the input's {_shape(whole)} "
+            f"({100 * share(widest):.0f} %); what counts in it is less still, growing as the square root of the depth"
         )
-        yield Evidence(maps[-1].name, message, "more stride, dilation or layers, until the field covers the objects")
+        yield Evidence(widest.name, message, "more stride, dilation or layers, until the field covers the objects")
 
 
 def _fields(views: Views) -> list[int]:

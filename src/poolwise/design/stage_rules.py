@@ -7,7 +7,7 @@ from math import prod
 from typing import NamedTuple
 
 from poolwise import Max, Mean, ReLUMax
-from poolwise.design.graph import Graph
+from poolwise.design.graph import Graph, Step
 from poolwise.design.stages import Pads, Stage
 from poolwise.design.trace import Unread
 from poolwise.geometry import Regular
@@ -24,10 +24,10 @@ class Evidence(NamedTuple):
     axis: str = ""
 
 
-def along(stage: Stage, number: int, message: str, fix: str) -> Evidence:
-    """What is said of one axis of a stage."""
-    rank = len(stage.geometry.tables)
-    return Evidence(stage.step.name, message, fix, AXES[rank][number] if rank in AXES else f"elements of axis {number}")
+def along(step: Step, number: int, message: str, fix: str) -> Evidence:
+    """What is said of one axis of a step that reads windows."""
+    rank = len(step.reads.tables) if step.reads else 0
+    return Evidence(step.name, message, fix, AXES[rank][number] if rank in AXES else f"elements of axis {number}")
 
 
 def sliding(stage: Stage) -> Iterator[tuple[int, Regular, Unread, Pads]]:
@@ -61,7 +61,7 @@ def never_read(_: Graph, stages: Sequence[Stage]) -> Iterator[Evidence]:
                 f"{f', of which {left - lost} are padding or between windows' if left > lost else ''}"
             )
             fix = f"pad {table.step - left} more at the end, crop the input by {left}"
-            yield along(stage, number, message, fix + (", or set ceil_mode=True" if stage.step.pooling else ""))
+            yield along(stage.step, number, message, fix + (", or set ceil_mode=True" if stage.step.pooling else ""))
 
 
 def skipping(_: Graph, stages: Sequence[Stage]) -> Iterator[Evidence]:
@@ -74,7 +74,7 @@ def skipping(_: Graph, stages: Sequence[Stage]) -> Iterator[Evidence]:
                     f"{table.size} {{axes}} lie between windows"
                 )
                 fix = f"a window of {table.step}, or a {table.step}×{table.step} mean before the step"
-                yield along(stage, number, message, fix)
+                yield along(stage.step, number, message, fix)
 
 
 def one_sided(_: Graph, stages: Sequence[Stage]) -> Iterator[Evidence]:
@@ -88,7 +88,7 @@ def one_sided(_: Graph, stages: Sequence[Stage]) -> Iterator[Evidence]:
                 )
                 size = table.size + table.step - left
                 fix = f"an input whose size here is {size} consumes both sides' padding alike"
-                yield along(stage, number, message, fix)
+                yield along(stage.step, number, message, fix)
 
 
 def uneven_coverage(_: Graph, stages: Sequence[Stage]) -> Iterator[Evidence]:
@@ -100,7 +100,7 @@ def uneven_coverage(_: Graph, stages: Sequence[Stage]) -> Iterator[Evidence]:
                     f"{table.taps} mod {table.step} = {table.taps % table.step}: some {{axes}} are "
                     f"in {low} windows, some in {high}"
                 )
-                yield along(stage, number, message, f"a window of {high * table.step}")
+                yield along(stage.step, number, message, f"a window of {high * table.step}")
 
 
 def uneven_bins(_: Graph, stages: Sequence[Stage]) -> Iterator[Evidence]:
@@ -113,7 +113,7 @@ def uneven_bins(_: Graph, stages: Sequence[Stage]) -> Iterator[Evidence]:
                     "pooling"
                 )
                 fix = f"an input of {table.size // table.output * table.output or table.output} here"
-                yield along(stage, number, message, fix)
+                yield along(stage.step, number, message, fix)
 
 
 def aliasing(_: Graph, stages: Sequence[Stage]) -> Iterator[Evidence]:
@@ -135,9 +135,12 @@ def empty(_: Graph, stages: Sequence[Stage]) -> Iterator[Evidence]:
             yield Evidence(stage.step.name, message, "less padding, or ceil_mode=False")
 
 
-def mostly_padding(_: Graph, stages: Sequence[Stage]) -> Iterator[Evidence]:
-    for stage in stages:
-        for number, table, _unread, _pads in sliding(stage):
+def mostly_padding(graph: Graph, _: Sequence[Stage]) -> Iterator[Evidence]:
+    """Of every step that reads windows, whether it downsamples or not."""
+    for step in graph.steps:
+        for number, table in enumerate(step.reads.tables if step.reads else ()):
+            if not isinstance(table, Regular) or table.mode != "absent":
+                continue
             present = table.table().present
             mostly = present[(present > 0) & (2 * present < table.taps)]
             if len(mostly):
@@ -146,7 +149,7 @@ def mostly_padding(_: Graph, stages: Sequence[Stage]) -> Iterator[Evidence]:
                     f"one has {mostly.min()} of its {table.taps} taps on the input"
                 )
                 less = "a smaller dilation" if table.dilation > 1 else "less padding, or ceil_mode=False"
-                yield along(stage, number, message, less)
+                yield along(step, number, message, less)
 
 
 def frameworks(_: Graph, stages: Sequence[Stage]) -> Iterator[Evidence]:
@@ -171,17 +174,17 @@ def _rounding(stage: Stage, number: int, table: Regular) -> Iterator[Evidence]:
             f"the last of {up} windows would start in the padding: PyTorch drops it and gives {down} {{axes}}, "
             "ONNX before opset 22 keeps it"
         )
-    yield along(stage, number, message, f"ceil_mode=False and {table.step - left} more padding at the end")
+    yield along(stage.step, number, message, f"ceil_mode=False and {table.step - left} more padding at the end")
 
 
 def _same(stage: Stage, number: int, table: Regular) -> Iterator[Evidence]:
     if table.high != table.low + 1 or (table.step == 1 and table.taps % 2 == 0):
         return
     message = (
-        f"padded by {table.low} before and {table.high} after (SAME): PyTorch's padding={table.high} gives as many "
-        f"{{axes}}, each read from {table.high - table.low} earlier"
+        f"padded by {table.low} before and {table.high} after, as SAME does: PyTorch's padding={table.high} gives as "
+        f"many {{axes}}, each read from {table.high - table.low} earlier"
     )
-    yield along(stage, number, message, "a padding layer before it that says both sides, alike in every framework")
+    yield along(stage.step, number, message, "a padding layer before it that says both sides, alike in every framework")
 
 
 def _divisor(stage: Stage) -> Iterator[Evidence]:

@@ -23,7 +23,7 @@ _DISAGREE = re.compile(
             r"Sizes of tensors must match.*?got \d+",
             r"The size of tensor a .*? dimension \d+",
             r"Inputs have incompatible shapes.*?\) and \([^)]*\)",
-            r"[^.;:\])]*(?:could not be broadcast|matching shapes|mismatch in dimension|Incompatible dimensions)[^.;(]*",
+            r"[^.;:\])]*(?:not be broadcast|matching shapes|mismatch in dimension|Incompatible dimensions)[^.;(]*",
             r"branches that meet must.*",
         )
     )

@@ -14,6 +14,7 @@ from poolwise import Geometry, InvalidValue, Lp, Max, Mean, Operation
 from poolwise.design.graph import Graph, Step, Value
 from poolwise.design.readers import windows
 from poolwise.geometry import Regular
+from poolwise.models import said
 from poolwise.models.onnx import inputs
 
 _WINDOWED = re.compile(r"(Max|Average|Lp)Pool|Conv")
@@ -48,7 +49,7 @@ def graph(model: Any, shapes: Sequence[Sequence[int]]) -> Graph:
     try:
         model = shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     except Exception as cause:  # whatever contradicting shapes lead to
-        raise InvalidValue(f"model must have shapes that agree, got {' '.join(str(cause).split())}", "review") from None
+        raise InvalidValue(f"model must have shapes that agree, got {said(cause)}", "review") from None
     return _Builder(model, [each.name for each in taken]).graph()
 
 
