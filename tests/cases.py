@@ -7,7 +7,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from poolwise import Blur, InvalidType, Lp, Max, Mean, Min, Operation, ReLUMax, Sum
+from poolwise import (
+    Blur,
+    GeM,
+    InvalidType,
+    LogSumExp,
+    Lp,
+    Max,
+    Mean,
+    Median,
+    Min,
+    Mode,
+    Operation,
+    Quantile,
+    ReLUMax,
+    Soft,
+    Sum,
+    TopKMean,
+)
 from poolwise.api import sliding
 from poolwise.call import Call
 from poolwise.doors import NUMPY, Facts, enter
@@ -24,7 +41,26 @@ NATIVE: list[Operation] = [
     Mean(divisor=3),
     Mean(rounding="truncate"),
 ]
-OPERATIONS: list[Operation] = [*NATIVE, Lp(), Lp(3.5), Lp(float("inf")), Blur()]
+OPERATIONS: list[Operation] = [
+    *NATIVE,
+    Lp(),
+    Lp(3.5),
+    Lp(float("inf")),
+    Blur(),
+    LogSumExp(),
+    LogSumExp(300.0),
+    TopKMean(2),
+    TopKMean(7),
+    Median(),
+    Quantile(0.25),
+    Quantile(0.9),
+    Mode(),
+    Soft(),
+    Soft(30.0),
+    GeM(),
+    GeM(1.5, eps=0.1),
+    GeM(float("inf")),
+]
 FLOATS = ["float16", "float32", "float64"]
 INTEGERS = ["int8", "uint8", "int32", "int64", "uint64"]
 DTYPES = [*FLOATS, *INTEGERS, "bool"]

@@ -11,7 +11,7 @@ import pytest
 
 import poolwise
 from cases import CASES, DEFAULTS, call_of, operands_of, same
-from poolwise import Blur, Lp, Max, Mean, Operation
+from poolwise import Blur, GeM, LogSumExp, Lp, Max, Mean, Operation, Quantile, Soft, TopKMean
 from poolwise.call import Call
 from poolwise.kernels.gathered import Gathered
 from poolwise.ops import OPERATIONS
@@ -117,6 +117,11 @@ def test_every_parameter_of_pool_is_in_that_list() -> None:
         (Mean(), np.array([-1, -1, -2]), {"rounding": "truncate"}),
         (Lp(), np.array([5.0, 1.0, 2.0]), {"p": 3}),
         (Blur(), np.array([5.0, 1.0, 2.0]), {"taps": (1, 3)}),
+        (LogSumExp(), np.array([5.0, 1.0, 2.0]), {"temperature": 2.0}),
+        (TopKMean(), np.array([5.0, 1.0, 2.0]), {"k": 1}),
+        (Quantile(), np.array([5.0, 1.0, 2.0]), {"q": 0.75}),
+        (Soft(), np.array([5.0, 1.0, 2.0]), {"temperature": 2.0}),
+        (GeM(), np.array([5.0, 1.0, 2.0]), {"p": 2, "eps": 1.5}),
     ],
 )
 def test_every_parameter_of_an_operation_matters(op: Operation, x: np.ndarray, changes: dict[str, Any]) -> None:
@@ -125,8 +130,11 @@ def test_every_parameter_of_an_operation_matters(op: Operation, x: np.ndarray, c
         assert not np.array_equal(poolwise.pool(x, op, (2,), padding=1), poolwise.pool(x, changed, (2,), padding=1))
 
 
+PARAMETRISED = {"Mean", "Lp", "Blur", "LogSumExp", "TopKMean", "Quantile", "Soft", "GeM"}
+
+
 def test_every_operation_with_parameters_is_in_that_list() -> None:
-    assert {kind.__name__ for kind in OPERATIONS if fields(kind)} == {"Mean", "Lp", "Blur"}
+    assert {kind.__name__ for kind in OPERATIONS if fields(kind)} == PARAMETRISED
 
 
 def test_names_are_unique() -> None:

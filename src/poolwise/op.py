@@ -24,6 +24,7 @@ WEIGHTS = "weights"  # among the extras: what `Operation.weights` says of each t
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 DTYPES = ("bool", *INTEGERS, *FLOATS)
+SMALLEST, LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)  # of what float32 holds
 _WORKING = {
     "bool": "uint8",
     "uint16": "int32",  # PyTorch has no maximum of the wider unsigned integers
@@ -154,10 +155,11 @@ class Extremum(Selection):
     def winner(self, xp: Namespace, values: Array, present: Array) -> Array:
         best = (xp.max if self.largest else xp.min)(values, axis=-1, keepdims=True)
         first = first_true(xp, present & (values == best))
-        return first if is_integer(values) else _last_nan_or(xp, values, present, first)
+        return first if is_integer(values) else last_nan_or(xp, values, present, first)
 
 
-def _last_nan_or(xp: Namespace, values: Array, present: Array, first: Array) -> Array:
+def last_nan_or(xp: Namespace, values: Array, present: Array, first: Array) -> Array:
+    """Position of the last NaN on the last axis, `first` where there is none."""
     nan = xp.isnan(values) & present
     from_the_end = first_true(xp, xp.flip(nan, axis=-1))
     taps = values.shape[-1]

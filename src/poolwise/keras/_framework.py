@@ -67,7 +67,10 @@ class KerasFramework:
         raise NotImplementedError("Keras's tensors are never written to")
 
     def constant(self, array: Any, like: Array) -> Array:
-        return ops.convert_to_tensor(array, available(str(array.dtype)))
+        dtype = available(str(array.dtype))
+        if dtype in INTEGERS and dtype != str(array.dtype):  # what stands in for an absent tap stays the extreme it is
+            array = np.clip(array, np.iinfo(dtype).min, np.iinfo(dtype).max)
+        return ops.convert_to_tensor(array, dtype)
 
     def cast(self, array: Array, dtype: str) -> Array:
         return ops.cast(array, available(dtype))

@@ -2,11 +2,33 @@
 
 from poolwise.op import Operation
 from poolwise.ops.blur import Blur
+from poolwise.ops.gem import GeM
+from poolwise.ops.logsumexp import LogSumExp
 from poolwise.ops.lp import Lp
 from poolwise.ops.max import Max
 from poolwise.ops.mean import Mean
+from poolwise.ops.median import Median
 from poolwise.ops.min import Min
+from poolwise.ops.mode import Mode
+from poolwise.ops.quantile import Quantile
 from poolwise.ops.relumax import ReLUMax
+from poolwise.ops.soft import Soft
 from poolwise.ops.sum import Sum
+from poolwise.ops.topkmean import TopKMean
 
-OPERATIONS: tuple[type[Operation], ...] = (Max, Min, ReLUMax, Sum, Mean, Lp, Blur)
+OPERATIONS: tuple[type[Operation], ...] = (
+    Max,
+    Min,
+    ReLUMax,
+    Sum,
+    Mean,
+    Lp,
+    Blur,
+    LogSumExp,
+    TopKMean,
+    Median,
+    Quantile,
+    Mode,
+    Soft,
+    GeM,
+)
