@@ -273,6 +273,67 @@ def rule(
 
 
 @app.command()
+def measure(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A file (.onnx, .keras) or module:factory.")],
+    images: Annotated[
+        Path, typer.Option(metavar="FOLDER|FILE.npy|FILE.npz", help="Pictures of one size, or a batch as the model's.")
+    ],
+    swap: Annotated[
+        str | None,
+        typer.Option(metavar="WHAT:WITH", help="Compare before and after: max:max-blur, max:mean, relu+max:fused …"),
+    ] = None,
+    scale: Annotated[
+        str | None, typer.Option(help="What numbers are multiplied by, such as 1/255; bytes need one.")
+    ] = None,
+    mean: Annotated[
+        str | None, typer.Option(help="Taken away after that: one number, or one for each channel.")
+    ] = None,
+    std: Annotated[str | None, typer.Option(help="Divided by after that, likewise.")] = None,
+    size: Annotated[
+        str | None, typer.Option(help="Such as 224x224: larger images are cropped to it.", show_default="the images'")
+    ] = None,
+    axes: Annotated[
+        str | None, typer.Option(help="Of position, such as 2,3.", show_default="the framework's own")
+    ] = None,
+    answer: Annotated[str, typer.Option(help="What must agree: class, or cosine of any outputs.")] = "class",
+    reach: Annotated[int, typer.Option(min=1, help="Pixels that images move by at most.")] = 2,
+    shifts: Annotated[int, typer.Option(min=1, help="Circular shifts, at most.")] = 24,
+    maps: Annotated[int, typer.Option(min=1, help="Images whose feature maps are looked at.")] = 64,
+    batch: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 32,
+    rounds: Annotated[int, typer.Option(min=1, help="Batches that are timed.")] = 7,
+    seed: Annotated[int, typer.Option(min=0, help="Of shifts and crops.")] = 0,
+    trust: Annotated[bool, typer.Option("--trust", help="Let a file run its own code.")] = False,
+    form: FormatOption = Format.text,
+) -> None:
+    """A model on your images: whether shifts change its answer, what its poolings keep, time, bytes."""
+    from poolwise.design import measured_by_name
+    from poolwise.named import whole_numbers
+
+    found = measured_by_name(
+        model,
+        images,
+        swap=swap,
+        scale=scale,
+        mean=mean,
+        std=std,
+        trust=trust,
+        answer=answer,
+        size=None if size is None else whole_numbers("size", size, "x"),
+        axes=None if axes is None else whole_numbers("axes", axes, ","),
+        reach=reach,
+        shifts=shifts,
+        maps=maps,
+        batch=batch,
+        rounds=rounds,
+        seed=seed,
+    )
+    if form is Format.json:
+        typer.echo(json.dumps(found.data(), indent=2))
+    else:
+        _console().print(found.text(), highlight=False)
+
+
+@app.command()
 def explore(
     what: Annotated[
         str | None,
@@ -327,9 +388,10 @@ def _reviewed(report: Review, form: ReviewFormat) -> str:
     if form is ReviewFormat.text:
         from rich.console import Console
 
-        console = Console(file=StringIO(), width=120)
+        held = StringIO()
+        console = Console(file=held, width=120)
         console.print(report.text(console.width), highlight=False)
-        return console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+        return held.getvalue()
     if form is ReviewFormat.html:
         return report.html()
     return json.dumps(report.data() if form is ReviewFormat.json else report.sarif(), indent=2) + "\n"

@@ -46,6 +46,14 @@ def shape(text: str) -> tuple[int, ...]:
     return tuple(map(int, text.split("x")))
 
 
+def whole_numbers(name: str, text: str, between: str) -> tuple[int, ...]:
+    """Whole numbers such as 224x224 or 2,3; InvalidValue for anything else."""
+    parts = text.split(between)
+    if not all(re.fullmatch(r"\d{1,9}", part) for part in parts):
+        raise InvalidValue(f"{name} must be whole numbers joined by {between!r}, got {text!r}")
+    return tuple(map(int, parts))
+
+
 @contextmanager
 def current_folder() -> Iterator[None]:
     """The current folder in front of the import path."""

@@ -3,26 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
 from time import perf_counter
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Group
 
-from poolwise import Fault, InvalidType, InvalidValue, models
-from poolwise.design import shifts
+from poolwise import Fault, InvalidType, InvalidValue, __version__, models
+from poolwise.design import shifts, show_measured
 from poolwise.design.images import Preprocess, batch_of
-from poolwise.design.intervals import Interval, share
+from poolwise.design.intervals import LEVEL, Interval, share
+from poolwise.design.pooled import Pooled, pooled
 from poolwise.design.readers import read
 from poolwise.design.stages import downsampling
-from poolwise.models.run import Run, declared, running
+from poolwise.models.run import Run, declared, running, whole_batches
 
+SCHEMA = 1
 Answer = Literal["class", "cosine"]
 LOWEST = {"class": 0.0, "cosine": -1.0}
+
+
+class Options(TypedDict, total=False):
+    """What `measure` and `compare` take beside models and images; see `measure`."""
+
+    answer: Answer
+    axes: Sequence[int] | None
+    size: Sequence[int] | None
+    reach: int
+    shifts: int
+    maps: int
+    batch: int
+    rounds: int
+    seed: int
+
+
+DEFAULTS = Options(answer="class", axes=None, size=None, reach=2, shifts=24, maps=64, batch=32, rounds=7, seed=0)
 
 
 @dataclass(frozen=True)
@@ -46,7 +67,11 @@ class Held:
 
 @dataclass(frozen=True)
 class Settings:
-    """How it was measured; docs/measure.md says what each is. size: of what the model sees, by axis of position."""
+    """How it was measured: the arguments of `measure`, checked.
+
+    size: of what the model sees, by axis of position. moves: the circular shifts. real_borders: whether crops were cut
+    from larger images, instead of padded ones.
+    """
 
     answer: Answer
     axes: tuple[int, ...]
@@ -56,6 +81,7 @@ class Settings:
     real_borders: bool
     batch: int
     rounds: int
+    maps: int
     seed: int
 
 
@@ -63,8 +89,9 @@ class Settings:
 class Measurement:
     """A model on images.
 
-    seconds: the median of a batch's times, of settings.batch images or of all if there are fewer. stages: empty where
-    the network cannot be read, and `note` says why. answers: to the images as they are.
+    poolings: those that were seen, with what they keep of their maps. seconds: the median of a batch's times, of
+    settings.batch images or of all if there are fewer. stages: empty where the network cannot be read, and `note` says
+    why. answers: to the images as they are.
     """
 
     model: str
@@ -74,10 +101,52 @@ class Measurement:
     settings: Settings
     circular: Consistency
     crops: Consistency
+    poolings: tuple[Pooled, ...]
     seconds: float
     stages: tuple[Held, ...]
     note: str
     answers: NDArray[Any] = field(repr=False, compare=False)
+
+    def data(self) -> dict[str, Any]:
+        """Everything as JSON's own types; docs/measure.md says what each entry means."""
+        settings = asdict(self.settings)
+        return {
+            "schema": SCHEMA,
+            "poolwise": __version__,
+            "model": self.model,
+            "framework": self.framework,
+            "images": {"count": self.images, "shape": list(self.shape)},
+            "settings": {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()},
+            "interval": {"level": LEVEL, "over": "images"},
+            "shift_consistency": {"circular": asdict(self.circular.interval), "crops": asdict(self.crops.interval)},
+            "poolings": [_pooling_data(each) for each in self.poolings],
+            "time": {"batch": self.batch, "seconds": self.seconds},
+            "stages": [asdict(stage) for stage in self.stages],
+            "note": self.note,
+        }
+
+    @property
+    def batch(self) -> int:
+        """The images of the batch that was timed."""
+        return min(self.images, self.settings.batch)
+
+    def text(self) -> Group:
+        """The same for a terminal."""
+        return show_measured.single(self)
+
+    def named(self, name: str) -> Measurement:
+        """The same of a model that is called so."""
+        return replace(self, model=name)
+
+
+def _pooling_data(pooling: Pooled) -> dict[str, Any]:
+    return {
+        "name": pooling.name,
+        "op": pooling.op,
+        "input": list(pooling.input),
+        "output": list(pooling.output),
+        **asdict(pooling.retention),
+    }
 
 
 @dataclass(frozen=True)
@@ -99,30 +168,21 @@ class Plan:
 
 
 def measure(
-    model: Any,
-    images: Any,
-    *,
-    preprocess: Preprocess | None = None,
-    answer: Answer = "class",
-    axes: Sequence[int] | None = None,
-    size: Sequence[int] | None = None,
-    reach: int = 2,
-    shifts: int = 24,
-    batch: int = 32,
-    rounds: int = 7,
-    seed: int = 0,
+    model: Any, images: Any, *, preprocess: Preprocess | None = None, **options: Unpack[Options]
 ) -> Measurement:
-    """How a model behaves on images of yours: shift consistency by two protocols, time, bytes.
+    """How a model behaves on images of yours: shift consistency by two protocols, what poolings keep, time, bytes.
 
     model: a torch.nn.Module, a keras model, an onnx.ModelProto; or a name: `net.onnx`, `net.keras`, `module:factory`.
-    images: (N, …) in the model's own layout, floats as the model takes them; or whatever `preprocess` makes that of, in
-        one call. answer: what must agree: "class", the largest of the model's (N, classes) numbers, or "cosine", the
-        cosine between its (N, numbers). axes: those of position; None: (2, …) of PyTorch and ONNX, Keras's by its own
-        setting.
-    size: what the model takes, by axis of position; None: the images' own. Larger images are cropped to it, and then
-        the borders of crops are real; else images are padded with zeros for the crops.
-    reach: pixels that images move by at most. shifts: how many circular ones, drawn from all where those are more.
-    batch, rounds: images at a time; batches that are timed. seed: of the shifts and crops.
+    images: (N, …) in the model's own layout, floats as the model takes them; or anything of which `preprocess` makes
+        that, in one call.
+    answer: what must agree: "class" (default), the place of the largest of the model's (N, classes) numbers, or
+        "cosine", the cosine between its (N, …) numbers.
+    axes: those of position; by default (2, …) of PyTorch and ONNX, Keras's by its own setting.
+    size: what the model takes, by axis of position; by default the images' own. Larger images are cropped to it, and
+        then what crops see at their borders is real; else images are padded with zeros for the crops.
+    reach: pixels that images move by at most (2). shifts: how many circular ones (24), drawn where there are more.
+    maps: images whose feature maps are looked at (64). batch: images at a time (32). rounds: batches that are timed
+        (7). seed: of shifts and crops (0).
 
     Raises InvalidType or InvalidValue that names what cannot be, or what the model said to the images.
     Source: Chaman & Dokmanić, CVPR 2021 (circular); Zhang, ICML 2019, section 4 (crops).
@@ -130,83 +190,95 @@ def measure(
     >>> import torch
     >>> convolution = torch.nn.Conv2d(1, 5, 3, padding=1, padding_mode="circular")
     >>> net = torch.nn.Sequential(convolution, torch.nn.AdaptiveMaxPool2d(1), torch.nn.Flatten())
-    >>> measured = measure(net, torch.rand(8, 1, 12, 12))
-    >>> measured.circular.interval.value
+    >>> measure(net, torch.rand(8, 1, 12, 12)).circular.interval.value
     1.0
     """
-    named, opened = _opened(model)
-    plan = planned(
-        opened, batch_of(images, preprocess), answer, axes, size, reach=reach, most=shifts, batch=batch,
-        rounds=rounds, seed=seed,
-    )  # fmt: skip
-    return measured(opened, named, plan)
+    subject = opened(model)
+    plan = planned(subject.model, batch_of(images, preprocess), options)
+    (found,) = measured([subject], plan)
+    return found
 
 
-def measured(model: Any, name: str, plan: Plan) -> Measurement:
-    """A model by a plan."""
-    with running(model) as run:
-        answers, circular, crops = _consistent(partial(_answers, run, plan.settings.answer), plan)
-        seconds = median(_times(run, plan))
-    held, note = _held(model, plan)
-    lowest = LOWEST[plan.settings.answer]
+@dataclass(frozen=True)
+class Subject:
+    """A model that is measured, and how it is called."""
+
+    name: str
+    model: Any
+
+
+def opened(model: Any) -> Subject:
+    """What a model, or the name of one, stands for."""
+    if isinstance(model, str | Path):
+        return Subject(str(model), models.load(model))
+    models.kind(model)
+    return Subject(type(model).__name__, model)
+
+
+def measured(subjects: Sequence[Subject], plan: Plan) -> list[Measurement]:
+    """Models by one plan; they are timed in turns."""
+    answer = plan.settings.answer
+    with ExitStack() as stack:
+        runs = [stack.enter_context(running(subject.model)) for subject in subjects]
+        found = [_consistent(partial(_answers, run, answer), plan) for run in runs]
+        seconds = [median(times) for times in _times(runs, plan)]
+    return [_whole_of(*each, plan) for each in zip(subjects, found, seconds, strict=True)]
+
+
+def _whole_of(subject: Subject, found: tuple[Any, Any, Any], seconds: float, plan: Plan) -> Measurement:
+    answers, circular, crops = found
+    settings, lowest = plan.settings, LOWEST[plan.settings.answer]
+    stages, note = _held(subject.model, plan)
     return Measurement(
-        name,
-        models.kind(model),
+        subject.name,
+        models.kind(subject.model),
         len(plan.shown),
         plan.shown.shape[1:],
-        plan.settings,
+        settings,
         Consistency(share(circular, lowest), circular),
         Consistency(share(crops, lowest), crops),
+        pooled(subject.model, whole_batches(subject.model, plan.shown[: settings.maps], settings.batch)),
         seconds,
-        held,
+        stages,
         note,
         answers,
     )
 
 
-def planned(
-    model: Any,
-    images: NDArray[Any],
-    answer: Answer,
-    axes: Sequence[int] | None,
-    size: Sequence[int] | None,
-    *,
-    reach: int,
-    most: int,
-    batch: int,
-    rounds: int,
-    seed: int,
-) -> Plan:
-    """The arguments, checked; the shifts and crops, drawn."""
-    if answer not in LOWEST:
-        raise InvalidValue(f"answer must be one of {', '.join(map(repr, LOWEST))}, got {answer!r}")
-    for name, number in (("reach", reach), ("shifts", most), ("batch", batch), ("rounds", rounds), ("seed", seed)):
-        _whole(name, number, least=0 if name == "seed" else 1)
-    positions = _axes(model, images, axes)
-    sizes = _size(images, positions, size)
-    margins = [images.shape[axis] - count for axis, count in zip(positions, sizes, strict=True)]
-    random = np.random.default_rng(seed)
-    moves = shifts.some_moves(reach, len(positions), most, random)
+def planned(model: Any, images: NDArray[Any], options: Options) -> Plan:
+    """The options, checked; the shifts and crops, drawn."""
+    asked: Any = {**DEFAULTS, **options}
+    for name in asked:
+        if name not in DEFAULTS:
+            raise InvalidType(f"options must be of {', '.join(DEFAULTS)}, got {name!r}")
+    if asked["answer"] not in LOWEST:
+        raise InvalidValue(f"answer must be one of {', '.join(map(repr, LOWEST))}, got {asked['answer']!r}")
+    for name in ("reach", "shifts", "maps", "batch", "rounds", "seed"):
+        _check_whole(name, asked[name], least=0 if name == "seed" else 1)
+    positions = _axes(model, images, asked["axes"])
+    sizes = _size(images, positions, asked["size"])
     shown = shifts.central(images, sizes, positions)
     _fits(model, shown)
-    for count in sizes:
-        if count <= 2 * reach:
-            raise InvalidValue(f"reach must be less than half of each size, {sizes}, got {reach}")
-    wide = images if any(margins) else shifts.padded(images, reach, positions)
-    spare = margins if any(margins) else [2 * reach] * len(positions)
+    if min(sizes) <= 2 * asked["reach"]:
+        raise InvalidValue(f"reach must be less than half of each size, {sizes}, got {asked['reach']}")
+    return _drawn(images, shown, positions, sizes, asked)
+
+
+def _drawn(
+    images: NDArray[Any], shown: NDArray[Any], axes: tuple[int, ...], sizes: tuple[int, ...], asked: dict[str, Any]
+) -> Plan:
+    reach, random = asked["reach"], np.random.default_rng(asked["seed"])
+    moves = shifts.some_moves(reach, len(axes), asked["shifts"], random)
+    margins = [images.shape[axis] - count for axis, count in zip(axes, sizes, strict=True)]
+    wide = images if any(margins) else shifts.padded(images, reach, axes)
+    spare = margins if any(margins) else [2 * reach] * len(axes)
     first, second = (np.stack([random.integers(0, each + 1, len(images)) for each in spare]) for _ in range(2))
-    settings = Settings(answer, positions, sizes, reach, tuple(moves), any(margins), batch, rounds, seed)
+    same = {name: asked[name] for name in ("answer", "reach", "batch", "rounds", "maps", "seed")}
+    settings = Settings(axes=axes, size=sizes, moves=tuple(moves), real_borders=any(margins), **same)
     return Plan(settings, shown, wide, (first, second))
 
 
-def _opened(model: Any) -> tuple[str, Any]:
-    """(its name, the model)."""
-    found = models.load(model) if isinstance(model, str | Path) else model
-    models.kind(found)
-    return str(model) if isinstance(model, str | Path) else type(found).__name__, found
-
-
-def _whole(name: str, number: Any, least: int) -> None:
+def _check_whole(name: str, number: Any, least: int) -> None:
     if isinstance(number, bool) or not isinstance(number, int | np.integer):
         raise InvalidType(f"{name} must be a whole number, got {number!r}")
     if number < least:
@@ -285,16 +357,19 @@ def _consistent(predict: shifts.Predict, plan: Plan) -> tuple[NDArray[Any], NDAr
     return np.concatenate(answers), np.concatenate(circular), np.concatenate(crops)[:, None]
 
 
-def _times(run: Run, plan: Plan) -> list[float]:
-    """Seconds of a batch, again and again, after one that is not timed."""
+def _times(runs: Sequence[Run], plan: Plan) -> list[list[float]]:
+    """Seconds of a batch by each, in turns, after one that is not timed."""
     images = plan.shown[: plan.settings.batch]
-    times: list[float] = []
-    run(images)
-    for _ in range(plan.settings.rounds):
-        began = perf_counter()
+    for run in runs:
         run(images)
-        times.append(perf_counter() - began)
-    return times
+    rounds = [[_seconds(run, images) for run in runs] for _ in range(plan.settings.rounds)]
+    return [list(times) for times in zip(*rounds, strict=True)]
+
+
+def _seconds(run: Run, images: NDArray[Any]) -> float:
+    began = perf_counter()
+    run(images)
+    return perf_counter() - began
 
 
 def _held(model: Any, plan: Plan) -> tuple[tuple[Held, ...], str]:

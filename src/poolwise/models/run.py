@@ -37,7 +37,8 @@ def running(model: Any) -> Iterator[Run]:
     """A function from a batch, in the model's own layout, to the model's one output, both NumPy's.
 
     PyTorch runs in eval mode without gradients and is put back, Keras by `predict_on_batch`, ONNX by onnxruntime on the
-    CPU (without it, by onnx's own reference, slowly). Batches are cast to what the model takes; where its batch is fixed, they are cut and filled up to it.
+    CPU (without it, by onnx's own reference, slowly). Batches are cast to what the model takes; where its batch is
+    fixed, they are cut and filled up to it.
 
     The function raises InvalidValue for what the model raises, InvalidType if it gives anything but one array.
 
@@ -62,6 +63,19 @@ def _told(run: Run, batch: NDArray[Any], fixed: int | None) -> NDArray[Any]:
         raise
     except Exception as cause:  # whatever the user's model raises
         raise InvalidValue(f"model must run on images of shape {batch.shape}, got {said(cause)}") from None
+
+
+def whole_batches(model: Any, images: NDArray[Any], size: int) -> Iterator[NDArray[Any]]:
+    """The images in batches that the model takes; of a fixed size, where its batch is fixed: then some may be left out.
+
+    Where there are fewer images than the model takes at once, the last one stands in for those that lack.
+    """
+    sizes = declared(model)
+    fixed = sizes[0] if sizes else None
+    for begin in range(0, len(images), fixed or size):
+        part = images[begin : begin + (fixed or size)]
+        if fixed is None or len(part) == fixed or not begin:
+            yield part if fixed is None else _filled(part, fixed)
 
 
 def _filled(part: NDArray[Any], size: int) -> NDArray[Any]:
