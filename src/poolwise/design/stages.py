@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from poolwise import Geometry, Max, Mean, Min, ReLUMax, Sum
+from poolwise.design.enlarge import Reach, reaches
 from poolwise.design.graph import Graph, Step, Value
 from poolwise.design.trace import Even, Span, Uneven, Unread, empty_windows, unread_by
 
@@ -116,6 +117,12 @@ def _through(step: Step, given: Sequence[tuple[Value, Views]], after: Value) -> 
     if step.reads is not None:
         views = given[0][1]
         return views and tuple(view.through(table) for view, table in zip(views, step.reads.tables, strict=True))
+    around = reaches(step, given[0][0].sizes, after.sizes) if len(given[0][0].axes) == len(after.axes) else None
+    if around is not None:
+        return given[0][1] and tuple(
+            _through_reach(view, size, reach)
+            for view, size, reach in zip(given[0][1], given[0][0].sizes, around, strict=True)
+        )
     if step.op not in KEEPS_POSITIONS:
         return None
     met = [views for value, views in given if value.sizes == after.sizes]  # what is broadcast sees everything anyway
@@ -123,6 +130,11 @@ def _through(step: Step, given: Sequence[tuple[Value, Views]], after: Value) -> 
     if not known or len(known) < len(met):
         return None
     return tuple(_any(axis, size) for axis, size in zip(zip(*known, strict=True), after.sizes, strict=True))
+
+
+def _through_reach(view: Even | Uneven, size: int, reach: Reach) -> Uneven:
+    cells = view.cells(size)
+    return Uneven(cells.starts[reach[0]], cells.ends[reach[1]])
 
 
 def _any(views: tuple[Even | Uneven, ...], cells: int) -> Even | Uneven:

@@ -251,7 +251,8 @@ def _meaning(node: Any, before: Value, output: tuple[int, ...]) -> Said:
         return "Transpose", None, None, 0, {"perm": order}, tuple(order.index(axis) for axis in before.axes)
     if name in RESHAPES:
         return RESHAPES[name], None, None, 0, {}, ()
-    return PLAIN.get(name, name), None, None, 0, {}, same
+    attributes = {"mode": layer.interpolation} if hasattr(layer, "interpolation") else {}
+    return PLAIN.get(name, name), None, None, 0, attributes, same
 
 
 def _conv(layer: Any, found: re.Match[str], before: Value, output: tuple[int, ...]) -> Said:
