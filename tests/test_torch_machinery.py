@@ -314,11 +314,15 @@ def test_a_max_keeps_one_byte_per_output_under_the_compiler() -> None:
 @pytest.mark.parametrize("padding", [0, 1, ((1, 2), (0, 1))], ids=str)
 @pytest.mark.parametrize("ceil_mode", [False, True], ids=["", "ceil"])
 @pytest.mark.parametrize("dilation", [1, 2])
-def test_windows_of_symbolic_sizes_are_the_same_windows(padding: Any, ceil_mode: bool, dilation: int) -> None:
+@pytest.mark.parametrize("padding_mode", ["absent", "circular", "reflect", "replicate"])
+def test_windows_of_symbolic_sizes_are_the_same_windows(
+    padding: Any, ceil_mode: bool, dilation: int, padding_mode: str
+) -> None:
     class Norm(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             arguments = {"padding": padding, "ceil_mode": ceil_mode, "dilation": dilation}
-            return poolwise.lp_pool(x, (3, 2), p=3, stride=2, **arguments)
+            y = poolwise.lp_pool(x, (3, 2), p=3, stride=2, padding_mode=padding_mode, **arguments)
+            return y + poolwise.blur_pool(x, (3, 2), stride=2, padding_mode=padding_mode, **arguments)
 
     x = input_of("LPPool2d")
     sizes = {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}

@@ -23,6 +23,7 @@ from poolwise.api import (
     pool,
     pool_backward,
 )
+from poolwise.compose import COMPOSITIONS
 from poolwise.compose.fractional import fractional_pool
 from poolwise.errors import Fault, InvalidType, InvalidValue, MissingExtra
 from poolwise.geometry import Geometry
@@ -31,6 +32,7 @@ from poolwise.threads import get_num_threads, set_num_threads
 from poolwise.unpool import max_unpool
 
 globals().update(SHORT_NAMES)
+globals().update({each.function.__name__: each.function for each in COMPOSITIONS})
 globals().update({kind.__name__: kind for kind in ops.OPERATIONS})
 
 _ROOMS = ("bench", "design", "explorer", "lab")  # poolwise.design and its like, imported where they are first named
@@ -84,5 +86,6 @@ __all__ = [
     "pool_backward",
     "set_num_threads",
     *SHORT_NAMES,
+    *(each.function.__name__ for each in COMPOSITIONS),
     *(kind.__name__ for kind in ops.OPERATIONS),
 ]

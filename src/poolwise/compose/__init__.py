@@ -1,1 +1,74 @@
-"""Poolings made of public calls: what needs two geometries, or positions that are drawn."""
+"""Poolings made of public calls, one file each, and an explicit list.
+
+What needs two geometries, another number of channels, or positions that depend on data or are drawn. To add one, write
+its file and name it in `COMPOSITIONS`: the doors make a function and a layer of it for each number of axes.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from poolwise.compose.max_blur import max_blur_pool
+from poolwise.errors import Fault, InvalidType
+
+PLACED = ("axes", "channel_axis", "where")  # what a layer's door knows, or has no word for
+
+
+@dataclass(frozen=True)
+class Composition:
+    """A public function, and how the doors call the layers that they make of it.
+
+    function: its first `inputs` parameters are arrays, which a layer is called with; the others, but for `axes`,
+        `channel_axis` and `where`, are the layer's arguments, in their order.
+    torch: the PyTorch layers' name, to which the number of axes is added (`MaxBlurPool` → `MaxBlurPool2d`).
+    keras: the Keras layers' (`MaxBlurPooling` → `MaxBlurPooling2D`).
+    ranked: False: one layer serves any number of axes, and its name is used as it is.
+    """
+
+    function: Callable[..., Any]
+    torch: str
+    keras: str
+    inputs: int = 1
+    ranked: bool = True
+
+    arguments: tuple[inspect.Parameter, ...] = field(init=False)  # a layer's
+    over_channels: bool = field(init=False)  # whether the function asks where the channels are
+
+    def __post_init__(self) -> None:
+        parameters = list(inspect.signature(self.function).parameters.values())[self.inputs :]
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        own = tuple(each.replace(kind=kind) for each in parameters if each.name not in PLACED)
+        object.__setattr__(self, "arguments", own)  # now: what is computed at first use stops PyTorch's compiler
+        object.__setattr__(self, "over_channels", any(each.name == "channel_axis" for each in parameters))
+
+    def given(
+        self, said: str, words: Mapping[str, str], positional: Sequence[Any], keywords: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Every argument by the function's own name; words: what a door calls some of them."""
+        names = [words.get(each.name, each.name) for each in self.arguments]
+        if len(positional) > len(names):
+            raise InvalidType(f"at most {len(names)} arguments may be given, got {len(positional)}", said)
+        asked = {**dict(zip(names, positional, strict=False)), **keywords}
+        unknown = [name for name in keywords if name not in names or name in names[: len(positional)]]
+        if unknown:
+            raise InvalidType(f"unexpected argument {unknown[0]}={keywords[unknown[0]]!r}", said)
+        found: dict[str, Any] = {}
+        for name, each in zip(names, self.arguments, strict=True):
+            if name not in asked and each.default is inspect.Parameter.empty:
+                raise InvalidType(f"{name} must be given", said)
+            found[each.name] = asked.get(name, each.default)
+        return found
+
+    def run(self, said: str, words: Mapping[str, str], arrays: Sequence[Any], arguments: Mapping[str, Any]) -> Any:
+        """The function's result; its faults in the door's words."""
+        try:
+            return self.function(*arrays, **arguments)
+        except Fault as fault:
+            first, space, rest = fault.fact.partition(" ")
+            raise type(fault)(f"{words.get(first, first)}{space}{rest}", said) from None
+
+
+COMPOSITIONS: tuple[Composition, ...] = (Composition(max_blur_pool, "MaxBlurPool", "MaxBlurPooling"),)

@@ -80,7 +80,7 @@ def _composed(
     geometry = build(tuple(probe), *arguments)
     pooled = geometry.axes
     symbolic = not all(isinstance(x.shape[axis], int) for axis in pooled)
-    if symbolic and geometry.regular and _window_slides(build) and len(operands) == 1 and not return_indices:
+    if symbolic and _unfolds(build, arguments) and len(operands) == 1 and not return_indices:
         return _unfolded(x, op, geometry, build, arguments)
     shape = tuple([int(size) if axis in pooled else probe[axis] for axis, size in enumerate(x.shape)])
     facts = Facts(shape, dtype_name(x), PLAIN[x.ndim], device)
@@ -88,6 +88,11 @@ def _composed(
     call, choice = planned.__wrapped__(TORCH, facts, op, build, arguments, (), names, kernel, return_indices)
     y, kept = choice.kernel.forward(operands, call)
     return (y, choice.kernel.indices(kept, call)) if return_indices else y
+
+
+def _unfolds(build: Build, arguments: tuple[Any, ...]) -> bool:
+    """Whether windows are views whose places do not depend on the sizes."""
+    return _window_slides(build) and _padding(build, arguments) not in ("same", "same_lower")
 
 
 def _unfolded(x: torch.Tensor, op: Operation, geometry: Geometry, build: Build, arguments: tuple[Any, ...]) -> Any:
@@ -101,6 +106,9 @@ def _unfolded(x: torch.Tensor, op: Operation, geometry: Geometry, build: Build, 
     declared = [size + table.low + table.high for size, table in zip(sizes, tables, strict=True)]
     low = [table.low for table in tables]
     here = torch.ones(sizes, dtype=torch.bool, device=x.device)
+    if not geometry.regular:  # the padding holds elements
+        values, here = (_extended(array, tables) for array in (values, here))
+        low = [0] * len(low)
     counting = torch.ones(declared, dtype=torch.bool, device=x.device)
     views = [
         _windows(array, geometry, build, arguments, sizes, before, fill)
@@ -111,6 +119,22 @@ def _unfolded(x: torch.Tensor, op: Operation, geometry: Geometry, build: Build, 
     extras = {} if weights is None else {WEIGHTS: torch.as_tensor(weights, dtype=values.dtype, device=x.device)}
     y = TORCH.cast(op.gathered(TORCH.xp, views[0], views[1], count, extras), op.result_dtype(dtype_name(x)))
     return y.movedim(last, geometry.axes)
+
+
+def _extended(array: torch.Tensor, tables: Sequence[Regular]) -> torch.Tensor:
+    """The array with its padding's elements on the last axes."""
+    for axis, table in zip(range(-len(tables), 0), tables, strict=True):
+        size = array.shape[axis]
+        place = torch.arange(-table.low, size + table.high, device=array.device)
+        if table.mode == "circular":
+            place = place % size
+        elif table.mode == "replicate":
+            place = place.clamp(0, size - 1)
+        else:
+            period = torch.sym_max(2 * (size - 1), 1)
+            place = torch.minimum(place % period, period - place % period)
+        array = array.index_select(array.ndim + axis, place)
+    return array
 
 
 def _windows(
@@ -207,6 +231,11 @@ def _output_shape(text: str, shape: Sequence[Any]) -> list[Any]:
     return outputs
 
 
+def _padding(build: Build, arguments: tuple[Any, ...]) -> Any:
+    """As it was asked for, where windows slide."""
+    return arguments[3] if build.__name__ == "torch_windows" else arguments[2]
+
+
 def _output(geometry: Geometry, number: int, size: Any, build: Build, arguments: tuple[Any, ...]) -> Any:
     table = geometry.tables[number]
     if isinstance(size, int):
@@ -218,10 +247,8 @@ def _output(geometry: Geometry, number: int, size: Any, build: Build, arguments:
     if build is adaptive or build is whole:
         return table.output
     assert isinstance(table, Regular)
-    padding, ceil_mode = (
-        (arguments[3], arguments[5]) if build.__name__ == "torch_windows" else (arguments[2], arguments[4])
-    )
-    if padding in ("same", "same_lower"):
+    ceil_mode = arguments[5] if build.__name__ == "torch_windows" else arguments[4]
+    if _padding(build, arguments) in ("same", "same_lower"):
         return (size + table.step - 1) // table.step
     span = (table.taps - 1) * table.dilation + 1
     if ceil_mode:  # as `output_size`, without a branch on what is symbolic

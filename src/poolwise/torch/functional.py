@@ -25,9 +25,10 @@ from typing import Any, cast
 import torch
 
 from poolwise.api import named, pooled
+from poolwise.compose import COMPOSITIONS, Composition
 from poolwise.compose.fractional import fractional_pool
 from poolwise.errors import Fault, InvalidType, InvalidValue
-from poolwise.geometry import Geometry
+from poolwise.geometry import Geometry, PaddingMode
 from poolwise.op import Operation, checked_number
 from poolwise.ops import OPERATIONS, Lp, Max, Mean
 from poolwise.torch._operator import builder
@@ -35,6 +36,7 @@ from poolwise.torch._quick import Quick
 from poolwise.unpool import max_unpool
 
 RANKS = (1, 2, 3)
+WORDS = {"x": "input", "window": "kernel_size"}  # what PyTorch calls an argument
 _MAX = Max()
 _MEAN_OF_TAPS = Mean(count_include_pad=True, rounding="truncate")
 _MEAN_OF_ELEMENTS = Mean(rounding="truncate")
@@ -50,6 +52,7 @@ def torch_windows(
     padding: Sizes,
     dilation: Sizes,
     ceil_mode: bool,
+    padding_mode: PaddingMode = "absent",
 ) -> Geometry:
     """Sliding windows by PyTorch's rules: the last `rank` axes of a batched or unbatched input."""
     axes = _last(shape, rank)
@@ -63,6 +66,7 @@ def torch_windows(
             padding=_both_sides(padding, rank),
             dilation=_spread(dilation, rank),
             ceil_mode=ceil_mode,
+            padding_mode=padding_mode,
         )
     except Fault as fault:  # what PyTorch calls a window
         raise type(fault)(re.sub("^window ", "kernel_size ", fault.fact), fault.function) from None
@@ -333,19 +337,63 @@ def operation_pool(kind: type[Operation], rank: int) -> Callable[..., Any]:
         dilation: Sizes = 1,
         ceil_mode: bool = False,
         return_indices: bool = False,
+        *,
+        padding_mode: PaddingMode = "absent",
         **parameters: Any,
     ) -> Any:
         given = (kernel_size, stride, padding, dilation, ceil_mode, return_indices)
-        y = None if parameters else quick(input, *given)
+        usual = not parameters and padding_mode == "absent"
+        y = quick(input, *given) if usual else None
         if y is not None:
             return y
-        arguments = (rank, _frozen(kernel_size), _frozen(stride), _frozen(padding), _frozen(dilation), ceil_mode)
+        arguments = (rank, *map(_frozen, (kernel_size, stride, padding, dilation)), ceil_mode, padding_mode)
         op = named(name, kind, parameters)
-        if parameters:
+        if not usual:
             return pooled(name, input, op, torch_windows, arguments, None, None, return_indices=return_indices)
         return _served(quick, name, input, given, op, torch_windows, arguments, return_indices)
 
-    return _dressed(function, name, f"{(kind.__doc__ or '').strip()}\n\nThe other arguments are `max_pool{rank}d`'s.")
+    others = f"The other arguments are `max_pool{rank}d`'s; padding_mode is `poolwise.pool`'s."
+    return _dressed(function, name, f"{(kind.__doc__ or '').strip()}\n\n{others}")
+
+
+def composed_pool(composition: Composition, rank: int | None) -> Callable[..., Any]:
+    """The function of a composition over the last `rank` axes, or over all but batch and channels."""
+    name = f"{composition.function.__name__}{'' if rank is None else f'{rank}d'}"
+    arrays = composition.inputs
+
+    def function(*arguments: Any, **keywords: Any) -> Any:
+        given = composition.given(name, WORDS, arguments[arrays:], keywords)
+        return composed(composition, name, rank, arguments[:arrays], given)
+
+    cast("Any", function).__signature__ = inspect.Signature(
+        [
+            *list(inspect.signature(composition.function).parameters.values())[:arrays],
+            *(each.replace(name=WORDS.get(each.name, each.name)) for each in composition.arguments),
+        ]
+    )
+    return _dressed(function, name, f"{(composition.function.__doc__ or '').strip()}")
+
+
+def composed(
+    composition: Composition, name: str, rank: int | None, arrays: Sequence[Any], arguments: dict[str, Any]
+) -> Any:
+    """A composition's result, by PyTorch's order of axes; its faults in PyTorch's words."""
+    if len(arrays) < composition.inputs or not all(isinstance(array, torch.Tensor) for array in arrays):
+        raise InvalidType(f"input must be {composition.inputs} tensors, got {tuple(map(type, arrays))}", name)
+    shape = tuple(arrays[0].shape)
+    try:
+        axes = _last(shape, rank) if rank is not None else _behind_channels(shape)
+    except Fault as fault:
+        raise fault.within(name) from None
+    spread = {key: _spread(value, len(axes)) if key == "window" else value for key, value in arguments.items()}
+    channels = {"channel_axis": axes[0] - 1} if composition.over_channels else {}
+    return composition.run(name, WORDS, arrays, {**spread, "axes": axes, **channels})
+
+
+def _behind_channels(shape: tuple[int, ...]) -> tuple[int, ...]:
+    if len(shape) < 3:
+        raise InvalidValue(f"input must have at least 3 axes, got shape {shape}")
+    return tuple(range(2, len(shape)))
 
 
 def _dressed(function: Callable[..., Any], name: str, doc: str) -> Callable[..., Any]:
@@ -373,5 +421,11 @@ _new = {
     if f"{kind.stems[0]}_pool{rank}d" not in _stock
 }
 globals().update(_new)
+_composed = {
+    f"{each.function.__name__}{'' if rank is None else f'{rank}d'}": composed_pool(each, rank)
+    for each in COMPOSITIONS
+    for rank in (RANKS if each.ranked else (None,))
+}
+globals().update(_composed)
 
-__all__ = sorted(_stock | set(_new) | set(_indexed))  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = sorted(_stock | set(_new) | set(_indexed) | set(_composed))  # pyright: ignore[reportUnsupportedDunderAll]

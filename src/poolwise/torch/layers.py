@@ -11,6 +11,7 @@ from typing import Any, cast
 import torch
 
 from poolwise.api import named, pool
+from poolwise.compose import COMPOSITIONS, Composition
 from poolwise.errors import InvalidType
 from poolwise.op import Operation
 from poolwise.ops import OPERATIONS
@@ -62,6 +63,8 @@ class OperationPool(torch.nn.Module):
         dilation: Any = 1,
         ceil_mode: bool = False,
         return_indices: bool = False,
+        *,
+        padding_mode: str = "absent",
         **parameters: Any,
     ) -> None:
         super().__init__()
@@ -72,6 +75,7 @@ class OperationPool(torch.nn.Module):
         self.dilation = dilation
         self.ceil_mode = ceil_mode
         self.return_indices = return_indices
+        self.padding_mode = padding_mode
         self.parameters_of_operation = parameters
 
     def forward(self, input: torch.Tensor) -> Any:
@@ -83,12 +87,53 @@ class OperationPool(torch.nn.Module):
             self.dilation,
             self.ceil_mode,
             self.return_indices,
+            padding_mode=self.padding_mode,
             **self.parameters_of_operation,
         )
 
     def extra_repr(self) -> str:
         own = {name: getattr(self, name) for name in ("kernel_size", "stride", "padding", "dilation", "ceil_mode")}
+        if self.padding_mode != "absent":
+            own["padding_mode"] = repr(self.padding_mode)
         return ", ".join(f"{name}={value}" for name, value in {**own, **self.parameters_of_operation}.items())
+
+
+class Composed(torch.nn.Module):
+    """Base of the modules made of compositions."""
+
+    composition: Composition
+    rank: int | None
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__()
+        given = self.composition.given(type(self).__name__, functional.WORDS, arguments, keywords)
+        for name, value in given.items():
+            setattr(self, functional.WORDS.get(name, name), value)
+
+    def composed(self, *inputs: torch.Tensor) -> Any:
+        """The composition's result."""
+        given = {
+            each.name: getattr(self, functional.WORDS.get(each.name, each.name)) for each in self.composition.arguments
+        }
+        return functional.composed(self.composition, type(self).__name__, self.rank, inputs, given)
+
+    def extra_repr(self) -> str:
+        names = [functional.WORDS.get(each.name, each.name) for each in self.composition.arguments]
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
+
+
+class ComposedPool(Composed):
+    """Base of the modules of compositions that read one array."""
+
+    def forward(self, input: torch.Tensor) -> Any:
+        return self.composed(input)
+
+
+class ComposedUnpool(Composed):
+    """Base of the modules of compositions that read a second array."""
+
+    def forward(self, input: torch.Tensor, indices: torch.Tensor) -> Any:
+        return self.composed(input, indices)
 
 
 def stock_layer(name: str) -> type[torch.nn.Module]:
@@ -120,6 +165,23 @@ def operation_layer(kind: type[Operation], rank: int) -> type[OperationPool]:
     )
 
 
+def composed_layer(composition: Composition, rank: int | None) -> type[Composed]:
+    """The module of a composition over `rank` axes: `MaxBlurPool2d(kernel_size, stride=None, …, taps=3)`."""
+    signature = inspect.Signature(
+        [each.replace(name=functional.WORDS.get(each.name, each.name)) for each in composition.arguments]
+    )
+    doc = (inspect.getdoc(composition.function) or "").partition("\n\n>>>")[0]
+    facts = {"composition": composition, "rank": rank, "__signature__": signature}
+    name = composed_name(composition, rank)
+    base = ComposedPool if composition.inputs == 1 else ComposedUnpool
+    return cast("type[Composed]", type(name, (base,), {**facts, "__doc__": doc, "__module__": "poolwise.torch"}))
+
+
+def composed_name(composition: Composition, rank: int | None) -> str:
+    """The module's name."""
+    return f"{composition.torch}{'' if rank is None else f'{rank}d'}"
+
+
 def _snake(name: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
@@ -136,5 +198,12 @@ LAYERS.update(
         for kind in OPERATIONS
         for rank in functional.RANKS
         if f"{kind.stems[1]}Pool{rank}d" not in LAYERS
+    }
+)
+LAYERS.update(
+    {
+        composed_name(each, rank): composed_layer(each, rank)
+        for each in COMPOSITIONS
+        for rank in (functional.RANKS if each.ranked else (None,))
     }
 )
