@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import Any, Literal, TypedDict, Unpack
 
 import numpy as np
@@ -25,6 +25,7 @@ from poolwise.design.stages import downsampling
 from poolwise.models.run import Run, declared, running, whole_batches
 
 SCHEMA = 1
+SETTLED = 0.01  # seconds in which the threads of the model before stop spinning
 Answer = Literal["class", "cosine"]
 LOWEST = {"class": 0.0, "cosine": -1.0}
 
@@ -358,15 +359,16 @@ def _consistent(predict: shifts.Predict, plan: Plan) -> tuple[NDArray[Any], NDAr
 
 
 def _times(runs: Sequence[Run], plan: Plan) -> list[list[float]]:
-    """Seconds of a batch by each, in turns, after one that is not timed."""
+    """Seconds of a batch by each, in turns."""
     images = plan.shown[: plan.settings.batch]
-    for run in runs:
-        run(images)
     rounds = [[_seconds(run, images) for run in runs] for _ in range(plan.settings.rounds)]
     return [list(times) for times in zip(*rounds, strict=True)]
 
 
 def _seconds(run: Run, images: NDArray[Any]) -> float:
+    """Of a batch, after one that wakes threads which fell asleep while it was the other's turn, and is not timed."""
+    sleep(SETTLED)
+    run(images)
     began = perf_counter()
     run(images)
     return perf_counter() - began

@@ -64,8 +64,8 @@ def pooled(model: Any, batches: Iterable[NDArray[Any]]) -> tuple[Pooled, ...]:
 
 
 def spelled(pooling: Pooling) -> str:
-    """`max 3/2`, `mean to 7×7`; `?` where poolwise has no such operation."""
-    name = "?" if pooling.op is None else pooling.op.name
+    """`max 3/2`, `mean to 7×7`; `?` where poolwise has no name for it."""
+    name = pooling.called or "?" if pooling.op is None else pooling.op.name
     if "output_size" in pooling.arguments:
         return f"{name} to {alike([str(size) for size in pooling.arguments['output_size']])}"
     if "window" not in pooling.arguments:

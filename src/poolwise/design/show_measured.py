@@ -98,7 +98,7 @@ def _kept(pooling: Pooled) -> tuple[str, ...]:
 
 def _bytes(measured: Sequence[Measurement]) -> list[Any]:
     """What the stages of a batch hold."""
-    if not all(each.stages for each in measured):
+    if not any(each.stages for each in measured):
         return []
     names = ("",) if len(measured) == 1 else ("before", "after")
     grid = _grid(

@@ -35,11 +35,12 @@ class Stage:
 
 
 class Pooling(NamedTuple):
-    """What a framework's pooling is in poolwise's words."""
+    """What a framework's pooling is in poolwise's words. called: its name, where it is no operation."""
 
     op: Operation | None
     arguments: Mapping[str, Any]
     note: str = ""
+    called: str = ""
 
 
 @dataclass

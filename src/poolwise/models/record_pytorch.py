@@ -26,7 +26,7 @@ _POSITIONS = {  # the arguments of PyTorch's functions after the input, in their
 }
 _FUNCTION = re.compile(rf"({'|'.join(_POSITIONS)})_pool([123])d(?:_with_indices)?(?:\.\w+)?")
 _MODULE = re.compile(r"(Adaptive|Fractional)?(Max|Avg|LP)Pool([123])d")
-_MODULES_OF = ("torch.nn.modules.pooling", "poolwise.torch", "poolwise.torch.layers")
+_MODULES_OF = ("torch.nn.modules.pooling", "poolwise.torch", "poolwise.torch.layers", "poolwise.torch._replacements")
 
 
 class Call(NamedTuple):
@@ -66,12 +66,23 @@ def _asked(module: Any) -> Call | None:
         return None
     if base.__name__ == "Pool":
         return Call("", len(module.window), {"op": module.op, "window": module.window, **module.arguments})
+    if hasattr(base, "composition") or hasattr(base, "called"):
+        return _composed(module)
     if hasattr(base, "kind"):
         given = {**vars(module), **module.parameters_of_operation}
         return Call(module.kind.stems[0], int(base.__name__[-2]), given)
     found = _MODULE.fullmatch(base.__name__)
     stem = "_".join(filter(None, found.groups()[:2])).lower() if found else ""
     return found and Call(stem, int(found[3]), vars(module), base.__module__ == _MODULES_OF[0])
+
+
+def _composed(module: Any) -> Call | None:
+    """A downsampling that is no single operation: the door's compositions, and what `swap` puts in by name."""
+    composition = getattr(module, "composition", None)
+    if module.rank is None or getattr(composition, "inputs", 1) > 1 or not hasattr(module, "kernel_size"):
+        return None
+    name = module.called if composition is None else composition.function.__name__.removesuffix("_pool")
+    return Call("composed", module.rank, {"called": name.replace("_", "-"), **vars(module)})
 
 
 @contextmanager
@@ -148,6 +159,10 @@ def _pooling(asked: Call, shape: Sequence[int]) -> Pooling:
     stem, rank, given, stock = asked
     if not stem:
         return _general_pooling(given, len(shape))
+    names = {"stride", "padding", "dilation", "ceil_mode"} & set(given)
+    if stem == "composed":
+        arguments = windows(rank, given["kernel_size"], **{name: given[name] for name in names})
+        return Pooling(None, arguments, "poolwise makes it of several operations", given["called"])
     if stem.startswith("fractional"):
         return Pooling(None, {}, "its windows lie at random places")
     kind = {kind.stems[0]: kind for kind in ops.OPERATIONS}[stem.removeprefix("adaptive_")]
@@ -155,7 +170,6 @@ def _pooling(asked: Call, shape: Sequence[int]) -> Pooling:
         sizes = zip(each_axis(given["output_size"], rank), shape[-rank:], strict=True)
         return Pooling(kind(), {"output_size": tuple(n if m is None else m for m, n in sizes)})
     known = {"count_include_pad": True, "divisor": given.get("divisor_override"), "p": given.get("norm_type")}
-    names = {"stride", "padding", "dilation", "ceil_mode"} & set(given)
     arguments = windows(rank, given["kernel_size"], **{name: given[name] for name in names})
     signed = stem == "lp" and stock and given["norm_type"] % 2
     note = "PyTorch sums signed powers where poolwise sums powers of magnitudes" if signed else ""

@@ -14,7 +14,7 @@ from torch.nn import functional as stock
 from torch.nn.modules import module as hooks
 
 from poolwise.errors import InvalidType
-from poolwise.torch import functional
+from poolwise.torch import _replacements, functional
 from poolwise.torch._rewrite import rewritten
 from poolwise.torch.layers import LAYERS
 
@@ -94,20 +94,30 @@ def swap(model: Model, what: Any, with_: Any) -> Model:
     """Put other modules in the place of some, keeping their hooks, mode and place.
 
     what: a class or a tuple of classes (and their subclasses), one module, or a callable that says of a module whether
-        it is meant.
+        it is meant; or a name, see below.
     with_: a module (each place gets a copy of its own), a class (made with those attributes of the old module that its
         arguments are named after), or a callable from the old module to the new one.
 
+    By name: "max" with "max-blur" (Zhang 2019), "mean" or "strided" (one element of each window), for every max pool
+    module, with its windows and sizes; "relu+max" with "fused" is `accelerate`.
+
     Returns the model, or what stands in its place; `poolwise_changes` lists the places. A module that stands in several
-    places is replaced by one. Raises InvalidType for anything else.
+    places is replaced by one. Raises InvalidType for anything else, InvalidValue for other names.
 
     >>> import torch, poolwise.torch
     >>> model = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.MaxPool2d(2))
     >>> poolwise.torch.swap(model, torch.nn.MaxPool2d, poolwise.torch.LPPool2d(2, 2))[1]
     LPPool2d(norm_type=2, kernel_size=2, stride=None, ceil_mode=False)
+    >>> model = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.MaxPool2d(2))
+    >>> poolwise.torch.swap(model, "max", "strided")[1]
+    Subsample(rank=2, kernel_size=2, stride=2, padding=0, dilation=1, ceil_mode=False)
     """
     if not isinstance(model, torch.nn.Module):
         raise InvalidType(f"model must be a torch.nn.Module, got {type(model).__name__}", "swap")
+    if (what, with_) == _replacements.FUSED:
+        return accelerate(model)
+    if isinstance(what, str) and isinstance(with_, str):
+        what, with_ = _replacements.named(what, with_)
     meant, make = _meant(what), _maker(with_)
     made: dict[int, torch.nn.Module] = {}
     changes: list[Change] = []
