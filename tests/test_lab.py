@@ -332,6 +332,16 @@ def test_costs_counted_by_hand(name: str) -> None:
     assert found.stage_kept <= found.step_kept
 
 
+def test_costs_of_a_composition() -> None:
+    variant = parse("max-blur 2/2")
+    assert (variant.name, variant.label) == ("maxblur2/2", "max-blur 2/2")
+    few, more = (cost(built(None, variant.stage, MNIST, 10), variant, MNIST, batch) for batch in (4, 8))
+    assert few.reads == 32 * (25 * 25 * 4 + 13 * 13 * 9)
+    assert (few.cells, few.macs) == (13 * 13, 26 * 26 * 32 * 9 + 5408 * 10)
+    # where each of the 25·25 maxima is; the blur keeps its weights, however many images there are
+    assert 8 * more.stage_kept - 4 * few.stage_kept == 4 * 32 * 25 * 25
+
+
 def test_kept_bytes_counts_memory_once() -> None:
     x = torch.rand(10, requires_grad=True)
     assert kept_bytes(lambda: x.sin() * x.cos(), []) == 3 * 40  # x once, sin x, cos x

@@ -13,6 +13,7 @@ from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from poolwise import Geometry, explain
+from poolwise.compose import max_blur_pool
 from poolwise.lab.model import first_stage
 from poolwise.lab.variants import Stage, Variant
 
@@ -115,10 +116,23 @@ def multiplications(module: nn.Module, left: torch.Tensor) -> int:
 
 
 def window_reads(variant: Variant, entered: torch.Tensor) -> int:
-    if variant.op is None:
+    if variant.composition is not None:
+        return composed_reads(variant, entered)
+    return 0 if variant.op is None else cells(variant, entered, variant.stride) * variant.window**2
+
+
+def composed_reads(variant: Variant, entered: torch.Tensor) -> int:
+    """Of a max-blur: the max at every position, then the blur's taps at the stride; 0 of what is not known."""
+    if variant.composition is None or variant.composition.function is not max_blur_pool:
         return 0
-    geometry = Geometry.of(tuple(entered.shape), (2, 3), window=(variant.window,) * 2, stride=(variant.stride,) * 2)
-    return prod(geometry.output_shape) * variant.window**2
+    taps = next(each.default for each in variant.composition.arguments if each.name == "taps")
+    return cells(variant, entered, 1) * variant.window**2 + cells(variant, entered, variant.stride) * taps**2
+
+
+def cells(variant: Variant, entered: torch.Tensor, stride: int) -> int:
+    """Cells that a variant's window gives at a stride, of all images and channels."""
+    geometry = Geometry.of(tuple(entered.shape), (2, 3), window=(variant.window,) * 2, stride=(stride,) * 2)
+    return prod(geometry.output_shape)
 
 
 def explained(variant: Variant, entered: torch.Tensor) -> Any:

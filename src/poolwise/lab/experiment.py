@@ -136,8 +136,9 @@ def run_one(config: Config, data: Dataset) -> Result:
     model.eval()
     images, predict = as_input(data.test), partial(predicted, model)
     kept = Retention(None, None, None)
-    if variant.family != "convolution":
-        kept = retention(*first_maps(model, images[spread(len(images), MAPS_MEASURED)]), variant.stride)
+    before, after = first_maps(model, images[spread(len(images), MAPS_MEASURED)])
+    if variant.family != "convolution" and before.shape[1] == after.shape[1]:
+        kept = retention(before, after, variant.stride)
     return Result(
         config=config,
         **{name: getattr(costs, name) for name in costs.__dataclass_fields__},

@@ -1,15 +1,16 @@
-"""Does a small translation change the answer?  Two protocols, and what pooling keeps of a map."""
+"""Does a small translation change the answer?  The two protocols of `poolwise.design.shifts`, on tensors."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import product
 
 import torch
-from torch.nn.functional import pad
+
+from poolwise.design.shifts import Images, circular, crops, every_move, padded
 
 Predict = Callable[[torch.Tensor], torch.Tensor]
 REACH = 2  # pixels
+AXES = (2, 3)
 
 
 def circular_consistency(predict: Predict, images: torch.Tensor, reach: int = REACH) -> float:
@@ -18,10 +19,7 @@ def circular_consistency(predict: Predict, images: torch.Tensor, reach: int = RE
     predict: (N, channels, height, width) → (N,) classes. images: float32.
     Source: Chaman & Dokmanić, Truly shift-invariant convolutional neural networks, CVPR 2021, section 5.
     """
-    unmoved = predict(images)
-    moves = [move for move in product(range(-reach, reach + 1), repeat=2) if move != (0, 0)]
-    agreeing = [(predict(images.roll(move, (2, 3))) == unmoved).float().mean().item() for move in moves]
-    return sum(agreeing) / len(agreeing)
+    return float(circular(_on_arrays(predict), images.numpy(), AXES, every_move(reach, len(AXES))).mean())
 
 
 def crop_consistency(predict: Predict, images: torch.Tensor, reach: int = REACH) -> float:
@@ -31,16 +29,10 @@ def crop_consistency(predict: Predict, images: torch.Tensor, reach: int = REACH)
     the same for every model. Source: Zhang, Making convolutional networks shift-invariant again, ICML 2019, section 4.
     """
     generator = torch.Generator().manual_seed(0)
-    padded = pad(images, (reach,) * 4)
-    size = (images.shape[2], images.shape[3])
-    first, second = (cropped(padded, size, 2 * reach, generator) for _ in range(2))
-    return (predict(first) == predict(second)).float().mean().item()
+    corners = [torch.randint(0, 2 * reach + 1, (2, len(images)), generator=generator).numpy() for _ in range(2)]
+    wide = padded(images.numpy(), reach, AXES)
+    return float(crops(_on_arrays(predict), wide, images.shape[2:], AXES, corners).mean())
 
 
-def cropped(padded: torch.Tensor, size: tuple[int, int], spare: int, generator: torch.Generator) -> torch.Tensor:
-    """One random crop of each image."""
-    corner = torch.randint(0, spare + 1, (2, len(padded)), generator=generator)
-    rows, columns = (corner[axis][:, None] + torch.arange(size[axis]) for axis in (0, 1))
-    image = torch.arange(len(padded))[:, None, None, None]
-    channel = torch.arange(padded.shape[1])[None, :, None, None]
-    return padded[image, channel, rows[:, None, :, None], columns[:, None, None, :]]
+def _on_arrays(predict: Predict) -> Callable[[Images], Images]:
+    return lambda images: predict(torch.from_numpy(images)).numpy()

@@ -11,8 +11,10 @@ import torch
 from torch import nn
 
 from poolwise import InvalidType, InvalidValue, Operation
+from poolwise.compose import COMPOSITIONS, Composition
 from poolwise.ops import OPERATIONS
 from poolwise.torch import Pool
+from poolwise.torch.layers import LAYERS
 
 Family = Literal["none", "convolution", "pooling"]
 NONE, STRIDED, REFERENCE = "none", "strided", "max2/2"
@@ -38,7 +40,8 @@ class Stage(nn.Module):
 class Variant:
     """One way to pool.
 
-    name: how it is asked for (`max2/2`). label: how it is shown (`max 2/2`). op: None unless it is a pooling.
+    name: how it is asked for (`max2/2`). label: how it is shown (`max 2/2`). op: None unless it is one operation.
+    composition: what it is made of where it is several (`maxblur2/2`).
     """
 
     name: str
@@ -47,11 +50,14 @@ class Variant:
     op: Operation | None = None
     window: int = 1
     stride: int = 1
+    composition: Composition | None = None
 
     def stage(self, channels: int) -> Stage:
         """A fresh stage for maps of so many channels; a strided convolution is the only one that learns."""
         if self.op is not None:
             return Stage(Pool(self.op, (self.window, self.window), stride=(self.stride, self.stride)))
+        if self.composition is not None:
+            return Stage(LAYERS[f"{self.composition.torch}2d"](self.window, stride=self.stride))
         if self.family == "none":
             return Stage(nn.Identity())
         # 2×2/2 with a ReLU: the "All-CNN" of Springenberg et al., Striving for simplicity, 2015, section 2
@@ -63,22 +69,32 @@ FIXED = {
     STRIDED: Variant(STRIDED, "strided convolution", "convolution", window=2, stride=2),
 }
 KINDS = {name: kind for kind in OPERATIONS for name in (kind.name, kind.stems[0])}
+COMPOSED = {
+    each.function.__name__.removesuffix("_pool").replace("_", ""): each
+    for each in COMPOSITIONS
+    if each.ranked and each.inputs == 1 and {"window", "stride"} <= {argument.name for argument in each.arguments}
+}
 
 
 def parse(name: str) -> Variant:
-    """`none`, `strided`, or an operation with its window and stride: `max2/2`, `mean3/2`, `min2`."""
+    """`none`, `strided`, or a pooling with its window and stride: `max2/2`, `mean3/2`, `min2`, `max-blur2/2`."""
     if not isinstance(name, str):
         raise InvalidType(f"variants must be names, got {name!r}")
-    spelled = name.strip().lower().replace(" ", "")
+    spelled = name.strip().lower().replace(" ", "").replace("-", "")
     match = _SPELLING.fullmatch(spelled)
     if spelled in FIXED:
         return FIXED[spelled]
-    if match is None or match[1] not in KINDS:
-        known = ", ".join([*FIXED, *(f"{kind.name}2/2" for kind in OPERATIONS)])
+    if match is None or match[1] not in KINDS.keys() | COMPOSED.keys():
+        known = ", ".join([*FIXED, *(f"{stem}2/2" for stem in (*(kind.name for kind in OPERATIONS), *COMPOSED))])
         raise InvalidValue(f"variants must be of {known} (any window/stride), or 'all', got {name!r}")
-    kind, window, stride = KINDS[match[1]], int(match[2]), int(match[3] or match[2])
+    window, stride = int(match[2]), int(match[3] or match[2])
     if window < 1 or stride < 1:
         raise InvalidValue(f"variants must have a window and a stride of at least 1, got {name!r}")
+    if match[1] in COMPOSED:
+        made = COMPOSED[match[1]]
+        label = f"{made.function.__name__.removesuffix('_pool').replace('_', '-')} {window}/{stride}"
+        return Variant(f"{match[1]}{window}/{stride}", label, "pooling", None, window, stride, made)
+    kind = KINDS[match[1]]
     if not stands_alone(kind):
         raise InvalidValue(f"variants must be operations without further parameters or operands, got {name!r}")
     return Variant(f"{kind.name}{window}/{stride}", f"{kind.name} {window}/{stride}", "pooling", kind(), window, stride)
@@ -87,7 +103,7 @@ def parse(name: str) -> Variant:
 def stands_alone(kind: type[Operation]) -> bool:
     """Whether an operation can be made from its name: every parameter has a default, and no operand is needed."""
     needed = [f for f in fields(cast("Any", kind)) if f.default is MISSING and f.default_factory is MISSING]
-    return not needed and not kind.operands
+    return not needed and not kind().operands
 
 
 def chosen(names: Sequence[str] | None) -> tuple[Variant, ...]:
@@ -96,6 +112,7 @@ def chosen(names: Sequence[str] | None) -> tuple[Variant, ...]:
         raise InvalidValue("variants must name at least one variant, got none")
     if isinstance(names, str):
         names = names.split(",")
-    every = (*DEFAULT, *(f"{kind.name}2/2" for kind in OPERATIONS if stands_alone(kind)))
+    stems = (*(kind.name for kind in OPERATIONS if stands_alone(kind)), *COMPOSED)
+    every = (*DEFAULT, *(f"{stem}2/2" for stem in stems))
     listed = [given for name in names or DEFAULT for given in (every if name == "all" else (name,))]
     return tuple({variant.name: variant for variant in map(parse, listed)}.values())
