@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from poolwise.design.graph import Value
 from poolwise.design.show import LINES, SIDES, alike, times
 from poolwise.design.stages import Stage
+from poolwise.design.trace import Span
 
 
 class Cell(NamedTuple):
@@ -28,9 +29,10 @@ class Column(NamedTuple):
 
 def window(stage: Stage) -> str:
     tables: Sequence[Any] = stage.geometry.tables
-    steps = alike([str(getattr(table, "step", "~")) for table in tables])
-    gaps = alike([str(getattr(table, "dilation", 1)) for table in tables])
     taps = alike([str(each) for each in stage.geometry.window])
+    if any(table.kind != "regular" for table in tables):
+        return f"≤{taps}, uneven"
+    steps, gaps = (alike([str(getattr(table, name)) for table in tables]) for name in ("step", "dilation"))
     return f"{taps}/{steps}" + ("" if gaps == "1" else f", dilation {gaps}")
 
 
@@ -40,15 +42,22 @@ def size(value: Value) -> str:
 
 
 def strides(stage: Stage) -> str:
-    return "?" if stage.spans is None else alike([f"{'' if s.even else '≈'}{s.jump:.4g}" for s in stage.spans])
+    return _seen(stage, "≈", lambda span: f"{span.jump:.0f}")
 
 
 def fields(stage: Stage) -> str:
-    return "?" if stage.spans is None else alike([f"{'' if s.even else '≤'}{s.field}" for s in stage.spans])
+    return _seen(stage, "≤", lambda span: str(span.field))
+
+
+def _seen(stage: Stage, about: str, said: Callable[[Span], str]) -> str:
+    """By axis; about: what stands before a figure that differs from cell to cell."""
+    if stage.spans is None:
+        return "?"
+    return ("" if all(span.even for span in stage.spans) else about) + alike([said(span) for span in stage.spans])
 
 
 def _starts(stage: Stage) -> str:
-    return "?" if stage.spans is None else alike([str(span.first).replace("-", "−") for span in stage.spans])
+    return _seen(stage, "", lambda span: str(span.first).replace("-", "−"))
 
 
 def _never_read(stage: Stage) -> str:

@@ -219,6 +219,8 @@ def _operation(stage: Stage) -> Operation:
 
 def _fewer(table: Any) -> int:
     """A smaller size of an axis with the same remainder."""
+    if _whole(table):
+        return min(table.size, LEAST_GRID)
     if table.kind != "regular":
         return min(table.size, table.size % table.output + table.output * max(1, -(-LEAST_GRID // table.output)))
     least = max(LEAST_GRID, (table.taps - 1) * table.dilation + 1 + 2 * table.step)
@@ -228,6 +230,8 @@ def _fewer(table: Any) -> int:
 def _arguments(tables: Sequence[Any]) -> dict[str, Any] | None:
     """The pooling over both axes as `pool` takes it, or `adaptive_pool`."""
     known = [table for table in tables if table is not None]
+    if all(_whole(table) for table in known):
+        return {"output_size": (1, 1)}
     if any(table.kind != "regular" for table in known):
         rule = next(table.rule for table in known if table.kind != "regular")
         return {"output_size": tuple(1 if table is None else table.output for table in tables), "bins": rule}
@@ -238,9 +242,14 @@ def _arguments(tables: Sequence[Any]) -> dict[str, Any] | None:
         "stride": tuple(1 if table is None else table.step for table in tables),
         "padding": tuple((0, 0) if table is None else (table.low, table.high) for table in tables),
         "dilation": tuple(1 if table is None else table.dilation for table in tables),
-        "ceil_mode": any(table.output > _floor(table) for table in known),
+        "ceil_mode": any(table.output != _floor(table) for table in known),
         "padding_mode": known[0].mode,
     }
+
+
+def _whole(table: Any) -> bool:
+    """Whether one window reads all of an axis and nothing else."""
+    return table.output == 1 and table.taps == table.size and not (table.low or table.high)
 
 
 def _floor(table: Any) -> int:
@@ -250,6 +259,8 @@ def _floor(table: Any) -> int:
 
 def _alike(table: Any, less: Any) -> bool:
     """Whether windows lie on the smaller axis as on the larger: at its end as many elements are left."""
+    if _whole(table) and _whole(less):
+        return True
     if table.kind != less.kind:
         return False
     if table.kind != "regular":

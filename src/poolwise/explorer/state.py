@@ -158,7 +158,10 @@ def _value(text: str) -> Any:
 
 
 def _number(value: Any) -> str:
-    return "Infinity" if value == float("inf") else str(value)
+    """As JavaScript writes it."""
+    if value == float("inf"):
+        return "Infinity"
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _two(name: str, text: str) -> tuple[int, int]:

@@ -20,8 +20,11 @@ import { element, bringInto, set } from "./board.js";
  * @typedef {{rows: number, columns: number, size: string, picture: string, smooth: boolean, stages: NetworkStage[]}} Network */
 
 const LARGEST_BOX = 104;
+const [LEAST_TAB, MOST_TAB] = [7.25, 13]; // rem
 const SIGNS = /** @type {Record<string, string>} */ ({ error: "✕", warning: "▲", info: "●" });
 const FURTHEST = 1; // how far around the input is drawn, in inputs
+const EDGE_OF_SIGHT = 6;
+const ONE_ROW = 28; // pixels, where there is one row alone
 
 /** The stages in a row; one is chosen. */
 export class NetworkStrip {
@@ -35,6 +38,7 @@ export class NetworkStrip {
     this.panel = panel;
     const most = Math.max(network.rows, network.columns, ...network.stages.map(({ rows, columns }) => Math.max(rows, columns)));
     this.scale = LARGEST_BOX / most;
+    this.tabs.style.cssText = `min-width: ${network.stages.length * LEAST_TAB}rem; max-width: ${network.stages.length * MOST_TAB}rem`;
     this.tabs.append(...network.stages.map((stage, number) => this.tab(stage, number, choose)));
     this.tabs.addEventListener("keydown", (event) => this.key(event, choose));
     const words = element("div", "", {}, element("strong", "", {}, "input"), element("span", "", {}, network.size));
@@ -65,7 +69,8 @@ export class NetworkStrip {
   /** A feature map, all on one scale. @param {number} rows @param {number} columns @param {string} picture */
   box(rows, columns, picture = "") {
     const map = element("i");
-    map.style.cssText = `width: ${Math.max(2, columns * this.scale)}px; height: ${Math.max(2, rows * this.scale)}px`;
+    const height = this.network.rows === 1 ? ONE_ROW : rows * this.scale;
+    map.style.cssText = `width: ${columns * this.scale}px; height: ${height}px`;
     if (picture) map.style.backgroundImage = `url("${picture}")`;
     return element("span", "box", { "aria-hidden": "true" }, map);
   }
@@ -73,7 +78,7 @@ export class NetworkStrip {
   /** How much of the input a cell sees, along the axis on which it sees the larger share. @param {NetworkStage} stage */
   reach({ axes }) {
     const sizes = [this.network.rows, this.network.columns];
-    const share = axes ? Math.max(...axes.map(({ field }, axis) => field / sizes[axis])) : 0;
+    const share = axes ? Math.max(...axes.map(({ field }, axis) => (sizes[axis] > 1 ? field / sizes[axis] : 0))) : 0;
     const bar = element("i");
     bar.style.width = `${Math.min(100, 100 * share)}%`;
     return element("span", share > 1 ? "reach full" : "reach", { "aria-hidden": "true" }, bar);
@@ -144,6 +149,7 @@ export class SightView {
       this.picture.addEventListener("load", () => this.redraw());
       this.picture.src = network.picture;
     }
+    if (network.rows === 1) this.element.classList.add("line");
     this.element.append(this.canvas, this.row);
     this.element.addEventListener("keydown", (event) => this.key(event));
     for (const name of ["pointerdown", "pointermove"]) {
@@ -192,12 +198,12 @@ export class SightView {
 
   /** Pixels per element, and where element (0, 0) is. @param {NetworkStage} stage */
   view(stage) {
-    const edge = 6;
     const [down, across] = [this.drawn(stage, 0), this.drawn(stage, 1)];
     const [width, height] = [this.element.clientWidth, this.element.clientHeight];
-    const scale = Math.min((width - 2 * edge) / (across[1] - across[0]), (height - 2 * edge) / (down[1] - down[0]));
-    const x = (width - (across[0] + across[1]) * scale) / 2;
-    const y = (height - (down[0] + down[1]) * scale) / 2;
+    const fit = [(height - 2 * EDGE_OF_SIGHT) / (down[1] - down[0]), (width - 2 * EDGE_OF_SIGHT) / (across[1] - across[0])];
+    const scale = this.network.rows === 1 ? fit : [Math.min(...fit), Math.min(...fit)]; // one row alone is as high as there is room
+    const x = (width - (across[0] + across[1]) * scale[1]) / 2;
+    const y = (height - (down[0] + down[1]) * scale[0]) / 2;
     return { scale, x, y, down, across, width, height };
   }
 
@@ -207,7 +213,7 @@ export class SightView {
     if (!stage?.axes || (event.type === "pointermove" && !(event.buttons & 1))) return;
     const box = this.canvas.getBoundingClientRect();
     const { scale, x, y } = this.view(stage);
-    const places = [(event.clientY - box.top - y) / scale, (event.clientX - box.left - x) / scale];
+    const places = [(event.clientY - box.top - y) / scale[0], (event.clientX - box.left - x) / scale[1]];
     const counts = [stage.rows, stage.columns];
     const cell = stage.axes.map((sight, axis) => nearest(sight, counts[axis], places[axis]));
     this.point([cell[0], cell[1]]);
@@ -243,13 +249,13 @@ export class SightView {
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     const style = getComputedStyle(this.element);
     const colour = (/** @type {string} */ name) => style.getPropertyValue(`--${name}`).trim();
-    const input = [x, y, this.network.columns * scale, this.network.rows * scale];
+    const input = [x, y, this.network.columns * scale[1], this.network.rows * scale[0]];
     this.drawAround(context, view, colour("muted"));
     this.drawInput(context, input, colour);
     const spans = stage.axes?.map((sight, axis) => seenBy(sight, this.cell[axis]));
     if (stage.axes && spans) {
       const [[top, bottom], [left, right]] = spans;
-      const seen = [x + left * scale, y + top * scale, (right - left) * scale, (bottom - top) * scale];
+      const seen = [x + left * scale[1], y + top * scale[0], (right - left) * scale[1], (bottom - top) * scale[0]];
       this.drawSeen(context, input, seen, colour);
       this.drawCentres(context, stage.axes, stage, view, colour);
     }
@@ -263,8 +269,8 @@ export class SightView {
     const gap = 8;
     context.fillStyle = colour;
     context.globalAlpha = 0.45;
-    for (let top = y + down[0] * scale + gap / 2; top < y + down[1] * scale; top += gap) {
-      for (let left = x + across[0] * scale + gap / 2; left < x + across[1] * scale; left += gap) context.fillRect(left - 0.6, top - 0.6, 1.2, 1.2);
+    for (let top = y + down[0] * scale[0] + gap / 2; top < y + down[1] * scale[0]; top += gap) {
+      for (let left = x + across[0] * scale[1] + gap / 2; left < x + across[1] * scale[1]; left += gap) context.fillRect(left - 0.6, top - 0.6, 1.2, 1.2);
     }
     context.globalAlpha = 1;
   }
@@ -337,7 +343,7 @@ export class SightView {
   drawCentres(context, axes, { rows, columns }, { scale, x, y }, colour) {
     const middle = (/** @type {number} */ axis, /** @type {number} */ cell) => {
       const [from, to] = seenBy(axes[axis], cell);
-      return (axis ? x : y) + ((from + to) / 2) * scale;
+      return (axis ? x : y) + ((from + to) / 2) * scale[axis];
     };
     const dot = (/** @type {number} */ row, /** @type {number} */ column, /** @type {number} */ radius, /** @type {string} */ name) => {
       context.beginPath();
@@ -348,7 +354,7 @@ export class SightView {
       context.fill();
       context.stroke();
     };
-    const apart = Math.min(...axes.map((sight, axis) => ([rows, columns][axis] > 1 ? sight.jump : Infinity))) * scale;
+    const apart = Math.min(...axes.map((sight, axis) => ([rows, columns][axis] > 1 ? sight.jump * scale[axis] : Infinity)));
     if (apart >= 9) for (let row = 0; row < rows; row++) for (let column = 0; column < columns; column++) dot(row, column, Math.min(2.4, apart / 4), "first");
     dot(this.cell[0], this.cell[1], 4.5, "second");
   }

@@ -30,7 +30,6 @@ export class ReviewPage {
    * @param {(number | null)[]} items each stage's array @param {number} start the stage to begin with
    */
   constructor(root, network, source, items, start) {
-    Object.assign(this, { root, network, items, start });
     this.root = root;
     this.network = network;
     this.items = items;
@@ -147,8 +146,7 @@ export class ReviewPage {
     const named = CELLS[this.seen]?.(stage) ?? this.seen.split("x").map(Number);
     const cell = /** @type {[number, number]} */ ([Math.min(named[0], stage.rows - 1), Math.min(named[1], stage.columns - 1)]);
     for (const button of this.buttons) {
-      const same = stage.axes && String(CELLS[button.textContent ?? ""](stage)) === String(cell);
-      button.setAttribute("aria-pressed", String(Boolean(same)));
+      button.setAttribute("aria-pressed", String(button.textContent === this.seen));
       /** @type {HTMLButtonElement} */ (button).disabled = !stage.axes;
     }
     this.sight.show(stage, cell);
