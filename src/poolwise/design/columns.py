@@ -42,7 +42,7 @@ def size(value: Value) -> str:
 
 
 def strides(stage: Stage) -> str:
-    return _seen(stage, "≈", lambda span: f"{span.jump:.0f}")
+    return _seen(stage, "≈", lambda span: f"{span.jump:.0f}" if span.jump >= 10 or span.even else f"{span.jump:.2g}")
 
 
 def fields(stage: Stage) -> str:

@@ -20,7 +20,7 @@ import { element, bringInto, set } from "./board.js";
  * @typedef {{rows: number, columns: number, size: string, picture: string, smooth: boolean, stages: NetworkStage[]}} Network */
 
 const LARGEST_BOX = 104;
-const [LEAST_TAB, MOST_TAB] = [7.25, 13]; // rem
+const [LEAST_TAB, MOST_TAB] = [6.75, 13]; // rem
 const SIGNS = /** @type {Record<string, string>} */ ({ error: "✕", warning: "▲", info: "●" });
 const FURTHEST = 1; // how far around the input is drawn, in inputs
 const EDGE_OF_SIGHT = 6;
