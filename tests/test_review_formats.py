@@ -192,6 +192,13 @@ def test_a_model_without_a_file_has_no_place_in_one() -> None:
     assert {place(result) for result in log["runs"][0]["results"]} == {None}
 
 
+def test_a_name_makes_no_link_and_asks_for_no_argument() -> None:
+    net = nn.Sequential()
+    net._modules["[mend](https://x.example) {0} \\"] = nn.MaxPool2d(2)
+    told = review(net, (1, 1, 9, 9), select=["PW101"]).sarif()["runs"][0]["results"][0]["message"]["text"]
+    assert told.startswith("\\[mend\\](https://x.example) {{0}} \\\\: 1 of 9 rows")
+
+
 def test_two_models_are_two_analyses() -> None:
     names = [review(LIGHT / f"light_{name}.onnx").sarif()["runs"][0]["automationDetails"]["id"]
              for name in ("resnet50", "vgg19")]  # fmt: skip
@@ -324,6 +331,21 @@ def test_a_network_without_stages_is_a_page_too() -> None:
     text = review(nn.ReLU(), (1, 1, 8, 8)).html()
     assert "Nothing in this network makes its map smaller." in text
     assert "<script" not in text
+
+
+class Joined(nn.Module):
+    """A skip around a pooling, which fits even sizes only, behind something that the reader does not know."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + F.interpolate(F.max_pool2d(x.cumsum(2), 2), scale_factor=2)
+
+
+def test_what_was_not_reviewed_is_said() -> None:
+    text = review(Joined(), (1, 1, 9, 9)).html()
+    assert "On an input of 1×1×9×9 branches that meet cannot agree" in text
+    assert "what follows is of one rounded up to multiples of 2." in text
+    assert "Not known, and reviewed around: aten::cumsum." in text
+    assert "<dt>receptive field</dt><dd>?</dd>" in text
 
 
 # ---- the page in a browser ----

@@ -399,11 +399,12 @@ def _reviewed(report: Review, form: ReviewFormat) -> str:
 
 def _written(text: str, output: Path | None) -> None:
     """In UTF-8, whatever the terminal's encoding."""
+    data = text.encode(errors="replace")  # a name may hold what no text should
     if output is None:
-        typer.echo(text.encode(), nl=False)
+        typer.echo(data, nl=False)
         return
     try:
-        output.write_bytes(text.encode())
+        output.write_bytes(data)
     except OSError as cause:
         raise InvalidValue(
             f"output must be a file that can be written, got {str(output)!r} ({cause.strerror})"

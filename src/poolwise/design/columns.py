@@ -37,8 +37,10 @@ def window(stage: Stage) -> str:
 
 
 def size(value: Value) -> str:
-    sizes = times(value.sizes) or times(value.shape[1:])
-    return sizes if value.channels is None else f"{value.channels}@{sizes}"
+    """Channels @ sizes; where there are no positions, all sizes but the batch's."""
+    if not value.axes:
+        return times(value.shape[1:])
+    return times(value.sizes) if value.channels is None else f"{value.channels}@{times(value.sizes)}"
 
 
 def strides(stage: Stage) -> str:

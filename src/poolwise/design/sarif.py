@@ -110,11 +110,16 @@ def _result(finding: Finding, number: int, place: Place, fingerprint: str) -> di
         "ruleId": finding.rule,
         "ruleIndex": number,
         "level": LEVELS[finding.severity],
-        "message": {"text": f"{finding.step}: {finding.message}. Fix: {finding.fix}. ({finding.source})"},
+        "message": {"text": _literal(f"{finding.step}: {finding.message}. Fix: {finding.fix}. ({finding.source})")},
         "locations": [{**physical, "logicalLocations": [logical]}],
         "partialFingerprints": {"poolwise/v1": fingerprint, "primaryLocationLineHash": f"{fingerprint[:16]}:1"},
         "properties": {"evidence": finding.message, "fix": finding.fix, "source": finding.source},
     }
+
+
+def _literal(text: str) -> str:
+    """Text in which a model's names make no link and ask for no argument (sections 3.11.5 and 3.11.6)."""
+    return re.sub(r"([\[\]\\])", r"\\\1", text).replace("{", "{{").replace("}", "}}")
 
 
 def _physical(file: str, line: int) -> dict[str, Any]:
@@ -131,4 +136,4 @@ def _fingerprints(graph: Graph, findings: Sequence[Finding]) -> Iterator[str]:
     for finding in findings:
         met[finding.rule, finding.step] += 1
         said = (graph.framework, graph.name, finding.rule, finding.step, str(met[finding.rule, finding.step]))
-        yield sha256("\0".join(said).encode()).hexdigest()
+        yield sha256("\0".join(said).encode(errors="surrogatepass")).hexdigest()
