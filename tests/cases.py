@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from poolwise import (
+    LIP,
     Blur,
+    Gated,
     GeM,
     InvalidType,
     LogSumExp,
@@ -17,16 +19,19 @@ from poolwise import (
     Mean,
     Median,
     Min,
+    Mixed,
     Mode,
     Operation,
     Quantile,
     ReLUMax,
     Soft,
+    Stochastic,
+    StochasticMean,
     Sum,
     TopKMean,
 )
 from poolwise.api import sliding
-from poolwise.call import Call
+from poolwise.call import Call, shape_over
 from poolwise.doors import NUMPY, Facts, enter
 from poolwise.geometry import Geometry
 
@@ -60,7 +65,10 @@ OPERATIONS: list[Operation] = [
     GeM(),
     GeM(1.5, eps=0.1),
     GeM(float("inf")),
+    Mixed(0.3),
+    StochasticMean(),
 ]
+WITH_ARRAYS: list[Operation] = [LIP(), Mixed(None), Gated(), GeM(None), Stochastic()]
 FLOATS = ["float16", "float32", "float64"]
 INTEGERS = ["int8", "uint8", "int32", "int64", "uint64"]
 DTYPES = [*FLOATS, *INTEGERS, "bool"]
@@ -134,15 +142,31 @@ def call_of(case: str, op: Operation, dtype: str, *, masked: bool = False, keep:
     geometry = geometry_of(case)
     facts = Facts(geometry.shape, dtype, tuple(range(len(geometry.shape))), "cpu")
     names, dtypes = (("input", "where"), (dtype, "bool")) if masked else (("input",), (dtype,))
+    names, dtypes = (*names, *op.operands), (*dtypes, *(dtype,) * len(op.operands))
     return Call(op, geometry, NUMPY.framework, dtypes, facts.layout, "cpu", names, keep)
 
 
-def operands_of(case: str, dtype: str, *, masked: bool = False) -> tuple[NDArray[Any], ...]:
-    """Input, and a mask that broadcasts."""
+def operands_of(
+    case: str, dtype: str, *, masked: bool = False, op: Operation | None = None
+) -> tuple[NDArray[Any], ...]:
+    """Input, a mask that broadcasts, and what the operation needs beside them."""
     shape = CASES[case][0]
     x = values(shape, dtype)
     mask = np.random.default_rng(1).random((1, *shape[1:])) < 0.6
-    return (x, mask) if masked else (x,)
+    arrays = {} if op is None else arrays_of(op, geometry_of(case), dtype)
+    return (x, mask, *arrays.values()) if masked else (x, *arrays.values())
+
+
+def arrays_of(op: Operation, geometry: Geometry, dtype: str) -> dict[str, NDArray[Any]]:
+    """The operands of an operation: one that lies over the window or the output is the same for the first axis."""
+    arrays: dict[str, NDArray[Any]] = {}
+    for each in op.arrays:
+        if each.name in op.operands:
+            shape = shape_over(geometry, each.over)
+            alike = each.over != "input" and not each.drawn and 0 not in geometry.axes
+            shape = (1, *shape[1:]) if alike else shape
+            arrays[each.name] = np.random.default_rng(5).random(shape).astype(dtype) + (0 if each.drawn else 1)
+    return arrays
 
 
 def same(got: Any, expected: Any, *, scale: float = 1.0) -> None:

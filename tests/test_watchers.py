@@ -11,7 +11,7 @@ import pytest
 
 import poolwise
 from cases import CASES, DEFAULTS, call_of, operands_of, same
-from poolwise import Blur, GeM, LogSumExp, Lp, Max, Mean, Operation, Quantile, Soft, TopKMean
+from poolwise import Blur, GeM, LogSumExp, Lp, Max, Mean, Mixed, Operation, Quantile, Soft, TopKMean
 from poolwise.call import Call
 from poolwise.kernels.gathered import Gathered
 from poolwise.ops import OPERATIONS
@@ -122,6 +122,7 @@ def test_every_parameter_of_pool_is_in_that_list() -> None:
         (Quantile(), np.array([5.0, 1.0, 2.0]), {"q": 0.75}),
         (Soft(), np.array([5.0, 1.0, 2.0]), {"temperature": 2.0}),
         (GeM(), np.array([5.0, 1.0, 2.0]), {"p": 2, "eps": 1.5}),
+        (Mixed(), np.array([5.0, 1.0, 2.0]), {"a": 0.25}),
     ],
 )
 def test_every_parameter_of_an_operation_matters(op: Operation, x: np.ndarray, changes: dict[str, Any]) -> None:
@@ -130,7 +131,7 @@ def test_every_parameter_of_an_operation_matters(op: Operation, x: np.ndarray, c
         assert not np.array_equal(poolwise.pool(x, op, (2,), padding=1), poolwise.pool(x, changed, (2,), padding=1))
 
 
-PARAMETRISED = {"Mean", "Lp", "Blur", "LogSumExp", "TopKMean", "Quantile", "Soft", "GeM"}
+PARAMETRISED = {"Mean", "Lp", "Blur", "LogSumExp", "TopKMean", "Quantile", "Soft", "GeM", "Mixed"}
 
 
 def test_every_operation_with_parameters_is_in_that_list() -> None:

@@ -46,17 +46,22 @@ def _room(name: str) -> object:
 
 if TYPE_CHECKING:
     from poolwise.ops import Blur as Blur
+    from poolwise.ops import Gated as Gated
     from poolwise.ops import GeM as GeM
+    from poolwise.ops import LIP as LIP
     from poolwise.ops import LogSumExp as LogSumExp
     from poolwise.ops import Lp as Lp
     from poolwise.ops import Max as Max
     from poolwise.ops import Mean as Mean
     from poolwise.ops import Median as Median
     from poolwise.ops import Min as Min
+    from poolwise.ops import Mixed as Mixed
     from poolwise.ops import Mode as Mode
     from poolwise.ops import Quantile as Quantile
     from poolwise.ops import ReLUMax as ReLUMax
     from poolwise.ops import Soft as Soft
+    from poolwise.ops import Stochastic as Stochastic
+    from poolwise.ops import StochasticMean as StochasticMean
     from poolwise.ops import Sum as Sum
     from poolwise.ops import TopKMean as TopKMean
 

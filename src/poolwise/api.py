@@ -6,17 +6,17 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from functools import lru_cache
 from math import prod
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 
-from poolwise.call import INPUT, WHERE, Call, Framework
+from poolwise.call import INPUT, WHERE, Call, Framework, shape_over
 from poolwise.choose import Choice, choose, refusals
-from poolwise.doors import NUMPY, Build, Door, Facts, enter
+from poolwise.doors import NUMPY, Build, Door, Facts, check_operand_shape, enter
 from poolwise.errors import Fault, InvalidType, InvalidValue
 from poolwise.geometry import BinRule, Geometry, Padding, PaddingMode, Whole
 from poolwise.op import FLOATS, Array, Operation, Selection
@@ -35,6 +35,7 @@ def pool(
     padding_mode: PaddingMode = "absent",
     axes: Whole | None = None,
     where: Any = None,
+    operands: Mapping[str, Any] | None = None,
     kernel: str | None = None,
 ) -> Any:
     """Pool an array: slide a window over some of its axes and let `op` make one number of each window.
@@ -50,6 +51,9 @@ def pool(
     padding_mode: "absent", or "circular", "reflect", "replicate": what the taps in the padding read.
     axes: the pooled axes; None: the last len(window). Everything else is batch.
     where: boolean mask that broadcasts against x; where False an element is absent.
+    operands: the arrays that `op` needs beside x, by name: floats that broadcast against x, whose pooled axes have the
+        input's, the output's or the window's sizes, as `op` says. What an operation draws may be left out; then "seed",
+        an int or the framework's generator, makes it repeat.
     kernel: "native", "vendor", "gathered" or "reference"; None: the first that serves the call (see `explain`).
 
     Returns an array of x's own type, in x's memory order; its pooled axes have the sizes ⌊(n + pads − span) / s⌋ + 1.
@@ -63,7 +67,7 @@ def pool(
            [13., 15.]])
     """
     arguments = (window, stride, padding, dilation, ceil_mode, padding_mode, axes)
-    return pooled("pool", x, op, sliding, arguments, where, kernel)
+    return pooled("pool", x, op, sliding, arguments, where, kernel, operands)
 
 
 def adaptive_pool(
@@ -74,6 +78,7 @@ def adaptive_pool(
     axes: Whole | None = None,
     bins: BinRule = "overlapping",
     where: Any = None,
+    operands: Mapping[str, Any] | None = None,
     return_indices: bool = False,
     kernel: str | None = None,
 ) -> Any:
@@ -88,12 +93,19 @@ def adaptive_pool(
     >>> adaptive_pool(np.arange(7.0), poolwise.Mean(), (3,))
     array([1., 3., 5.])
     """
-    return pooled(
-        "adaptive_pool", x, op, adaptive, (output_size, axes, bins), where, kernel, return_indices=return_indices
-    )
+    arguments = (output_size, axes, bins)
+    return pooled("adaptive_pool", x, op, adaptive, arguments, where, kernel, operands, return_indices=return_indices)
 
 
-def global_pool(x: Any, op: Operation, *, axes: Whole, keepdims: bool = False, where: Any = None) -> Any:
+def global_pool(
+    x: Any,
+    op: Operation,
+    *,
+    axes: Whole,
+    keepdims: bool = False,
+    where: Any = None,
+    operands: Mapping[str, Any] | None = None,
+) -> Any:
     """Pool each of `axes` to one cell, and drop those axes unless `keepdims`.
 
     Source: Lin, Chen & Yan, Network in network, 2014, section 3.2.
@@ -105,7 +117,7 @@ def global_pool(x: Any, op: Operation, *, axes: Whole, keepdims: bool = False, w
     """
     if not isinstance(keepdims, bool):
         raise InvalidType(f"keepdims must be True or False, got {keepdims!r}", "global_pool")
-    y = pooled("global_pool", x, op, whole, (axes,), where, None)
+    y = pooled("global_pool", x, op, whole, (axes,), where, None, operands)
     if keepdims:
         return y
     pooled_axes = Geometry.whole(tuple(y.shape), axes).axes
@@ -125,12 +137,14 @@ def pool_backward(
     padding_mode: PaddingMode = "absent",
     axes: Whole | None = None,
     where: Any = None,
+    operands: Mapping[str, Any] | None = None,
     kernel: str | None = None,
 ) -> Any:
     """The gradient of Σ g · pool(x, …) for a NumPy array x: the backward pass of `pool`, where no framework keeps one.
 
     g: floats of the pooled output's shape. x: floats. The other arguments, and what is raised, are `pool`'s.
-    Returns an array of x's shape and dtype. (PyTorch and Keras differentiate `pool` themselves.)
+    Returns an array of x's shape and dtype; for an operation that has operands a pair, of that and a dictionary of
+    theirs. (PyTorch and Keras differentiate `pool` themselves.)
 
     >>> import numpy as np, poolwise
     >>> pool_backward([[1.0]], [[1.0, 3.0], [2.0, 4.0]], poolwise.Max(), (2, 2))
@@ -138,7 +152,7 @@ def pool_backward(
            [0., 1.]])
     """
     arguments = (window, stride, padding, dilation, ceil_mode, padding_mode, axes)
-    return _backward("pool_backward", g, x, op, sliding, arguments, where, kernel)
+    return _backward("pool_backward", g, x, op, sliding, arguments, where, kernel, operands)
 
 
 def adaptive_pool_backward(
@@ -150,6 +164,7 @@ def adaptive_pool_backward(
     axes: Whole | None = None,
     bins: BinRule = "overlapping",
     where: Any = None,
+    operands: Mapping[str, Any] | None = None,
     kernel: str | None = None,
 ) -> Any:
     """The gradient of Σ g · adaptive_pool(x, …) for a NumPy array x; as `pool_backward`.
@@ -158,7 +173,8 @@ def adaptive_pool_backward(
     >>> adaptive_pool_backward(np.ones(1), np.arange(4.0), poolwise.Mean(), (1,))
     array([0.25, 0.25, 0.25, 0.25])
     """
-    return _backward("adaptive_pool_backward", g, x, op, adaptive, (output_size, axes, bins), where, kernel)
+    arguments = (output_size, axes, bins)
+    return _backward("adaptive_pool_backward", g, x, op, adaptive, arguments, where, kernel, operands)
 
 
 def _backward(
@@ -170,6 +186,7 @@ def _backward(
     arguments: tuple[Any, ...],
     where: Any,
     kernel: str | None,
+    given: Mapping[str, Any] | None,
 ) -> Any:
     try:
         (door, x), (its_door, g) = enter(x), enter(g)
@@ -177,14 +194,16 @@ def _backward(
             raise InvalidType(f"x and g must be NumPy arrays, got {door.framework.name} and {its_door.framework.name}")
         if x.dtype.name not in FLOATS or g.dtype.name not in FLOATS:
             raise InvalidType(f"x and g must be floats for a gradient, got {x.dtype} and {g.dtype}")
-        operands = _operands(door, x, where)
+        operands = entered(door, x, where, op, given, build, arguments)
         call, choice = _plan(door, x, op, build, arguments, operands, kernel, keep=True)
         if g.shape != call.geometry.output_shape:
             raise InvalidValue(f"g must have the output's shape {call.geometry.output_shape}, got {g.shape}")
     except Fault as fault:
         raise fault.within(function) from None
-    _, kept = choice.kernel.forward(operands, call)
-    return choice.kernel.backward(np.ascontiguousarray(g, x.dtype), kept, call)[0]
+    _, kept = choice.kernel.forward(operands.arrays, call)
+    grads = choice.kernel.backward(np.ascontiguousarray(g, x.dtype), kept, call)
+    own = {name: grad for name, grad in zip(call.operands, grads, strict=True) if name in op.operands}
+    return (grads[0], own) if own else grads[0]
 
 
 @dataclass(frozen=True, repr=False)
@@ -236,7 +255,7 @@ def explain(
     arguments = (window, stride, padding, dilation, ceil_mode, padding_mode, axes)
     try:
         door, x = enter(x)
-        operands = _operands(door, x, where)
+        operands = _likely(entered(door, x, where, None, None, sliding, arguments), op, door.facts(x).dtype)
         call, choice = _plan(door, x, op, sliding, arguments, operands, kernel, keep=True)
     except Fault as fault:
         raise fault.within("explain") from None
@@ -289,8 +308,8 @@ def short_name(kind: type[Operation]) -> PoolFunction:
     ) -> Any:
         return_indices = given.pop("return_indices", False) if issubclass(kind, Selection) else False
         arguments = (window, stride, padding, dilation, ceil_mode, padding_mode, axes)
-        op = named(name, kind, given)
-        return pooled(name, x, op, sliding, arguments, where, kernel, return_indices=return_indices)
+        op, operands = apart(name, kind, given)
+        return pooled(name, x, op, sliding, arguments, where, kernel, operands, return_indices=return_indices)
 
     _dress(function, name, kind, parameters)
     return cast("PoolFunction", function)
@@ -298,7 +317,7 @@ def short_name(kind: type[Operation]) -> PoolFunction:
 
 def named(function: str, kind: type[Operation], given: Mapping[str, Any]) -> Operation:
     """The operation with these parameters; a fault says by which function it was asked for."""
-    known = _PARAMETERS[kind] if kind in _PARAMETERS else {field.name for field in fields(cast("Any", kind))}
+    known = _names_of_parameters(kind)
     unknown = [name for name in given if name not in known]
     if unknown:
         raise InvalidType(f"unexpected argument {unknown[0]}={given[unknown[0]]!r}", function)
@@ -306,6 +325,27 @@ def named(function: str, kind: type[Operation], given: Mapping[str, Any]) -> Ope
         return kind(**given)
     except Fault as fault:
         raise fault.within(function) from None
+
+
+def _names_of_parameters(kind: type[Operation]) -> frozenset[str]:
+    return _PARAMETERS[kind] if kind in _PARAMETERS else frozenset(field.name for field in fields(cast("Any", kind)))
+
+
+def apart(function: str, kind: type[Operation], given: Mapping[str, Any]) -> tuple[Operation, dict[str, Any]]:
+    """The operation with these parameters, and the operands among them: an array in a parameter's place is one."""
+    if len(kind.arrays) == 0:  # PyTorch's compiler reads this, and knows no truth of a tuple of values
+        return named(function, kind, given), {}
+    own = _names_of_parameters(kind)
+    rest: dict[str, Any] = dict(given)
+    operands: dict[str, Any] = {}
+    if "seed" in rest and any(each.drawn for each in kind.arrays):
+        operands["seed"] = rest.pop("seed")
+    for name in [each.name for each in kind.arrays if each.name in rest]:
+        if name not in own:
+            operands[name] = rest.pop(name)
+        elif rest[name] is not None and not isinstance(rest[name], int | float | str | np.integer | np.floating):
+            operands[name], rest[name] = rest[name], None
+    return named(function, kind, rest), operands
 
 
 def _parameters(kind: type[Operation]) -> list[inspect.Parameter]:
@@ -318,6 +358,19 @@ def _parameters(kind: type[Operation]) -> list[inspect.Parameter]:
         )
         for field in fields(cast("Any", kind))
     ]
+    names = {parameter.name for parameter in own}
+    own.extend(
+        inspect.Parameter(
+            each.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None if each.drawn else inspect.Parameter.empty,
+            annotation="Any",
+        )
+        for each in kind.arrays
+        if each.name not in names
+    )
+    if any(each.drawn for each in kind.arrays):
+        own.append(inspect.Parameter("seed", inspect.Parameter.KEYWORD_ONLY, default=None, annotation="Any"))
     if issubclass(kind, Selection):
         own.append(
             inspect.Parameter("return_indices", inspect.Parameter.KEYWORD_ONLY, default=False, annotation="bool")
@@ -328,7 +381,7 @@ def _parameters(kind: type[Operation]) -> list[inspect.Parameter]:
 def _dress(function: Callable[..., Any], name: str, kind: type[Operation], own: list[inspect.Parameter]) -> None:
     """The name, signature and docstring that help() and editors show."""
     general = list(inspect.signature(pool).parameters.values())
-    positional, keywords = [general[0], general[2]], general[3:]
+    positional, keywords = [general[0], general[2]], [each for each in general[3:] if each.name != "operands"]
     function.__name__ = function.__qualname__ = name
     function.__module__ = "poolwise"
     cast("Any", function).__signature__ = inspect.Signature([*positional, *own, *keywords], return_annotation="Any")
@@ -381,6 +434,7 @@ def pooled(
     arguments: tuple[Any, ...],
     where: Any,
     kernel: str | None,
+    given: Mapping[str, Any] | None = None,
     *,
     return_indices: bool = False,
 ) -> Any:
@@ -391,19 +445,80 @@ def pooled(
         if return_indices and not isinstance(op, Selection):
             raise InvalidValue(f"return_indices must be False for {op!r}, which picks no element, got True")
         door, x = enter(x)
-        operands = _operands(door, x, where)
+        operands = entered(door, x, where, op, given, build, arguments)
         if door.tracing():
-            return door.trace(operands, op, build, arguments, kernel, return_indices)
+            return door.trace(operands.arrays, operands.names, op, build, arguments, kernel, return_indices)
         keep = return_indices or door.keeps(x)
         call, choice = _plan(door, x, op, build, arguments, operands, kernel, keep=keep)
     except Fault as fault:
         raise fault.within(function) from None
-    y, kept = door.run(choice.kernel, operands, call)
+    y, kept = door.run(choice.kernel, operands.arrays, call)
     return (y, door.indices(choice.kernel, kept, call)) if return_indices else y
 
 
-def _operands(door: Door, x: Array, where: Any) -> tuple[Array, ...]:
-    return (x,) if where is None else (x, door.mask(where, x))
+class Operands(NamedTuple):
+    """The arrays of a call, the input first; what they are called; the dtypes of those behind input and mask."""
+
+    arrays: tuple[Array, ...]
+    names: tuple[str, ...]
+    dtypes: tuple[str, ...] = ()
+
+
+def entered(
+    door: Door,
+    x: Array,
+    where: Any,
+    op: Operation | None,
+    given: Mapping[str, Any] | None,
+    build: Build,
+    arguments: tuple[Any, ...],
+) -> Operands:
+    """The input, the mask and what the operation needs beside them, as the door's arrays."""
+    operands = Operands((x,), (INPUT,)) if where is None else Operands((x, door.mask(where, x)), (INPUT, WHERE))
+    if not given and len(getattr(op, "arrays", ())) == 0:
+        return operands
+    if not isinstance(op, Operation):
+        raise InvalidType(f"op must be an operation such as Max(), got {op!r}")
+    if given is not None and not isinstance(given, Mapping):
+        raise InvalidType(f"operands must be a dictionary of arrays, got {given!r}")
+    found = _found(door, x, op, dict(given or {}), build, arguments)
+    dtypes = [door.facts(array).dtype if array is not None else "float32" for array in found.values()]
+    return Operands((*operands.arrays, *found.values()), (*operands.names, *found), tuple(dtypes))
+
+
+def _found(
+    door: Door, x: Array, op: Operation, given: dict[str, Any], build: Build, arguments: tuple[Any, ...]
+) -> dict[str, Array]:
+    """Each operand that the operation needs: given, or drawn; None where a framework that records must draw it."""
+    needed = [each for each in op.arrays if each.name in op.operands]
+    draws = any(each.drawn for each in needed)
+    seed = given.pop("seed", None) if draws else None
+    unknown = [name for name in given if name not in op.operands]
+    if unknown:
+        raise InvalidType(f"unexpected operand {unknown[0]} for {op!r}, whose operands are {op.operands}")
+    found: dict[str, Array] = {}
+    for each in needed:
+        value = given.get(each.name)
+        if value is None and not each.drawn:
+            raise InvalidType(f"{each.name} must be given for {op!r}, got none")
+        if each.drawn and value is not None and seed is not None:
+            raise InvalidValue(f"seed must be None where {each.name} are given, got {seed!r}")
+        if value is not None:
+            found[each.name] = door.operand(each.name, value, x)
+        elif door.tracing():
+            if seed is not None:
+                raise InvalidValue(f"seed must be None where {door.framework.name} records operations, got {seed!r}")
+            found[each.name] = None
+        else:
+            shape = shape_over(build(tuple(x.shape), *arguments), each.over)
+            found[each.name] = door.drawn(shape, seed, x)
+    return found
+
+
+def _likely(operands: Operands, op: Operation, dtype: str) -> Operands:
+    """With operands that nobody has given, as floats like the input."""
+    own = getattr(op, "operands", ())
+    return Operands(operands.arrays, (*operands.names, *own), (dtype,) * len(own))
 
 
 def _plan(
@@ -412,7 +527,7 @@ def _plan(
     op: Operation,
     build: Build,
     arguments: tuple[Any, ...],
-    operands: Sequence[Array],
+    operands: Operands,
     kernel: str | None,
     *,
     keep: bool,
@@ -421,11 +536,15 @@ def _plan(
         raise InvalidType(f"op must be an operation such as Max(), got {op!r}")
     if kernel is not None and not isinstance(kernel, str):
         raise InvalidType(f"kernel must be None or a kernel's name, got {kernel!r}")
-    names = (INPUT, WHERE)[: len(operands)]
     kinds = tuple(map(type, arguments))
     exact = _PLAIN.issuperset(kinds) or all(map(_exact, arguments))
     plan = planned if exact else planned.__wrapped__
-    return plan(door.framework, door.facts(x), op, build, arguments, kinds, names, kernel, keep)
+    names, dtypes = operands.names, operands.dtypes
+    call, choice = plan(door.framework, door.facts(x), op, build, arguments, kinds, names, kernel, keep, dtypes)
+    for name, array in zip(names[1:], operands.arrays[1:], strict=False):
+        if dtypes and name != WHERE:
+            check_operand_shape(name, tuple(array.shape), call.shape_of(name))
+    return call, choice
 
 
 @lru_cache(maxsize=4096)
@@ -439,11 +558,12 @@ def planned(
     operands: tuple[str, ...],
     kernel: str | None,
     keep: bool,
+    extras: tuple[str, ...] = (),
 ) -> tuple[Call, Choice]:
     """The call and its kernel; equal arguments of equal kinds (1, 1.0 and True are equal) are planned once."""
     del kinds
     geometry = build(facts.shape, *arguments)
-    dtypes = (facts.dtype, "bool")[: len(operands)]
+    dtypes = (facts.dtype, "bool")[: len(operands) - len(extras)] + extras
     call = Call(op, geometry, framework, dtypes, facts.layout, facts.device, operands, keep)
     return call, choose(call, kernel)
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Protocol
 
 from poolwise.errors import InvalidType, InvalidValue
 from poolwise.geometry import Geometry
-from poolwise.op import DTYPES, Array, Namespace, Operation
+from poolwise.op import DTYPES, FLOATS, Array, Namespace, Operation
 
 INPUT = "input"
 WHERE = "where"
@@ -98,6 +98,9 @@ class Call:
         missing = [name for name in self.op.operands if name not in self.operands]
         if missing:
             raise InvalidType(f"{self.op!r} needs the operand {missing[0]!r}, got only {self.operands}")
+        for name, dtype in zip(self.operands, self.dtypes, strict=True):
+            if name in self.op.operands and dtype not in FLOATS:
+                raise InvalidType(f"{name} must have one of the dtypes {', '.join(FLOATS)}, got {dtype}")
         reason = self.op.refusal(self.geometry)
         if reason is not None:
             raise InvalidValue(f"{self.op!r} means nothing here: {reason}")
@@ -123,6 +126,14 @@ class Call:
     def masked(self) -> bool:
         """Whether the operand `where` says which elements are there."""
         return WHERE in self.operands
+
+    def over(self, name: str) -> str:
+        """What the operand of that name lies over."""
+        return next(each.over for each in self.op.arrays if each.name == name)
+
+    def shape_of(self, name: str) -> tuple[int, ...]:
+        """The shape against which the operand of that name broadcasts."""
+        return shape_over(self.geometry, self.over(name))
 
     def part(self, operands: Sequence[Array], name: str) -> Array:
         """The operand of that name."""
@@ -154,6 +165,15 @@ class Kernel(Protocol):
     def indices(self, kept: Any, call: Call) -> Array:
         """int64, the output's shape: the winner's flat position over the pooled axes, −1 in an empty window."""
         ...
+
+
+def shape_over(geometry: Geometry, over: str) -> tuple[int, ...]:
+    """The input's shape with the sizes of the input, the output or the window on its pooled axes."""
+    sizes = {"input": geometry.sizes, "output": geometry.outputs, "window": geometry.window}[over]
+    shape = list(geometry.shape)
+    for axis, size in zip(geometry.axes, sizes, strict=True):
+        shape[axis] = size
+    return tuple(shape)
 
 
 @lru_cache(maxsize=4096)

@@ -13,7 +13,7 @@ from poolwise.call import Call, Framework, Kernel, memory_order
 from poolwise.errors import InvalidType, InvalidValue
 from poolwise.geometry import Geometry
 from poolwise.memory import lent
-from poolwise.op import DTYPES, Array, Operation
+from poolwise.op import DTYPES, FLOATS, Array, Operation
 
 Build = Callable[..., Geometry]  # a shape and a pooling's arguments -> its geometry
 
@@ -43,6 +43,14 @@ class Door(Protocol):
         """The mask as an array that broadcasts against x; InvalidType or InvalidValue if it cannot be one."""
         ...
 
+    def operand(self, name: str, value: Any, x: Array) -> Array:
+        """What was given for an operand, as an array of the door's beside x; InvalidType if it cannot be one."""
+        ...
+
+    def drawn(self, shape: tuple[int, ...], seed: Any, x: Array) -> Array:
+        """Random numbers u, 0 ≤ u < 1, beside x, from a seed, the framework's generator, or None: others every time."""
+        ...
+
     def keeps(self, x: Array) -> bool:
         """Whether a gradient may be asked for, so that forward must keep what backward needs."""
         ...
@@ -62,13 +70,14 @@ class Door(Protocol):
     def trace(
         self,
         operands: Sequence[Array],
+        names: tuple[str, ...],
         op: Operation,
         build: Build,
         arguments: tuple[Any, ...],
         kernel: str | None,
         return_indices: bool,
     ) -> Any:
-        """The pooling in operations that the framework can record."""
+        """The pooling in operations that the framework can record; it draws what is None among the operands."""
         ...
 
 
@@ -143,6 +152,22 @@ class NumpyDoor:
         check_mask_shape(mask.shape, x.shape)
         return mask
 
+    def operand(self, name: str, value: Any, x: Array) -> Array:
+        try:
+            array = np.asarray(value)
+        except ValueError as cause:
+            raise InvalidValue(f"{name} must be an array, got a ragged sequence ({cause})") from None
+        if not isinstance(value, np.ndarray) and array.dtype.kind in "iu":
+            array = array.astype(np.float64)  # as a list of x's
+        if array.dtype.name not in FLOATS:
+            raise InvalidType(f"{name} must have one of the dtypes {', '.join(FLOATS)}, got {array.dtype}")
+        return array
+
+    def drawn(self, shape: tuple[int, ...], seed: Any, x: Array) -> Array:
+        return (seed if isinstance(seed, np.random.Generator) else np.random.default_rng(checked_seed(seed))).random(
+            shape
+        )
+
     def keeps(self, x: Array) -> bool:
         return False
 
@@ -158,6 +183,7 @@ class NumpyDoor:
     def trace(
         self,
         operands: Sequence[Array],
+        names: tuple[str, ...],
         op: Operation,
         build: Build,
         arguments: tuple[Any, ...],
@@ -189,17 +215,15 @@ def enter(x: Any) -> tuple[Door, Array]:
         return door, x
     if type(x) is np.ndarray and x.dtype.isnative:
         return _checked(x)
+    roots = [parent.__module__.partition(".")[0] for parent in type(x).__mro__]
+    for root in _frameworks.keys() & roots:
+        import_module(f"poolwise.{_frameworks[root]}")
     for parent in type(x).__mro__:
-        root = parent.__module__.partition(".")[0]
-        if root in _frameworks:
-            import_module(f"poolwise.{_frameworks[root]}")
-        if root in _WITHOUT_DOOR:
-            raise InvalidType(
-                f"x must be a NumPy array or a PyTorch tensor, got {type(x).__name__}; pass numpy.asarray(x)"
-            )
         if parent in _doors and parent is not np.ndarray:
             _doors[type(x)] = _doors[parent]
             return _doors[parent], x
+    if not set(_WITHOUT_DOOR).isdisjoint(roots):
+        raise InvalidType(f"x must be a NumPy array or a PyTorch tensor, got {type(x).__name__}; pass numpy.asarray(x)")
     return _checked(_as_numpy(x))
 
 
@@ -230,3 +254,17 @@ def check_mask_shape(mask: Sequence[int], shape: Sequence[int]) -> None:
     short = len(shape) - len(mask)
     if short < 0 or any(m not in (1, n) for m, n in zip(mask, tuple(shape)[max(short, 0) :], strict=True)):
         raise InvalidValue(f"where must broadcast against x of shape {tuple(shape)}, got shape {tuple(mask)}")
+
+
+def check_operand_shape(name: str, given: Sequence[int], wanted: Sequence[int]) -> None:
+    """Refuse an operand that does not broadcast against the shape that it lies over."""
+    short = len(wanted) - len(given)
+    if short < 0 or any(m not in (1, n) for m, n in zip(given, tuple(wanted)[max(short, 0) :], strict=True)):
+        raise InvalidValue(f"{name} must broadcast against the shape {tuple(wanted)}, got {tuple(given)}")
+
+
+def checked_seed(seed: Any) -> int | None:
+    """A seed that is None or an int of at least 0; InvalidType for anything else."""
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0):
+        raise InvalidType(f"seed must be None, an int of at least 0 or the framework's generator, got {seed!r}")
+    return None if seed is None else int(seed)

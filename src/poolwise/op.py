@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,23 @@ _WORKING = {
 }
 
 
+@dataclass(frozen=True)
+class Operand:
+    """An array that an operation needs beside the input.
+
+    name: what it is called; a parameter of that name is None where the array is meant.
+    over: it broadcasts against the input, on whose pooled axes it has the input's sizes, the output's or the window's.
+    learned: whether a layer holds one of its own, which starts from the parameter of that name, or from `start`.
+    drawn: whether it is random numbers u, 0 ≤ u < 1, which a door draws where none are given.
+    """
+
+    name: str
+    over: Literal["input", "output", "window"]
+    learned: bool = False
+    start: float = 0.0
+    drawn: bool = False
+
+
 @dataclass(frozen=True, eq=False)
 class Window:
     """One window, as the reference sees it.
@@ -42,7 +59,7 @@ class Window:
     positions: (present, axes) where in the window each of them stands.
     size: the number of taps, absent ones included.
     count: the number of taps that count for a mean that includes padding.
-    extras: the other operands' parts for this window, by name.
+    extras: the other operands' parts for this window, by name: a number for each present element, or one for a window.
     shape: the taps per axis.
     """
 
@@ -59,20 +76,27 @@ class Operation:
 
     name: what it is called; `<name>_pool`, `<Class>Pool2d` and `<Class>Pooling2D` follow from it and the class's name.
     stems: (function, PyTorch layer, Keras layer) where a framework's users know it by other words.
-    operands: names of the arrays it needs beside the input.
+    arrays: the arrays it may need beside the input.
+    evaluated: the operation that layers put in its place when a model is evaluated; None: itself.
     fill: what stands in for an absent tap in `gathered`; neutral for the operation.
     linear_gradient: whether the gradient depends on the input only through what forward kept.
     """
 
     name: ClassVar[str]
     stems: ClassVar[tuple[str, str, str]]
-    operands: ClassVar[tuple[str, ...]] = ()
+    arrays: ClassVar[tuple[Operand, ...]] = ()
+    evaluated: ClassVar[type[Operation] | None] = None
     fill: ClassVar[float] = 0.0
     linear_gradient: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
         if "name" in vars(cls) and "stems" not in vars(cls):
             cls.stems = (cls.name, cls.__name__, cls.__name__)
+
+    @property
+    def operands(self) -> tuple[str, ...]:
+        """Names of the arrays it needs beside the input: those that no parameter of its own stands for."""
+        return tuple([each.name for each in self.arrays if getattr(self, each.name, None) is None])
 
     def window(self, w: Window) -> Any:
         """The result for one window: the definition of the operation."""
@@ -85,7 +109,8 @@ class Operation:
     def gathered(self, xp: Namespace, values: Array, present: Array, count: Array, extras: Extras) -> Array:
         """The results for an array of windows; the last axis holds the taps, absent ones filled with `fill`.
 
-        extras holds the operands by name, and under "weights" what `weights` says of each tap.
+        extras holds the operands by name, with an axis of taps unless they lie over the output, and under "weights"
+        what `weights` says of each tap.
         """
         raise NotImplementedError(f"{type(self).__name__}.gathered")
 
@@ -123,7 +148,7 @@ class Selection(Operation):
         """Which of `w.values` is the result, −1 in an empty window."""
         raise NotImplementedError(f"{type(self).__name__}.chosen")
 
-    def winner(self, xp: Namespace, values: Array, present: Array) -> Array:
+    def winner(self, xp: Namespace, values: Array, present: Array, extras: Extras) -> Array:
         """The same for an array of windows: a position on the last axis."""
         raise NotImplementedError(f"{type(self).__name__}.winner")
 
@@ -132,10 +157,11 @@ class Selection(Operation):
         return w.values[chosen] if chosen >= 0 else self.fill
 
     def window_grad(self, w: Window, g: float) -> tuple[NDArray[Any], ...]:
-        return (np.where(np.arange(len(w.values)) == self.chosen(w), g, 0.0),)
+        won = np.where(np.arange(len(w.values)) == self.chosen(w), g, 0.0)
+        return won, *(np.zeros(np.shape(w.extras[name])) for name in self.operands)
 
     def gathered(self, xp: Namespace, values: Array, present: Array, count: Array, extras: Extras) -> Array:
-        return take_winner(xp, values, self.winner(xp, values, present))
+        return take_winner(xp, values, self.winner(xp, values, present, extras))
 
     def result_dtype(self, dtype: str) -> str:
         return dtype
@@ -152,7 +178,7 @@ class Extremum(Selection):
             return int(nans[-1])
         return int((np.argmax if self.largest else np.argmin)(w.values)) if len(w.values) else -1
 
-    def winner(self, xp: Namespace, values: Array, present: Array) -> Array:
+    def winner(self, xp: Namespace, values: Array, present: Array, extras: Extras) -> Array:
         best = (xp.max if self.largest else xp.min)(values, axis=-1, keepdims=True)
         first = first_true(xp, present & (values == best))
         return first if is_integer(values) else last_nan_or(xp, values, present, first)
@@ -160,16 +186,21 @@ class Extremum(Selection):
 
 def last_nan_or(xp: Namespace, values: Array, present: Array, first: Array) -> Array:
     """Position of the last NaN on the last axis, `first` where there is none."""
-    nan = xp.isnan(values) & present
-    from_the_end = first_true(xp, xp.flip(nan, axis=-1))
-    taps = values.shape[-1]
-    taps = xp.shape(values)[-1] if taps is None else taps  # None in a TensorFlow graph of unknown sizes
-    return xp.where(from_the_end >= 0, taps - 1 - from_the_end, first)
+    last = last_true(xp, xp.isnan(values) & present)
+    return xp.where(last >= 0, last, first)
 
 
 def first_true(xp: Namespace, mask: Array) -> Array:
     """Position of the first True on the last axis, −1 where there is none."""
     return xp.where(xp.any(mask, axis=-1), xp.argmax(xp.where(mask, 1, 0), axis=-1), -1)
+
+
+def last_true(xp: Namespace, mask: Array) -> Array:
+    """Position of the last True on the last axis, −1 where there is none."""
+    from_the_end = first_true(xp, xp.flip(mask, axis=-1))
+    taps = mask.shape[-1]
+    taps = xp.shape(mask)[-1] if taps is None else taps  # None in a TensorFlow graph of unknown sizes
+    return xp.where(from_the_end >= 0, taps - 1 - from_the_end, -1)
 
 
 def take_winner(xp: Namespace, values: Array, winner: Array) -> Array:

@@ -5,24 +5,33 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from poolwise.call import INPUT, WHERE, Call
+from poolwise.call import INPUT, WHERE, Call, shape_over
 from poolwise.geometry import Table
 from poolwise.op import FLOATS, Array, Selection, Window
 
 
 @dataclass(frozen=True, eq=False)
 class Place:
-    """One window's place: the output cell, and where in the input its present elements stand (the pooled axes)."""
+    """One window's place: the output cell, and where in the input its present elements stand."""
 
     cell: tuple[int, ...]
     elements: tuple[NDArray[np.int64], ...]
     window: Window
+
+    def index(self, over: str, axes: tuple[int, ...]) -> tuple[Any, ...]:
+        """Where an operand that lies over the input, the output or the window has its part for this window."""
+        if over != "window":
+            return self.elements if over == "input" else self.cell
+        index: list[Any] = list(self.cell)
+        for number, axis in enumerate(axes):
+            index[axis] = self.window.positions[:, number]
+        return tuple(index)
 
 
 class Reference:
@@ -45,13 +54,14 @@ class Reference:
 
     def backward(self, g: Array, kept: Any, call: Call) -> tuple[Array | None, ...]:
         extras = [name for name in call.operands if name in call.op.operands]
-        grads = {name: np.zeros(np.shape(call.part(kept, name)), np.float64) for name in (INPUT, *extras)}
+        over = {INPUT: "input", **{name: call.over(name) for name in extras}}
+        grads = {name: np.zeros(shape_over(call.geometry, lies)) for name, lies in over.items()}
         for place in places(kept, call):
             with np.errstate(all="ignore"):
                 parts = call.op.window_grad(place.window, float(g[place.cell]))
-            for name, part in zip(grads, parts, strict=True):
-                np.add.at(grads[name], place.elements if grads[name].ndim == len(place.elements) else (), part)
-        return tuple(_gradient(grads.get(name), kept[0].dtype) for name in call.operands)
+                for name, part in zip(grads, parts, strict=True):
+                    np.add.at(grads[name], place.index(over[name], call.geometry.axes), part)
+        return tuple(_gradient(grads.get(name), operand) for name, operand in zip(call.operands, kept, strict=True))
 
     def kept_bytes(self, call: Call) -> int:
         return int(np.prod(call.geometry.shape)) * np.dtype(call.dtype).itemsize
@@ -95,22 +105,20 @@ def _place(
     positions: NDArray[np.int64],
     count: int,
 ) -> Place:
-    extras = {name: _extra(call.part(operands, name), elements) for name in call.op.operands}
-    values = _exact(operands[0][elements])
-    size = int(np.prod(call.geometry.window))
-    return Place(cell, elements, Window(values, positions, size, count, extras, call.geometry.window))
+    values, geometry = _exact(operands[0][elements]), call.geometry
+    window = Window(values, positions, int(np.prod(geometry.window)), count, {}, geometry.window)
+    place = Place(cell, elements, window)
+    extras: dict[str, Any] = {}
+    for name in call.op.operands:
+        laid = np.broadcast_to(call.part(operands, name), call.shape_of(name))
+        extras[name] = laid[place.index(call.over(name), geometry.axes)].astype(np.float64)
+    return replace(place, window=replace(window, extras=extras))
 
 
 def _taps(table: Table, row: int) -> Iterator[tuple[int, int]]:
     """(element, ordinal inside the window) of each present tap of one row."""
     for tap in range(int(table.present[row])):
         yield int(table.index[row, tap]), int(table.first[row]) + tap
-
-
-def _extra(operand: Array, elements: tuple[NDArray[np.int64], ...]) -> Any:
-    """A window's part of an operand that lies over the input, or all of a smaller one."""
-    array = np.asarray(operand)
-    return array[elements] if array.ndim == len(elements) else array
 
 
 def _exact(values: NDArray[Any]) -> NDArray[Any]:
@@ -129,5 +137,11 @@ def _cast(value: Any, dtype: np.dtype[Any]) -> Any:
     return value
 
 
-def _gradient(grad: NDArray[Any] | None, dtype: np.dtype[Any]) -> NDArray[Any] | None:
-    return None if grad is None else grad.astype(dtype if str(dtype) in FLOATS else np.float64)
+def _gradient(grad: NDArray[Any] | None, operand: NDArray[Any]) -> NDArray[Any] | None:
+    """Summed to the operand's shape, which may have been spread, in its dtype."""
+    if grad is None:
+        return None
+    with np.errstate(invalid="ignore", over="ignore"):
+        whole: NDArray[Any] = grad.sum(tuple(range(grad.ndim - operand.ndim)))
+        spread = tuple([axis for axis, size in enumerate(operand.shape) if size == 1 and whole.shape[axis] != 1])
+        return whole.sum(spread, keepdims=True).astype(operand.dtype if str(operand.dtype) in FLOATS else np.float64)

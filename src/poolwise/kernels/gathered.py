@@ -14,9 +14,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from poolwise.call import WHERE, Call
+from poolwise.call import INPUT, WHERE, Call
 from poolwise.geometry import Table
-from poolwise.op import FLOATS, INTEGERS, WEIGHTS, Array, Namespace, Selection, Window
+from poolwise.op import FLOATS, INTEGERS, WEIGHTS, Array, Namespace, Selection, Window, is_integer
 
 CHUNK = 1 << 23  # elements gathered at a time
 WIDEST = 1 << 28  # elements of one output row's windows, beyond which the kernel refuses
@@ -52,7 +52,7 @@ class Gathered:
         winners: list[Array] = []
         for windows in gather(operands, call):
             if isinstance(call.op, Selection) and call.keep:
-                winners.append(call.op.winner(xp, windows.values, windows.present))
+                winners.append(call.op.winner(xp, windows.values, windows.present, windows.extras))
             with np.errstate(all="ignore"):
                 parts.append(call.op.gathered(xp, windows.values, windows.present, windows.count, windows.extras))
         y = call.framework.cast(_within(xp, _joined(parts, call), call), call.result_dtype)
@@ -119,49 +119,70 @@ def _gathered(operands: Sequence[Array], call: Call, rows: tuple[int, int], tabl
     present = framework.constant(_outer([table.mask for table in tables]), x)
     if call.masked:
         mask = xp.broadcast_to(call.part(operands, WHERE), x.shape)
-        present = _taken(mask, tables, call) & present
-    values = xp.where(present, _taken(x, tables, call), _fill(call.op.fill, working, x, call))
+        present = _taken(mask, _indices(tables), call) & present
+    values = xp.where(present, _taken(x, _indices(tables), call), _fill(call.op.fill, working, x, call))
     count = framework.cast(framework.constant(_outer([table.count[:, None] for table in tables])[..., 0], x), working)
-    extras = {name: _extra(call.part(operands, name), x, tables, call) for name in call.op.operands}
+    extras = {
+        name: _extra(framework.cast(call.part(operands, name), working), name, rows, tables, call)
+        for name in call.op.operands
+    }
     weights = _weights(tables, call)
     if weights is not None:
         extras[WEIGHTS] = framework.cast(framework.constant(weights, x), working)
     return Windows(*rows, tables, values, present, count, extras)
 
 
-def _extra(operand: Array, x: Array, tables: tuple[Table, ...], call: Call) -> Array:
-    """An operand that lies over the input is gathered with it; a smaller one is handed on whole."""
-    return _taken(operand, tables, call) if tuple(operand.shape) == tuple(x.shape) else operand
+def _extra(operand: Array, name: str, rows: tuple[int, int], tables: tuple[Table, ...], call: Call) -> Array:
+    """An operand's parts: (…batch, *outputs, taps), or (…batch, *outputs) where it lies over the output."""
+    xp, geometry, over = call.framework.xp, call.geometry, call.over(name)
+    operand = xp.reshape(operand, (1,) * (len(geometry.shape) - operand.ndim) + tuple(operand.shape))
+    shape = list(operand.shape)
+    for axis in geometry.axes:
+        shape[axis] = call.shape_of(name)[axis]
+    operand = xp.broadcast_to(operand, shape)
+    if over != "output":
+        return _taken(operand, _indices(tables) if over == "input" else _ordinals(tables, call), call)
+    batch = [axis for axis in range(len(shape)) if axis not in geometry.axes]
+    operand = xp.moveaxis(operand, (*batch, *geometry.axes), tuple(range(len(shape))))
+    return operand[(slice(None),) * len(batch) + (slice(*rows),)]
+
+
+def _indices(tables: Sequence[Table]) -> list[NDArray[np.int64]]:
+    """(rows, width) per axis: the element that each tap reads."""
+    return [table.index for table in tables]
 
 
 def _weights(tables: tuple[Table, ...], call: Call) -> NDArray[np.float64] | None:
     """(*outputs, taps): what the operation says of each gathered tap; None: it does not weigh them."""
     each: list[NDArray[np.float64]] = []
-    for ordinals, axis in zip(_ordinals(tables), call.geometry.tables, strict=True):
+    for ordinals, axis in zip(_ordinals(tables, call), call.geometry.tables, strict=True):
         weights = call.op.weights(axis.taps)
         if weights is None:
             return None
-        each.append(weights[np.minimum(ordinals, axis.taps - 1)])
+        each.append(weights[ordinals])
     return _outer(each)
 
 
-def _ordinals(tables: Sequence[Table]) -> list[NDArray[np.int64]]:
-    """(rows, width) per axis: which tap of its window each gathered one is."""
-    return [table.first[:, None] + np.arange(table.index.shape[1]) for table in tables]
+def _ordinals(tables: Sequence[Table], call: Call) -> list[NDArray[np.int64]]:
+    """(rows, width) per axis: which tap of its window each gathered one is (of an absent one, any)."""
+    return [
+        np.minimum(table.first[:, None] + np.arange(table.index.shape[1]), axis.taps - 1)
+        for table, axis in zip(tables, call.geometry.tables, strict=True)
+    ]
 
 
-def _taken(x: Array, tables: tuple[Table, ...], call: Call) -> Array:
-    """(…batch, *outputs, taps): every window's elements in row-major order."""
+def _taken(x: Array, places: Sequence[NDArray[np.int64]], call: Call) -> Array:
+    """(…batch, *outputs, taps): what stands at each window's places along the pooled axes, in row-major order."""
     xp, axes = call.framework.xp, call.geometry.axes
     batch = [axis for axis in range(len(call.geometry.shape)) if axis not in axes]
     x = xp.moveaxis(x, (*batch, *axes), tuple(range(len(call.geometry.shape))))
     first = len(batch)
     shape = [-1 if size is None else size for size in x.shape[:first]]
-    for number, table in enumerate(tables):
-        x = xp.take(x, call.framework.constant(table.index.reshape(-1), x), axis=first + number)
-    split = [size for table in tables for size in table.index.shape]
+    for number, place in enumerate(places):
+        x = xp.take(x, call.framework.constant(place.reshape(-1), x), axis=first + number)
+    split = [size for place in places for size in place.shape]
     x = xp.reshape(x, (*shape, *split))
-    cells = [first + 2 * number for number in range(len(tables))]
+    cells = [first + 2 * number for number in range(len(places))]
     order = (*range(first), *cells, *(cell + 1 for cell in cells))
     x = xp.moveaxis(x, order, tuple(range(len(order))))
     return xp.reshape(x, (*shape, *split[::2], prod(split[1::2])))
@@ -220,38 +241,66 @@ def _scattered(g: Array, indices: Array, call: Call) -> Array:
     flowing = np.where(flat < 0, 0, np.moveaxis(g, geometry.axes, last).reshape(flat.shape))
     target = (np.maximum(flat, 0) + np.arange(prod(batch))[:, None] * plane).reshape(-1)
     total = np.bincount(target, flowing.reshape(-1).astype(np.float64), minlength=prod(batch) * plane)
-    spread = total.reshape(*batch, *geometry.sizes).astype(_gradient_dtype(call))
+    spread = total.reshape(*batch, *geometry.sizes).astype(call.dtype if call.dtype in FLOATS else "float64")
     return np.moveaxis(spread, last, geometry.axes)
 
 
 def _one_by_one(g: NDArray[Any], operands: Sequence[Array], call: Call) -> tuple[Array | None, ...]:
-    """The gradient of any operation, window by window, through `window_grad`."""
-    grad = np.zeros(call.geometry.shape)
-    places = np.arange(prod(call.geometry.shape)).reshape(call.geometry.shape)
+    """The gradients of any operation, window by window, through `window_grad`."""
+    parts = {name: call.part(operands, name) for name in (INPUT, *call.op.operands)}
+    grads = {name: np.zeros(part.shape) for name, part in parts.items()}
+    places = {name: np.arange(part.size).reshape(part.shape) for name, part in parts.items()}
     shape = call.geometry.window
     ordered = np.moveaxis(g, call.geometry.axes, tuple(range(-len(call.geometry.axes), 0)))
     first = len(call.geometry.shape) - len(call.geometry.axes)
     for windows in gather(operands, call):
-        where = _taken(places, windows.tables, call)
-        here = ordered[(slice(None),) * first + (slice(windows.begin, windows.end),)]
+        rows, tables = (windows.begin, windows.end), windows.tables
+        here = ordered[(slice(None),) * first + (slice(*rows),)]
+        where = {INPUT: _taken(places[INPUT], _indices(tables), call)}
+        where |= {
+            name: _spread(_extra(places[name], name, rows, tables, call), windows, here)
+            for name in places
+            if name != INPUT
+        }
+        extras = {name: _spread(_doubled(windows.extras[name]), windows, here) for name in call.op.operands}
+        values = _doubled(windows.values)
         present = np.broadcast_to(windows.present, windows.values.shape)
         count = np.broadcast_to(windows.count, here.shape)
-        positions = _positions(windows.tables)
+        positions = _positions(tables, call)
         for cell in np.ndindex(here.shape):
             read = present[cell]
+            own = {name: _read(array, cell, read) for name, array in extras.items()}
             standing = positions[cell[first:]][read]
-            w = Window(windows.values[cell][read], standing, prod(shape), int(count[cell]), shape=shape)
+            w = Window(_read(values, cell, read), standing, prod(shape), int(count[cell]), own, shape)
             with np.errstate(all="ignore"):
-                np.add.at(grad.reshape(-1), where[cell][read], call.op.window_grad(w, float(here[cell]))[0])
-    return grad.astype(_gradient_dtype(call)), *(None,) * (len(call.operands) - 1)
+                for name, part in zip(grads, call.op.window_grad(w, float(here[cell])), strict=True):
+                    np.add.at(grads[name].reshape(-1), _read(where[name], cell, read), part)
+    return tuple(_in_dtype(grads.get(name), operand) for name, operand in zip(call.operands, operands, strict=True))
 
 
-def _positions(tables: tuple[Table, ...]) -> NDArray[np.int64]:
+def _spread(extra: NDArray[Any], windows: Windows, here: NDArray[Any]) -> NDArray[Any]:
+    """An operand's parts for every window: as the values lie, or, where it lies over the output, as that does."""
+    over_taps = extra.ndim == windows.values.ndim
+    return np.broadcast_to(extra, windows.values.shape if over_taps else here.shape)
+
+
+def _doubled(array: NDArray[Any]) -> NDArray[Any]:
+    """Floats as float64, in which a window's gradient is taken."""
+    return array if is_integer(array) else array.astype(np.float64)
+
+
+def _read(array: NDArray[Any], cell: tuple[int, ...], present: NDArray[np.bool_]) -> Any:
+    """One window's part: of its present taps, or of its cell."""
+    return array[cell][present] if array.ndim > len(cell) else array[cell]
+
+
+def _positions(tables: tuple[Table, ...], call: Call) -> NDArray[np.int64]:
     """(*outputs, taps, axes): where in its window each gathered tap stands."""
-    ordinals = _ordinals(tables)
+    ordinals = _ordinals(tables, call)
     plain = [np.ones_like(each) for each in ordinals]
     return np.stack([_outer([*plain[:i], each, *plain[i + 1 :]]) for i, each in enumerate(ordinals)], axis=-1)
 
 
-def _gradient_dtype(call: Call) -> str:
-    return call.dtype if call.dtype in FLOATS else "float64"
+def _in_dtype(grad: NDArray[Any] | None, operand: Array) -> Array | None:
+    dtype = str(operand.dtype)
+    return None if grad is None else grad.astype(operand.dtype if dtype in FLOATS else np.float64)

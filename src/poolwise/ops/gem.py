@@ -9,7 +9,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from poolwise.op import LARGEST, SMALLEST, Array, Extras, Namespace, Operation, Window, checked_number, take_winner
+from poolwise.op import (
+    LARGEST,
+    SMALLEST,
+    Array,
+    Extras,
+    Namespace,
+    Operand,
+    Operation,
+    Window,
+    checked_number,
+    take_winner,
+)
 from poolwise.ops.max import Max
 
 
@@ -17,7 +28,8 @@ from poolwise.ops.max import Max
 class GeM(Operation):
     """The generalised mean of each window, (Σ max(x, ε)^p / n)^(1/p): the mean for p = 1, the maximum for p = inf.
 
-    p: at least 1; inf is allowed. 3 in the paper.
+    p: at least 1; inf is allowed; layers learn it from this start, 3 as in the paper. As an operand: floats that
+        broadcast against the output (one number, or one for each channel); below ε they count as ε.
     eps: the ε > 0 that smaller elements, negative ones too, are raised to.
 
     Floats, kept (half precision accumulates in float32). The elements are divided by the largest before they are
@@ -33,42 +45,59 @@ class GeM(Operation):
     array([[2.924]])
     """
 
-    p: float = 3
+    p: float | None = 3
     eps: float = 1e-6
 
     name = "gem"
+    arrays = (Operand("p", over="output", learned=True),)
 
     def __post_init__(self) -> None:
-        checked_number("p", self.p, least=1)
+        if self.p is not None:
+            checked_number("p", self.p, least=1)
         checked_number("eps", self.eps, least=SMALLEST, most=LARGEST)
 
     def window(self, w: Window) -> Any:
-        raised, largest = self._raised(w)
-        if self.p == inf or not np.isfinite(largest):
+        raised, largest, p = self._raised(w)
+        if p == inf or not np.isfinite(largest):
             return largest
-        return largest * np.mean((raised / largest) ** self.p) ** (1 / self.p)
+        return largest * np.mean((raised / largest) ** p) ** (1 / p)
 
     def window_grad(self, w: Window, g: float) -> tuple[NDArray[Any], ...]:
-        raised, _ = self._raised(w)
-        if self.p == inf:
+        raised, largest, p = self._raised(w)
+        if p == inf:
             first = Max().chosen(Window(raised, w.positions, w.size, w.count))
             share = (np.arange(len(raised)) == first).astype(np.float64)
         else:
-            share = (raised / self.window(w)) ** (self.p - 1) / len(raised)
-        return (np.where(w.values < self.eps, 0.0, g * share),)
+            share = (raised / self.window(w)) ** (p - 1) / np.float64(len(raised))
+        grad = np.where(w.values < self.eps, 0.0, g * share)
+        if self.p is not None:
+            return (grad,)
+        powers = (raised / largest) ** p
+        slope = (
+            np.sum(powers * np.log(raised / largest)) / np.sum(powers) / p
+            - np.log(np.sum(powers) / np.float64(len(raised))) / p**2
+        )
+        return grad, g * self.window(w) * slope if w.extras["p"] >= self.eps else np.zeros(())
 
     def gathered(self, xp: Namespace, values: Array, present: Array, count: Array, extras: Extras) -> Array:
-        ones = xp.ones_like(values)
+        ones, zeros = xp.ones_like(values), xp.zeros_like(values)
         raised = xp.where(present & ~(values < self.eps), values, self.eps * ones)
-        held = xp.sum(xp.where(present, ones, xp.zeros_like(values)), axis=-1)
+        held = xp.sum(xp.where(present, ones, zeros), axis=-1)
         if self.p == inf:
-            largest = take_winner(xp, raised, Max().winner(xp, raised, present))
+            largest = take_winner(xp, raised, Max().winner(xp, raised, present, extras))
             return largest * (held / held)  # NaN of an empty window
+        p = self._power(xp, extras)
         largest = xp.max(raised, axis=-1, keepdims=True)
         scale = xp.where(largest < inf, largest, xp.ones_like(largest))
-        powers = xp.where(present, (raised / scale) ** self.p, xp.zeros_like(values))
-        return xp.squeeze(scale, axis=-1) * (xp.sum(powers, axis=-1) / held) ** (1 / self.p)
+        powers = xp.where(present, (raised / scale) ** (xp.expand_dims(p, axis=-1) if self.p is None else p), zeros)
+        return xp.squeeze(scale, axis=-1) * (xp.sum(powers, axis=-1) / held) ** (1 / p)
 
-    def _raised(self, w: Window) -> tuple[NDArray[Any], Any]:
+    def _power(self, xp: Namespace, extras: Extras) -> Any:
+        if self.p is not None:
+            return self.p
+        return xp.where(extras["p"] < self.eps, self.eps * xp.ones_like(extras["p"]), extras["p"])
+
+    def _raised(self, w: Window) -> tuple[NDArray[Any], Any, Any]:
+        """The elements, none below ε, the largest of them, and the power."""
         raised = np.where(w.values < self.eps, self.eps, w.values)
-        return raised, raised.max() if len(raised) else np.nan
+        return raised, raised.max() if len(raised) else np.nan, self._power(np, w.extras)

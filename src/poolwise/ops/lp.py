@@ -59,7 +59,7 @@ class Lp(Operation):
     def gathered(self, xp: Namespace, values: Array, present: Array, count: Array, extras: Extras) -> Array:
         magnitudes = xp.abs(values)
         if self.p == inf:
-            return take_winner(xp, magnitudes, Max().winner(xp, magnitudes, present))
+            return take_winner(xp, magnitudes, Max().winner(xp, magnitudes, present, extras))
         largest = xp.max(magnitudes, axis=-1)
         scale = xp.where((largest > 0) & (largest < inf), largest, xp.ones_like(largest))
         total = xp.sum((magnitudes / xp.expand_dims(scale, axis=-1)) ** self.p, axis=-1)

@@ -41,7 +41,7 @@ class Mode(Selection):
         _, first, times = np.unique(w.values, return_index=True, return_counts=True)
         return int(first[np.argmax(times)])
 
-    def winner(self, xp: Namespace, values: Array, present: Array) -> Array:
+    def winner(self, xp: Namespace, values: Array, present: Array, extras: Extras) -> Array:
         first = first_true(xp, present & (values == xp.expand_dims(most_frequent(xp, values, present), axis=-1)))
         return first if is_integer(values) else last_nan_or(xp, values, present, first)
 
@@ -49,7 +49,7 @@ class Mode(Selection):
         return super().window(w) if len(w.values) else nan
 
     def gathered(self, xp: Namespace, values: Array, present: Array, count: Array, extras: Extras) -> Array:
-        winner = self.winner(xp, values, present)
+        winner = self.winner(xp, values, present, extras)
         nothing = 0 if is_integer(values) else nan
         y = take_winner(xp, values, winner)
         return xp.where(winner < 0, nothing * xp.ones_like(y), y)

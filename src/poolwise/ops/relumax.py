@@ -32,12 +32,12 @@ class ReLUMax(Extremum):
         winner = super().chosen(w)
         return winner if winner >= 0 and not w.values[winner] <= 0 else -1
 
-    def winner(self, xp: Namespace, values: Array, present: Array) -> Array:
-        winner = super().winner(xp, values, present)
+    def winner(self, xp: Namespace, values: Array, present: Array, extras: Extras) -> Array:
+        winner = super().winner(xp, values, present, extras)
         best = take_winner(xp, values, winner)
         return xp.where(best <= 0, -1, winner)
 
     def gathered(self, xp: Namespace, values: Array, present: Array, count: Array, extras: Extras) -> Array:
-        winner = self.winner(xp, values, present)
+        winner = self.winner(xp, values, present, extras)
         best = take_winner(xp, values, winner)
         return xp.where(winner < 0, xp.zeros_like(best), best)

@@ -14,7 +14,7 @@ import torch
 from torch.autograd import forward_ad
 
 from poolwise.call import Call, Kernel
-from poolwise.doors import Build, Facts, check_mask_shape
+from poolwise.doors import NUMPY, Build, Facts, check_mask_shape, checked_seed
 from poolwise.errors import InvalidType, InvalidValue
 from poolwise.geometry import Geometry
 from poolwise.op import DTYPES, Array, Operation, Selection
@@ -47,6 +47,20 @@ class TorchDoor:
         check_mask_shape(mask.shape, x.shape)
         return mask
 
+    def operand(self, name: str, value: Any, x: torch.Tensor) -> torch.Tensor:
+        if not isinstance(value, torch.Tensor):
+            value = torch.as_tensor(NUMPY.operand(name, value, value), device=x.device)
+        if value.layout is not torch.strided or value.is_nested or not value.is_floating_point():
+            raise InvalidType(f"{name} must be a dense tensor of floats, got {value.dtype}, layout {value.layout}")
+        if value.device != x.device:
+            raise InvalidValue(f"{name} must be on {x.device}, as x is, got a tensor on {value.device}")
+        return value
+
+    def drawn(self, shape: tuple[int, ...], seed: Any, x: torch.Tensor) -> torch.Tensor:
+        if not isinstance(seed, torch.Generator) and checked_seed(seed) is not None:
+            seed = torch.Generator(x.device).manual_seed(int(seed))
+        return torch.rand(shape, generator=seed, device=x.device if seed is None else seed.device).to(x.device)
+
     def keeps(self, x: torch.Tensor) -> bool:
         return (x.requires_grad and torch.is_grad_enabled()) or _transforms_active() or forward_ad._current_level >= 0
 
@@ -73,13 +87,14 @@ class TorchDoor:
     def trace(
         self,
         operands: Sequence[Array],
+        names: tuple[str, ...],
         op: Operation,
         build: Build,
         arguments: tuple[Any, ...],
         kernel: str | None,
         return_indices: bool,
     ) -> Any:
-        return traced(operands, op, build, arguments, kernel, return_indices, keep=self.keeps(operands[0]))
+        return traced(operands, names, op, build, arguments, kernel, return_indices, keep=self.keeps(operands[0]))
 
 
 def _as_mask(where: Any, x: torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,7 @@ import torch
 
 from poolwise.api import adaptive, planned, sliding, whole
 from poolwise.call import INPUT, WHERE, Call, Kernel
-from poolwise.doors import Build, Facts
+from poolwise.doors import Build, Facts, check_operand_shape
 from poolwise.errors import InvalidValue
 from poolwise.geometry import Geometry, Regular, output_size
 from poolwise.kernels.native import BODIES, kept_dtype
@@ -42,6 +42,7 @@ for _build in (sliding, adaptive, whole):
 
 def traced(
     operands: Sequence[Array],
+    names: tuple[str, ...],
     op: Operation,
     build: Build,
     arguments: tuple[Any, ...],
@@ -52,11 +53,11 @@ def traced(
 ) -> Any:
     """The pooling in operations that PyTorch can record."""
     if torch.onnx.is_in_onnx_export() or not torch.compiler.is_compiling():
-        return _composed(operands, op, build, arguments, kernel, return_indices, ONNX)
-    x, where = operands[0], operands[1] if len(operands) > 1 else None
+        return _composed(operands, names, op, build, arguments, kernel, return_indices, ONNX)
+    x, where = operands[0], operands[1] if WHERE in names else None
     text = _encoded(op, build, arguments, kernel)
     if not _is_served(x, op, kernel):
-        return _inside(x, where, text, return_indices)
+        return _inside(text, " ".join(names), return_indices, *operands)
     y, kept = torch.ops.poolwise.pool(x, where, text, keep or return_indices)
     return (y, torch.ops.poolwise.indices(kept, text, list(x.shape))) if return_indices else y
 
@@ -67,6 +68,7 @@ def _is_served(x: torch.Tensor, op: Operation, kernel: str | None) -> bool:
 
 def _composed(
     operands: Sequence[Array],
+    names: tuple[str, ...],
     op: Operation,
     build: Build,
     arguments: tuple[Any, ...],
@@ -84,10 +86,27 @@ def _composed(
         return _unfolded(x, op, geometry, build, arguments)
     shape = tuple([int(size) if axis in pooled else probe[axis] for axis, size in enumerate(x.shape)])
     facts = Facts(shape, dtype_name(x), PLAIN[x.ndim], device)
-    names = (INPUT, WHERE)[: len(operands)]
-    call, choice = planned.__wrapped__(TORCH, facts, op, build, arguments, (), names, kernel, return_indices)
-    y, kept = choice.kernel.forward(operands, call)
+    own = names[len(names) - len(op.operands) :]
+    extras = ("float32",) * len(own)
+    call, choice = planned.__wrapped__(TORCH, facts, op, build, arguments, (), names, kernel, return_indices, extras)
+    y, kept = choice.kernel.forward(_with_draws(operands, call), call)
     return (y, choice.kernel.indices(kept, call)) if return_indices else y
+
+
+def _with_draws(operands: Sequence[Array], call: Call) -> list[Array]:
+    """The operands, with random numbers where there is none; their sizes are checked here, where all are known."""
+    x, found = operands[0], list(operands)
+    for number, name in enumerate(call.operands):
+        if name not in call.op.operands:
+            continue
+        wanted = [
+            size if axis in call.geometry.axes else x.shape[axis] for axis, size in enumerate(call.shape_of(name))
+        ]
+        if found[number] is None:
+            found[number] = torch.rand(wanted, device=x.device)
+        else:
+            check_operand_shape(name, found[number].shape, wanted)
+    return found
 
 
 def _unfolds(build: Build, arguments: tuple[Any, ...]) -> bool:
@@ -165,12 +184,11 @@ def _window_slides(build: Build) -> bool:
 
 
 @torch.compiler.allow_in_graph
-def _inside(x: torch.Tensor, where: torch.Tensor | None, text: str, return_indices: bool) -> Any:
+def _inside(text: str, names: str, return_indices: bool, *operands: torch.Tensor | None) -> Any:
     """The same where the compiler must not read this library's own code, only what comes out of it."""
     op, build, arguments, kernel = _decoded(text)
-    operands = (x,) if where is None else (x, where)
-    device = f"{x.device.type} (traced)"
-    return _composed(operands, op, build, arguments, kernel, return_indices, device)
+    device = f"{cast('torch.Tensor', operands[0]).device.type} (traced)"
+    return _composed(operands, tuple(names.split()), op, build, arguments, kernel, return_indices, device)
 
 
 # A pooling as text, which a graph can carry and another process can read.

@@ -24,7 +24,7 @@ from typing import Any, cast
 
 import torch
 
-from poolwise.api import named, pooled
+from poolwise.api import apart, named, pooled
 from poolwise.compose import COMPOSITIONS, Composition
 from poolwise.compose.fractional import fractional_pool
 from poolwise.errors import Fault, InvalidType, InvalidValue
@@ -327,7 +327,7 @@ def _with_indices(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def operation_pool(kind: type[Operation], rank: int) -> Callable[..., Any]:
     """The function of an operation that PyTorch lacks, in the style of those that it has."""
-    name, quick = f"{kind.stems[0]}_pool{rank}d", Quick()
+    name, quick, plain = f"{kind.stems[0]}_pool{rank}d", Quick(), not kind.arrays
 
     def function(
         input: Any,
@@ -342,14 +342,16 @@ def operation_pool(kind: type[Operation], rank: int) -> Callable[..., Any]:
         **parameters: Any,
     ) -> Any:
         given = (kernel_size, stride, padding, dilation, ceil_mode, return_indices)
-        usual = not parameters and padding_mode == "absent"
+        usual = plain and not parameters and padding_mode == "absent"
         y = quick(input, *given) if usual else None
         if y is not None:
             return y
         arguments = (rank, *map(_frozen, (kernel_size, stride, padding, dilation)), ceil_mode, padding_mode)
-        op = named(name, kind, parameters)
+        op, operands = apart(name, kind, parameters)
         if not usual:
-            return pooled(name, input, op, torch_windows, arguments, None, None, return_indices=return_indices)
+            return pooled(
+                name, input, op, torch_windows, arguments, None, None, operands, return_indices=return_indices
+            )
         return _served(quick, name, input, given, op, torch_windows, arguments, return_indices)
 
     others = f"The other arguments are `max_pool{rank}d`'s; padding_mode is `poolwise.pool`'s."

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any, cast
 
 import torch
 
-from poolwise.api import named, pool
+from poolwise.api import apart, pool
 from poolwise.compose import COMPOSITIONS, Composition
 from poolwise.errors import InvalidType
 from poolwise.op import Operation
@@ -50,10 +50,17 @@ class Pool(torch.nn.Module):
 
 
 class OperationPool(torch.nn.Module):
-    """Base of the modules of operations that PyTorch lacks."""
+    """Base of the modules of operations that PyTorch lacks.
+
+    What an operation learns is a parameter of the module, which starts from the keyword of its name: a number, or a
+    tensor such as one number for each channel, of shape (channels, 1, 1). What it needs with every call follows the
+    input there. What it draws, from PyTorch's generator or from seed (an int or a generator), it draws in training.
+    """
 
     kind: type[Operation]
+    rank: int
     function: Callable[..., Any]
+    evaluated: Callable[..., Any] | None
 
     def __init__(
         self,
@@ -68,7 +75,7 @@ class OperationPool(torch.nn.Module):
         **parameters: Any,
     ) -> None:
         super().__init__()
-        named(type(self).__name__, self.kind, parameters)
+        self._learn(kernel_size, parameters)
         self.kernel_size = kernel_size
         self.stride = kernel_size if stride is None else stride
         self.padding = padding
@@ -78,8 +85,35 @@ class OperationPool(torch.nn.Module):
         self.padding_mode = padding_mode
         self.parameters_of_operation = parameters
 
-    def forward(self, input: torch.Tensor) -> Any:
-        return type(self).function(
+    def _learn(self, kernel_size: Any, parameters: dict[str, Any]) -> None:
+        """Check the parameters, and take those that are learned from among them."""
+        op, starts = apart(type(self).__name__, self.kind, parameters)
+        if isinstance(starts.get("seed"), int):
+            parameters["seed"] = torch.Generator().manual_seed(starts["seed"])
+        for each in self.kind.arrays:
+            start = starts.get(each.name, getattr(op, each.name, None))
+            if not each.learned:
+                if start is not None:
+                    raise InvalidType(f"{each.name} must come with the input, got {start!r}", type(self).__name__)
+                continue
+            parameters.pop(each.name, None)
+            value = torch.as_tensor(each.start if start is None else start, dtype=torch.get_default_dtype())
+            if each.over == "window" and value.ndim == 0:
+                value = value.expand(kernel_size if isinstance(kernel_size, Sequence) else (kernel_size,) * self.rank)
+            self.register_parameter(each.name, torch.nn.Parameter(value.detach().clone()))
+
+    def _operands(self, given: Sequence[torch.Tensor], named: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        learned = {each.name: getattr(self, each.name) for each in self.kind.arrays if each.learned}
+        needed = [each.name for each in self.kind.arrays if not each.learned]
+        if len(given) > len(needed):
+            raise InvalidType(f"input must be followed by {needed}, got {len(given)} more", type(self).__name__)
+        return {**learned, **dict(zip(needed, given, strict=False)), **named}
+
+    def forward(self, input: torch.Tensor, *given: torch.Tensor, **named: torch.Tensor) -> Any:
+        operands = self._operands(given, named) if len(self.kind.arrays) > 0 else {}
+        rests = self.evaluated is not None and not self.training and not operands
+        function = cast("Callable[..., Any]", type(self).evaluated) if rests else type(self).function
+        return function(
             input,
             self.kernel_size,
             self.stride,
@@ -88,14 +122,22 @@ class OperationPool(torch.nn.Module):
             self.ceil_mode,
             self.return_indices,
             padding_mode=self.padding_mode,
-            **self.parameters_of_operation,
+            **({} if rests else self.parameters_of_operation),
+            **operands,
         )
 
     def extra_repr(self) -> str:
         own = {name: getattr(self, name) for name in ("kernel_size", "stride", "padding", "dilation", "ceil_mode")}
         if self.padding_mode != "absent":
             own["padding_mode"] = repr(self.padding_mode)
-        return ", ".join(f"{name}={value}" for name, value in {**own, **self.parameters_of_operation}.items())
+        learned = {name: _told(value) for name, value in self.named_parameters(recurse=False)}
+        return ", ".join(
+            f"{name}={value}" for name, value in {**own, **self.parameters_of_operation, **learned}.items()
+        )
+
+
+def _told(learned: torch.Tensor) -> str:
+    return f"{learned.item():.4g}" if learned.ndim == 0 and not learned.is_meta else f"{tuple(learned.shape)} learned"
 
 
 class Composed(torch.nn.Module):
@@ -159,10 +201,11 @@ def operation_layer(kind: type[Operation], rank: int) -> type[OperationPool]:
     name = f"{kind.stems[1]}Pool{rank}d"
     own = ", ".join(field.name for field in fields(cast("Any", kind)))
     doc = f"{(kind.__doc__ or '').strip()}\n\nArguments as `MaxPool{rank}d`" + (f"; keywords: {own}." if own else ".")
-    function = staticmethod(functional.operation_pool(kind, rank))
-    return type(
-        name, (OperationPool,), {"kind": kind, "function": function, "__doc__": doc, "__module__": "poolwise.torch"}
-    )
+    facts: dict[str, Any] = {"kind": kind, "rank": rank, "__doc__": doc, "__module__": "poolwise.torch"}
+    facts["function"] = staticmethod(functional.operation_pool(kind, rank))
+    resting = kind.evaluated
+    facts["evaluated"] = None if resting is None else staticmethod(functional.operation_pool(resting, rank))
+    return type(name, (OperationPool,), facts)
 
 
 def composed_layer(composition: Composition, rank: int | None) -> type[Composed]:
