@@ -126,8 +126,8 @@ def test_it_is_linear(taps: int, stride: int, seed: int, mode: str) -> None:
 def test_circularly_it_commutes_with_shifts_by_whole_strides(stride: int, taps: int, steps: int, seed: int) -> None:
     x = np.random.default_rng(seed).standard_normal(6 * stride)
     pads = (((taps - 1) // 2, taps // 2),)
-    for function, window, given in ((blur_pool, (taps,), {"padding": pads}), (max_blur_pool, (1,), {"taps": taps})):
-        rules: dict[str, Any] = {**given, "stride": stride, "padding_mode": "circular"}
+    for function, window, own in ((blur_pool, (taps,), {"padding": pads}), (max_blur_pool, (1,), {"taps": taps})):
+        rules: dict[str, Any] = {**own, "stride": stride, "padding_mode": "circular"}
         y, moved = function(x, window, **rules), function(np.roll(x, steps * stride), window, **rules)
         np.testing.assert_allclose(np.roll(y, steps), moved, rtol=1e-12)
 

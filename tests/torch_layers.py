@@ -17,8 +17,18 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "LPPool": {"norm_type": 2, "kernel_size": 2},
     "FractionalMaxPool": {"kernel_size": 2, "output_size": 3},
     "MaxUnpool": {"kernel_size": 2},
+    "PolyphasePool": {"stride": 2},
+    "PolyphaseUnpool": {"stride": 2},
+    "AdaptiveAvgMaxPool": {"output_size": 3},
+    "AdaptiveCatAvgMaxPool": {"output_size": 3},
+    "AvgUnpool": {"kernel_size": 3, "stride": 2},
+    "SpatialPyramidPool": {"levels": (1, 2)},
+    "PyramidPool": {"levels": (2,)},
+    "SpaceToDepth": {"block_size": 2},
+    "DepthToSpace": {"block_size": 1},
 }
 SIZES = (7, 8, 6)
+EVEN = ("Polyphase", "SpaceToDepth")  # what divides its input into blocks
 
 
 class Unpooled(torch.nn.Module):
@@ -34,20 +44,50 @@ class Unpooled(torch.nn.Module):
         return self.unpool(y, indices, x.shape[2:])
 
 
+class Resampled(torch.nn.Module):
+    """Adaptive polyphase sampling and what undoes it."""
+
+    def __init__(self, rank: int) -> None:
+        super().__init__()
+        self.pool = LAYERS[f"PolyphasePool{rank}d"](2, return_indices=True)
+        self.unpool = LAYERS[f"PolyphaseUnpool{rank}d"](2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.unpool(*self.pool(x))
+
+
+class First(torch.nn.Module):
+    """The first of a pyramid's maps."""
+
+    def __init__(self, pyramid: torch.nn.Module) -> None:
+        super().__init__()
+        self.pyramid = pyramid
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.pyramid(x)[0]
+
+
+def apart(name: str) -> tuple[str, int]:
+    """A layer's name without its number of axes, and those; two, where it takes any."""
+    return (name[:-2], int(name[-2])) if name[-1] == "d" else (name, 2)
+
+
 def layer_of(name: str) -> torch.nn.Module:
     """The layer with its arguments; an unpooling behind a pooling."""
-    stem, rank = name[:-2], int(name[-2])
-    if stem == "MaxUnpool":
-        return Unpooled(rank)
+    stem, rank = apart(name)
+    if stem in ("MaxUnpool", "PolyphaseUnpool"):
+        return Unpooled(rank) if stem == "MaxUnpool" else Resampled(rank)
     arguments = dict(ARGUMENTS.get(stem, {"kernel_size": 2}))
     if stem == "FractionalMaxPool":
         arguments["_random_samples"] = torch.full((2, 3, rank), 0.4, dtype=torch.float64)
-    return LAYERS[name](**arguments)
+    layer = LAYERS[name](**arguments)
+    return First(layer) if stem == "PyramidPool" else layer
 
 
 def shape_of(name: str) -> tuple[int, ...]:
     """The input's."""
-    return (2, 3, *SIZES[: int(name[-2])])
+    sizes = SIZES[: apart(name)[1]]
+    return (2, 3, *(2 * size for size in sizes)) if name.startswith(EVEN) else (2, 3, *sizes)
 
 
 def input_of(name: str, dtype: torch.dtype = torch.float64) -> torch.Tensor:

@@ -359,6 +359,43 @@ def fractional(
     return pooled, taps, outputs
 
 
+def pooled_axes(shape: Sequence[int], axes: Whole | None, each: Whole, name: str) -> tuple[int, ...]:
+    """The pooled axes: as said, or the last ones, as many as `each` has entries."""
+    return _shape_axes(shape, axes, each, name)[1]
+
+
+def blocks(
+    shape: Sequence[int], axes: Whole | None, sizes: Whole, name: str
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The pooled axes, and how many neighbours along each make a block; the blocks cover the axes exactly."""
+    pooled, each = spread(shape, axes, sizes, name)
+    for axis, size in zip(pooled, each, strict=True):
+        if shape[axis] % size:
+            raise InvalidValue(f"{name} must divide the input's {shape[axis]} on axis {axis}, got {sizes!r}")
+    return pooled, each
+
+
+def spread(
+    shape: Sequence[int], axes: Whole | None, sizes: Whole, name: str
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The pooled axes, and the size of the block that each element along them becomes."""
+    shape, pooled, rank = _shape_axes(shape, axes, sizes, name)
+    each = _each(name, sizes, rank, least=1)
+    if prod(shape) * prod(each) * 8 > LARGEST_BYTES:
+        raise InvalidValue(f"{name} must give sizes that memory can address, got {sizes!r}")
+    return pooled, each
+
+
+def channel(ndim: int, pooled: tuple[int, ...], channel_axis: int | None) -> int | None:
+    """Where the channels are: as said, or before the first pooled axis; None: no axis stands there."""
+    if channel_axis is None:
+        return pooled[0] - 1 if pooled[0] > 0 and pooled[0] - 1 not in pooled else None
+    (axis,) = _axes(_whole("channel_axis", channel_axis, channel_axis), ndim)
+    if axis in pooled:
+        raise InvalidValue(f"channel_axis must not be one of the pooled axes {pooled}, got {channel_axis}")
+    return axis
+
+
 def _asked_sizes(
     output_size: Sequence[int] | None, shape: Sequence[int], pooled: tuple[int, ...]
 ) -> tuple[int, ...] | None:

@@ -11,7 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from poolwise.compose.avg_unpool import avg_unpool
+from poolwise.compose.avgmax import adaptive_avgmax_pool, adaptive_catavgmax_pool, avgmax_pool, catavgmax_pool
 from poolwise.compose.max_blur import max_blur_pool
+from poolwise.compose.polyphase import polyphase_pool, polyphase_unpool
+from poolwise.compose.pyramid import pyramid_pool, spatial_pyramid_pool
+from poolwise.compose.space_to_depth import depth_to_space, space_to_depth
 from poolwise.errors import Fault, InvalidType
 
 PLACED = ("axes", "channel_axis", "where")  # what a layer's door knows, or has no word for
@@ -71,4 +76,17 @@ class Composition:
             raise type(fault)(f"{words.get(first, first)}{space}{rest}", said) from None
 
 
-COMPOSITIONS: tuple[Composition, ...] = (Composition(max_blur_pool, "MaxBlurPool", "MaxBlurPooling"),)
+COMPOSITIONS: tuple[Composition, ...] = (
+    Composition(max_blur_pool, "MaxBlurPool", "MaxBlurPooling"),
+    Composition(polyphase_pool, "PolyphasePool", "PolyphasePooling"),
+    Composition(polyphase_unpool, "PolyphaseUnpool", "PolyphaseUnpooling", inputs=2),
+    Composition(avgmax_pool, "AvgMaxPool", "AverageMaxPooling"),
+    Composition(catavgmax_pool, "CatAvgMaxPool", "CatAverageMaxPooling"),
+    Composition(adaptive_avgmax_pool, "AdaptiveAvgMaxPool", "AdaptiveAverageMaxPooling"),
+    Composition(adaptive_catavgmax_pool, "AdaptiveCatAvgMaxPool", "AdaptiveCatAverageMaxPooling"),
+    Composition(avg_unpool, "AvgUnpool", "AverageUnpooling"),
+    Composition(spatial_pyramid_pool, "SpatialPyramidPool", "SpatialPyramidPooling"),
+    Composition(pyramid_pool, "PyramidPool", "PyramidPooling"),
+    Composition(space_to_depth, "SpaceToDepth", "SpaceToDepth", ranked=False),
+    Composition(depth_to_space, "DepthToSpace", "DepthToSpace", ranked=False),
+)
