@@ -208,7 +208,7 @@ def _small(stage: Stage, plane: NDArray[np.uint8]) -> Item | None:
     op = _operation(stage)
     values = adaptive_pool(plane, Mean(), sizes)[None]
     note = "" if sizes == tuple(_two(stage.before.sizes, 1)) else f"instead of {times(stage.before.sizes)}"
-    words = [note, "" if op == stage.step.pooling else "a mean stands for what the step computes"]
+    words = [note, "" if op == stage.step.pooling else f"a mean stands for the {stage.step.op}"]
     said = "; ".join(filter(None, words))
     return Item(stage.step.name, values, ("grey",), picture=True, call=write(op, arguments), note=said)
 

@@ -355,7 +355,7 @@ export class SightView {
       context.stroke();
     };
     const apart = Math.min(...axes.map((sight, axis) => ([rows, columns][axis] > 1 ? sight.jump * scale[axis] : Infinity)));
-    if (apart >= 9) for (let row = 0; row < rows; row++) for (let column = 0; column < columns; column++) dot(row, column, Math.min(2.4, apart / 4), "first");
+    if (apart >= 11) for (let row = 0; row < rows; row++) for (let column = 0; column < columns; column++) dot(row, column, Math.min(2.4, apart / 4), "first");
     dot(this.cell[0], this.cell[1], 4.5, "second");
   }
 }
