@@ -111,6 +111,7 @@ class Measurement:
     def data(self) -> dict[str, Any]:
         """Everything as JSON's own types; docs/measure.md says what each entry means."""
         settings = asdict(self.settings)
+        settings["moves"] = [list(move) for move in self.settings.moves]
         return {
             "schema": SCHEMA,
             "poolwise": __version__,
