@@ -86,7 +86,7 @@ def test_an_operation_of_floats_takes_a_pictures_bytes_as_floats(client: TestCli
 @pytest.mark.parametrize(
     ("query", "sentence"),
     [
-        ("nothing?", "a question must be one of field, tile, change, got 'nothing'"),
+        ("nothing?", "a question must be one of field, tile, change, network, got 'nothing'"),
         ("field?item=1&channel=0", "item must be less than 1, got 1"),
         ("field?item=0&channel=7", "channel must be one of array's, got 7"),
         ("field?item=-1", "item must be a whole number, got '-1'"),

@@ -21,14 +21,16 @@ from playwright.sync_api import Browser, Page
 from torch import nn
 from typer.testing import CliRunner
 
-from browser import NARROW, WIDE, launched
-from poolwise import Geometry, Max, MissingExtra, cli
+from browser import NARROW, WIDE, View, launched, served
+from poolwise import Geometry, InvalidValue, Max, MissingExtra, cli
 from poolwise.design import Review, html, review
 from poolwise.design.columns import COLUMNS
 from poolwise.design.graph import Step, Value
 from poolwise.design.rules import RULES
 from poolwise.design.stages import Stage
-from poolwise.explorer import state
+from poolwise.explorer import Explorer, state
+from poolwise.explorer.answers import Answers
+from poolwise.explorer.inputs import address, samples
 from review_models import ResNet50, made
 
 HERE = Path(__file__)
@@ -594,3 +596,56 @@ def test_light_and_dark_can_be_chosen(net: Review, opened: Any) -> None:
     shown.settle()
     assert shown.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 27)"
     assert shown.page.evaluate("getComputedStyle(document.querySelector('.review')).color") == "rgb(233, 235, 238)"
+
+
+# ---- the same strip in the explorer ----
+
+
+def test_only_a_model_has_a_network() -> None:
+    assert not samples().data()["network"]
+    with pytest.raises(InvalidValue, match="network must be asked of a model"):
+        Answers(samples()).answer("network", "")
+    source = Explorer(Small(), images=torch.rand(1, 1, 28, 28)).source
+    assert source.data()["network"]
+    told = Answers(source).answer("network", "")
+    assert [stage["size"] for stage in told["stages"]] == ["8@13×13", "16@5×5"]
+    assert told["picture"].startswith("data:image/png;base64,") and not told["smooth"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind"),
+    [((3, 80, 90), "jpeg"), ((1, 20, 20), "png"), ((20, 30, 3), "png"), ((5, 20, 20), ""), ((20, 20, 7), "")],
+)
+def test_a_picture_is_an_address_where_it_is_one(shape: tuple[int, ...], kind: str) -> None:
+    planes = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    planes.flat[3] = np.nan
+    assert address(planes).startswith(f"data:image/{kind};" if kind else "")
+    assert bool(address(planes)) == bool(kind)
+
+
+@pytest.mark.slow
+def test_the_explorer_of_a_model_shows_its_network(browser: Browser, tmp_path: Path) -> None:
+    explorer = Explorer(Small(), images=torch.rand(1, 1, 28, 28), title="Small")
+    file = explorer.save(tmp_path / "view.html")
+    context = browser.new_context(viewport=WIDE, offline=True, bypass_csp=True)
+    view = View(context.new_page()).open(file.as_uri(), "view=network&stage=1&seen=last%20corner")
+    assert view.page.inner_text(".said") == "Cell (4, 4) of 5×5 sees rows 16 to 25, columns 16 to 25: 10×10 elements."
+    view.page.locator('.stages [aria-selected="true"]').focus()
+    view.page.keyboard.press("ArrowLeft")
+    view.settle()
+    assert view.state()["stage"] == "0"
+    view.page.keyboard.press("ArrowRight")
+    view.settle()
+    view.page.evaluate(AXE.read_text())
+    assert [each["id"] for each in view.page.evaluate("() => axe.run()")["violations"]] == []
+    view.page.click("text=Its feature maps")
+    view.settle()
+    assert view.state()["view"] == "maps"
+    assert view.state()["item"] == "1"
+    assert view.faults == []
+    context.close()
+    with served(samples()) as host:
+        context = browser.new_context(viewport=WIDE)
+        view = View(context.new_page()).open(host)
+        assert view.page.locator("[role=tab] >> text=Network").count() == 0
+        context.close()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -19,24 +18,22 @@ from jinja2 import Environment, StrictUndefined
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 from numpy.typing import NDArray
-from PIL import Image
 
 from poolwise import Geometry, Mean, Operation, __version__, adaptive_pool
-from poolwise.design.columns import COLUMNS, Cell, fields, short, size, strides, window
+from poolwise.design.columns import COLUMNS, Cell, short
 from poolwise.design.graph import Graph, Value
 from poolwise.design.rules import RULES, Finding, Rule
 from poolwise.design.show import times
-from poolwise.design.stages import Stage, seen, totals
+from poolwise.design.stages import Stage, totals
+from poolwise.design.strip import SEVERITIES, given, network, two
 from poolwise.explorer import page
-from poolwise.explorer.inputs import SAMPLES, samples
+from poolwise.explorer.inputs import SAMPLES, address, samples
 from poolwise.explorer.source import Item, Source
 from poolwise.explorer.state import write
 from poolwise.geometry import output_size
 
-SEVERITIES = ("error", "warning", "info")
 POLICY = "default-src 'none'; script-src '{0}'; style-src '{1}'; img-src data:; base-uri 'none'; form-action 'none'"
 FRAMEWORKS = {"pytorch": "PyTorch", "keras": "Keras", "onnx": "ONNX"}
-PHOTOGRAPH = 256  # pixels along a side
 LARGEST_DIGIT = 64  # an input of one channel and at most this size is shown as a digit
 LEAST_GRID, LARGEST_GRID = 9, 96  # elements along a side of the small arrays
 STAND_IN = Mean(count_include_pad=True)
@@ -47,7 +44,7 @@ def html(graph: Graph, stages: Sequence[Stage], findings: Sequence[Finding]) -> 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(_text("review.html.j2"))
     style = f"\n{page.style()}\n{_text('review.css')}"
-    picture = _picture(_input(graph))
+    picture = _picture(given(graph))
     shown = _shown(graph, stages, findings, picture)
     script = f"\n{page.module()}\n{page.host('review')}\nreviewed(document);\n"
     return template.render(
@@ -93,32 +90,15 @@ class Picture:
 
 
 def _shown(graph: Graph, stages: Sequence[Stage], findings: Sequence[Finding], picture: Picture) -> dict[str, Any]:
-    given = _input(graph)
-    rows, columns = _two(given.sizes, 1)
-    views = seen(graph)
     small = [_small(stage, picture.plane) for stage in stages]
     items = [item for item in small if item is not None]
     numbers = iter(range(len(items)))
-    network = {
-        "rows": rows,
-        "columns": columns,
-        "size": size(given),
-        "picture": picture.address,
-        "smooth": picture.smooth,
-        "stages": [_stage(stage, views[stage.after.name], findings) for stage in stages],
-    }
     return {
-        "network": network,
+        "network": network(graph, stages, findings, picture.address, smooth=picture.smooth),
         "source": page.answered(Source(graph.name, tuple(items), "view=windows")),
         "items": [None if item is None else next(numbers) for item in small],
         "start": _start(stages, findings),
     }
-
-
-def _input(graph: Graph) -> Value:
-    """The first input with positions."""
-    values = [graph.values[name] for name in graph.inputs]
-    return next((value for value in values if value.axes), values[0])
 
 
 def _start(stages: Sequence[Stage], findings: Sequence[Finding]) -> int:
@@ -131,64 +111,24 @@ def _start(stages: Sequence[Stage], findings: Sequence[Finding]) -> int:
     return 0
 
 
-def _stage(stage: Stage, views: Any, findings: Sequence[Finding]) -> dict[str, Any]:
-    rows, columns = _two(stage.after.sizes, 1)
-    axes = None if views is None else [_sight(view, size) for view, size in zip(views, stage.after.sizes, strict=True)]
-    own = [each.severity for each in findings if each.step == stage.step.name]
-    return {
-        "name": stage.step.name,
-        "what": f"{stage.step.op} {window(stage)}",
-        "rows": rows,
-        "columns": columns,
-        "size": size(stage.after),
-        "stride": strides(stage),
-        "field": fields(stage),
-        "axes": axes and _two(axes, {"jump": 1, "field": 1, "first": 0}),
-        "marks": {severity: own.count(severity) for severity in SEVERITIES},
-    }
-
-
-def _sight(view: Any, cells: int) -> dict[str, Any]:
-    """What the cells of one axis see, as network.js reads it."""
-    span = view.span
-    sight = {"jump": span.jump, "field": span.field, "first": span.first}
-    if span.even:
-        return sight
-    each = view.cells(cells)
-    return {**sight, "starts": each.starts.tolist(), "ends": each.ends.tolist()}
-
-
-def _two(axes: Sequence[Any], missing: Any) -> list[Any]:
-    """Rows and columns: the last two axes of three, and one row where there is one axis."""
-    return [missing, missing, *axes][-2:]
-
-
 # ---- pictures and small arrays ---------------------------------------------------------------------------------------
 
 
-def _picture(given: Value) -> Picture:
+def _picture(value: Value) -> Picture:
     """The explorer's photograph or digit, if the network's input might be one."""
     photograph, digit = (item.values for item in samples().items)
     credit = [f"Picture: {words}." for _, words in SAMPLES.values()]
-    small = given.channels == 1 and max(given.sizes, default=0) <= LARGEST_DIGIT
+    small = value.channels == 1 and max(value.sizes, default=0) <= LARGEST_DIGIT
     plane = digit[0] if small else _grey(photograph)
-    if len(given.axes) != 2 or given.channels not in (1, 3):
+    if len(value.axes) != 2 or value.channels not in (1, 3):
         return Picture("", True, plane, "")
     if small:
-        return Picture(_address(Image.fromarray(digit[0]), "png"), False, plane, credit[1])
-    colours = Image.fromarray(plane if given.channels == 1 else np.moveaxis(photograph, 0, 2))
-    return Picture(_address(colours.resize((PHOTOGRAPH, PHOTOGRAPH)), "jpeg"), True, plane, credit[0])
+        return Picture(address(digit), False, plane, credit[1])
+    return Picture(address(plane[None] if value.channels == 1 else photograph), True, plane, credit[0])
 
 
 def _grey(photograph: NDArray[Any]) -> NDArray[np.uint8]:
     return photograph.mean(axis=0).round().astype(np.uint8)
-
-
-def _address(image: Image.Image, kind: str) -> str:
-    """A picture as the text of an address."""
-    held = io.BytesIO()
-    image.save(held, kind, quality=82)
-    return f"data:image/{kind};base64,{base64.b64encode(held.getvalue()).decode()}"
 
 
 def _small(stage: Stage, plane: NDArray[np.uint8]) -> Item | None:
@@ -196,7 +136,7 @@ def _small(stage: Stage, plane: NDArray[np.uint8]) -> Item | None:
 
     None for what the explorer cannot pool: a crop, or windows too large to be looked at.
     """
-    tables: list[Any] = _two(stage.geometry.tables, None)
+    tables: list[Any] = two(stage.geometry.tables, None)
     sizes = tuple(1 if table is None else _fewer(table) for table in tables)
     arguments = _arguments(tables)
     if max(sizes) > LARGEST_GRID or arguments is None:
@@ -207,7 +147,7 @@ def _small(stage: Stage, plane: NDArray[np.uint8]) -> Item | None:
         return None
     op = _operation(stage)
     values = adaptive_pool(plane, Mean(), sizes)[None]
-    note = "" if sizes == tuple(_two(stage.before.sizes, 1)) else f"instead of {times(stage.before.sizes)}"
+    note = "" if sizes == tuple(two(stage.before.sizes, 1)) else f"instead of {times(stage.before.sizes)}"
     words = [note, "" if op == stage.step.pooling else f"a mean stands for the {stage.step.op}"]
     said = "; ".join(filter(None, words))
     return Item(stage.step.name, values, ("grey",), picture=True, call=write(op, arguments), note=said)
@@ -273,14 +213,14 @@ def _alike(table: Any, less: Any) -> bool:
 
 def _facts(graph: Graph, stages: Sequence[Stage]) -> list[tuple[str, Cell]]:
     parameters, macs = totals(graph)
-    given = _input(graph).sizes
+    sizes = given(graph).sizes
     last = next((stage for stage in reversed(stages) if prod(stage.after.sizes) > 1), None)
     return [
         ("downsampling stages", Cell(str(len(stages)))),
         ("steps", Cell(f"{len(graph.steps):,}")),
         ("parameters", short(parameters)),
         ("MACs for this batch", short(macs)),
-        *([("sizes", Cell(f"{times(given)} → {times(last.after.sizes)}"))] if last and given else []),
+        *([("sizes", Cell(f"{times(sizes)} → {times(last.after.sizes)}"))] if last and sizes else []),
     ]
 
 

@@ -35,6 +35,7 @@ class Answers:
             "field": self._field,
             "tile": self._tile,
             "change": self._change,
+            "network": self._network,
         }
 
     def answer(self, kind: str, query: str) -> dict[str, Any]:
@@ -62,6 +63,11 @@ class Answers:
         inputs = [self._grid({**some, "what": "input"}) for some in (still, asked)]
         outputs = [self._grid({**some, "what": "output"}) for some in (still, asked)]
         return {"input": changed(*inputs), "output": changed(*outputs)}
+
+    def _network(self, _: Mapping[str, str]) -> dict[str, Any]:
+        if self.source.network is None:
+            raise InvalidValue("network must be asked of a model, and these are arrays")
+        return self.source.network()
 
     # ---- grids ----
 

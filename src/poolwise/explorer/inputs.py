@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -13,11 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from poolwise import InvalidType, InvalidValue, models
+from poolwise import InvalidType, InvalidValue, design, models
+from poolwise.design.strip import network
 from poolwise.explorer.models import Stage, stages
-from poolwise.explorer.source import Item, Source, array_item, picture_item, titled
+from poolwise.explorer.source import Item, Source, array_item, picture_item, span, titled
 from poolwise.explorer.state import write
 
+LARGEST_SHOWN, SMALL = 256, 64  # pixels along a side, of a picture in the page; the smaller ones are drawn as squares
 MOST_PIXELS = 100_000_000
 MOST_BYTES = 1 << 32  # of an array's file
 MODELS = (".onnx", ".keras")
@@ -128,7 +133,33 @@ def model_source(
     else:
         batch = batch_of(picture(image) if image is not None else samples().items[0], batch_shape)
     found = stages(model, batch)
-    return titled([stage_item(stage) for stage in found], title)
+    source = titled([stage_item(stage) for stage in found], title)
+    return replace(source, network=lambda: network_of(model, batch))
+
+
+def network_of(model: Any, batch: NDArray[Any]) -> dict[str, Any]:
+    """The whole network as the page's strip reads it, over the first image of the batch.
+
+    Raises InvalidValue for a model that the review cannot follow.
+    """
+    found = design.review(model, batch.shape)
+    shown = address(batch[0]) if batch.ndim == 4 else ""
+    return network(found.graph, found.stages, found.findings, shown, smooth=min(batch.shape[1:]) > SMALL)
+
+
+def address(planes: NDArray[Any]) -> str:
+    """A picture as the text of an address; "" where there are neither 1 nor 3 channels, first or last."""
+    channels = next((axis for axis in (0, 2) if planes.shape[axis] in (1, 3)), None)
+    if channels is None:
+        return ""
+    low, high = (0, 255) if planes.dtype == np.uint8 else span(planes)
+    scaled = np.nan_to_num((planes - low) * (255 / ((high - low) or 1))).clip(0, 255).round().astype(np.uint8)
+    last = np.moveaxis(scaled, channels, 2)
+    image = Image.fromarray(last[..., 0] if last.shape[2] == 1 else last)
+    image.thumbnail((LARGEST_SHOWN, LARGEST_SHOWN))
+    kind, held = "jpeg" if max(image.size) > SMALL else "png", io.BytesIO()
+    image.save(held, kind, quality=82)
+    return f"data:image/{kind};base64,{base64.b64encode(held.getvalue()).decode()}"
 
 
 def _whole(declared: tuple[int | None, ...] | None) -> tuple[int, ...] | None:

@@ -91,7 +91,8 @@ def saved(source: Source, state: str, *, nonce: str = "poolwise") -> str:
     source = fitting(source)
     data = source.data(LARGEST_FILE)
     data["start"] = state or source.start
-    data["answers"] = prepared(source, questions(source, data["start"]))
+    whole = [] if source.network is None else ["network?"]
+    data["answers"] = prepared(source, [*questions(source, data["start"]), *whole])
     return html(data, nonce=nonce, served=False)
 
 

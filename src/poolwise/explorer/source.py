@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,13 +38,17 @@ class Item:
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """All that one explorer shows. start: the state's text in the beginning. credit: whose pictures these are."""
+    """All that one explorer shows. start: the state's text in the beginning. credit: whose pictures these are.
+
+    network: makes the strip of the model whose poolings these are, when somebody asks for it.
+    """
 
     title: str
     items: tuple[Item, ...]
     start: str = ""
     credit: str = ""
     answers: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    network: Callable[[], dict[str, Any]] | None = None
 
     @property
     def size(self) -> int:
@@ -61,6 +65,7 @@ class Source:
             "operations": described(),
             "items": [_item(item, inside) for item in self.items],
             "answers": dict(self.answers),
+            "network": self.network is not None,
         }
 
 

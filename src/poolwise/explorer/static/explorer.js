@@ -6,6 +6,7 @@ import { scaleOf } from "./colour.js";
 import { controls, operation, sentence, shifter } from "./controls.js";
 import { Local, Remote, difference, unpacked } from "./fields.js";
 import { FRAMEWORKS, LANGUAGES, code, meaning } from "./frameworks.js";
+import { NetworkView, readSeen } from "./network.js";
 import { coverage, geometryOf } from "./pooling.js";
 import { Numbers, brackets, facts, formula, margin, marks, plural, unread, whoReads } from "./scene.js";
 import { THEMES, VIEWS, initial, read, write, writeCall, writeOp } from "./state.js";
@@ -38,7 +39,7 @@ import { THEMES, VIEWS, initial, read, write, writeCall, writeOp } from "./state
 
 const LABELS = /** @type {Record<string, string>} */ ({
   windows: "Windows", coverage: "Coverage", frameworks: "Frameworks", backward: "Backward",
-  compare: "Compare", shift: "Shift", maps: "Feature maps", code: "Code",
+  compare: "Compare", shift: "Shift", maps: "Feature maps", network: "Network", code: "Code",
 });
 const MAPS = 8; // channels on a page
 
@@ -69,6 +70,9 @@ export class Explorer {
   telling = undefined;
   mapsRow = element("div", "maps");
   mapsShown = "";
+  /** @type {NetworkView | null} */
+  strip = null;
+  toMaps = element("button", "button", { type: "button" }, "Its feature maps");
 
   /** @param {HTMLElement} root @param {Source} source @param {Host} host */
   constructor(root, source, host) {
@@ -81,6 +85,7 @@ export class Explorer {
     this.other = operation("Compared with", this.numbers, edit, "other");
     this.slider = shifter(this.numbers, edit);
     this.tabs = this.tablist();
+    this.toMaps.addEventListener("click", () => this.openMaps());
     root.classList.add("poolwise");
     root.replaceChildren(...this.skeleton(source));
     this.render();
@@ -152,7 +157,8 @@ export class Explorer {
 
   tablist() {
     const list = element("div", "tabs", { role: "tablist", "aria-label": "Views" });
-    for (const view of VIEWS) {
+    const views = VIEWS.filter((view) => view !== "network" || this.numbers.source.network);
+    for (const view of views) {
       const tab = element("button", "", { type: "button", role: "tab", id: `${this.id}-${view}`, "aria-controls": `${this.id}-stage` }, LABELS[view]);
       tab.addEventListener("click", () => this.edit((state) => (state.view = view)));
       list.append(tab);
@@ -160,7 +166,7 @@ export class Explorer {
     list.addEventListener("keydown", (event) => {
       const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
       if (!step) return;
-      const view = VIEWS[(VIEWS.indexOf(this.state.view) + step + VIEWS.length) % VIEWS.length];
+      const view = views[(views.indexOf(this.state.view) + step + views.length) % views.length];
       this.edit((state) => (state.view = view));
       /** @type {HTMLElement} */ (list.querySelector(`#${this.id}-${view}`)).focus();
       event.preventDefault();
@@ -240,6 +246,7 @@ export class Explorer {
   paint(scene) {
     const { state } = this;
     this.lede.textContent = scene.lede;
+    this.facts.hidden = state.view === "network";
     const { rows, columns } = this.numbers.item(state);
     const shown = facts(this.numbers.geometry(state), [rows, columns]);
     fill(this.facts, shown.map(([name, value]) => element("div", "", {}, element("dt", "", {}, name), element("dd", "", {}, value))));
@@ -577,6 +584,34 @@ export class Explorer {
     on.disabled = this.page === pages - 1;
     const place = `channels ${this.page * MAPS} to ${Math.min(count, (this.page + 1) * MAPS) - 1} of ${count}`;
     return [element("div", "pager", {}, back, element("span", "muted", {}, place), on)];
+  }
+
+  /** @param {State} state @returns {Promise<Scene>} */
+  async network(state) {
+    const network = await this.numbers.network();
+    const lede = "Every stage’s map on the scale of the input, and what a cell of the chosen one sees of your image.";
+    if (!network.stages.length) return { boards: [], lede: "Nothing in this network makes its map smaller." };
+    const panel = `${this.id}-sees`;
+    this.strip ??= new NetworkView(
+      network, panel,
+      (stage) => this.edit((next) => Object.assign(next, { stage, seen: /^\d/.test(next.seen) ? "centre" : next.seen })),
+      (seen) => this.edit((next) => (next.seen = seen)),
+    );
+    const stage = Math.min(state.stage, network.stages.length - 1);
+    this.strip.show(stage, readSeen(state.seen));
+    set(this.strip.element, { id: panel, role: "tabpanel", tabindex: "0", "aria-labelledby": this.strip.strip.idOf(stage) });
+    this.toMaps.hidden = this.itemOf(network.stages[stage].name) < 0;
+    return { boards: [], lede, below: [this.strip.strip.element, this.strip.element, this.toMaps] }; // the same nodes: focus stays
+  }
+
+  /** The array of a pooling of the network. @param {string} stage */
+  itemOf(stage) {
+    return this.numbers.source.items.findIndex(({ name }) => name === stage);
+  }
+
+  openMaps() {
+    const item = this.itemOf(this.strip?.network.stages[this.state.stage]?.name ?? "");
+    if (item >= 0) this.edit((state) => { this.numbers.open(state, item); state.view = "maps"; });
   }
 
   /** @param {State} state @param {Geometry} geometry @returns {Promise<Scene>} */

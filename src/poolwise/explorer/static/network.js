@@ -366,3 +366,49 @@ function nearest(sight, count, place) {
   const away = Array.from({ length: count }, (_, cell) => Math.abs(place - (seenBy(sight, cell)[0] + seenBy(sight, cell)[1]) / 2));
   return away.indexOf(Math.min(...away));
 }
+
+/** Cells by name. @type {Record<string, (stage: NetworkStage) => [number, number]>} */
+const NAMED_CELLS = {
+  "first corner": () => [0, 0],
+  centre: (stage) => [Math.floor((stage.rows - 1) / 2), Math.floor((stage.columns - 1) / 2)],
+  "last corner": (stage) => [stage.rows - 1, stage.columns - 1],
+};
+
+/** Which cell an address means: a name, or such as 3x4; the centre for anything else. @param {string} text */
+export const readSeen = (text) => (text in NAMED_CELLS || /^\d{1,9}x\d{1,9}$/.test(text) ? text : "centre");
+
+/** The strip, and what a cell of the chosen stage sees, which can be chosen too. */
+export class NetworkView {
+  words = element("output", "said", { "aria-live": "polite" });
+
+  /**
+   * @param {Network} network @param {string} panel the id of what shows the chosen stage
+   * @param {(stage: number) => void} choose @param {(seen: string) => void} look
+   */
+  constructor(network, panel, choose, look) {
+    this.network = network;
+    this.strip = new NetworkStrip(network, panel, choose);
+    this.sight = new SightView(network, (cell) => look(cell.join("x")));
+    this.buttons = Object.keys(NAMED_CELLS).map((name) => {
+      const button = /** @type {HTMLButtonElement} */ (element("button", "button", { type: "button" }, name));
+      button.addEventListener("click", () => look(name));
+      return button;
+    });
+    const pick = element("div", "pick", { role: "group", "aria-label": "Which cell" }, ...this.buttons);
+    this.element = element("div", "sees", {}, pick, this.sight.element, this.words);
+  }
+
+  /** @param {number} number @param {string} seen */
+  show(number, seen) {
+    const stage = this.network.stages[number];
+    this.strip.show(number);
+    const [row, column] = NAMED_CELLS[seen]?.(stage) ?? seen.split("x").map(Number);
+    const cell = /** @type {[number, number]} */ ([Math.min(row, stage.rows - 1), Math.min(column, stage.columns - 1)]);
+    for (const button of this.buttons) {
+      set(button, { "aria-pressed": String(button.textContent === seen) });
+      button.disabled = !stage.axes;
+    }
+    this.sight.show(stage, cell);
+    this.words.textContent = sightSaid(this.network, stage, cell);
+  }
+}

@@ -1,27 +1,18 @@
 // The page of a review: the network's strip, what a cell of the chosen stage sees, and the stage's windows in the explorer.
 
-import { element } from "./board.js";
 import { Explorer } from "./explorer.js";
-import { NetworkStrip, SightView, sightSaid } from "./network.js";
+import { NetworkView, readSeen } from "./network.js";
 import { read, write } from "./state.js";
 
 /** @typedef {import("./network.js").Network} Network */
-/** @typedef {import("./network.js").NetworkStage} NetworkStage */
 /** @typedef {import("./scene.js").Source} Source */
 
-const CELLS = /** @type {Record<string, (stage: NetworkStage) => [number, number]>} */ ({
-  "first corner": () => [0, 0],
-  centre: (stage) => [Math.floor((stage.rows - 1) / 2), Math.floor((stage.columns - 1) / 2)],
-  "last corner": (stage) => [stage.rows - 1, stage.columns - 1],
-});
 const PANEL = "stage-panel";
 
 /** The state in the address: `stage=3&seen=centre&` and the explorer's own. */
 export class ReviewPage {
   stage = 0;
-  /** which cell: a name in CELLS, or such as 3x4 */
   seen = "centre";
-  words = element("output", "said", { "aria-live": "polite" });
   /** @type {Explorer | null} */
   explorer = null;
 
@@ -34,15 +25,9 @@ export class ReviewPage {
     this.network = network;
     this.items = items;
     this.start = start;
-    this.strip = new NetworkStrip(network, PANEL, (number) => this.choose(number));
-    this.sight = new SightView(network, (cell) => this.look(cell.join("x")));
-    this.buttons = Object.keys(CELLS).map((name) => {
-      const button = element("button", "button", { type: "button" }, name);
-      button.addEventListener("click", () => this.look(name));
-      return button;
-    });
-    this.place("strip").replaceChildren(this.strip.element);
-    this.place("sight").replaceChildren(element("div", "pick", { role: "group", "aria-label": "Which cell" }, ...this.buttons), this.sight.element, this.words);
+    this.view = new NetworkView(network, PANEL, (number) => this.choose(number), (seen) => this.look(seen));
+    this.place("strip").replaceChildren(this.view.strip.element);
+    this.place("sight").replaceChildren(this.view.element);
     this.restore();
     if (source.items.length) this.explorer = this.explore(source);
     this.show();
@@ -78,8 +63,7 @@ export class ReviewPage {
     const given = new Map(location.hash.slice(1).split("&").map((part) => /** @type {[string, string]} */ (part.split("="))));
     const number = Number(given.get("stage") ?? this.start);
     this.stage = Number.isInteger(number) && number >= 0 && number < this.network.stages.length ? number : this.start;
-    const seen = decodeURIComponent(given.get("seen") ?? "centre");
-    this.seen = seen in CELLS || /^\d{1,9}x\d{1,9}$/.test(seen) ? seen : "centre";
+    this.seen = readSeen(decodeURIComponent(given.get("seen") ?? ""));
   }
 
   text() {
@@ -96,8 +80,8 @@ export class ReviewPage {
     if (item !== null) this.explorer?.restore(`item=${item}&${given}`);
     this.show();
     if (given.includes("&")) return;
-    this.strip.element.scrollIntoView({ block: "center" });
-    /** @type {HTMLElement} */ (this.strip.tabs.children[this.stage]).focus({ preventScroll: true });
+    this.view.strip.element.scrollIntoView({ block: "center" });
+    /** @type {HTMLElement} */ (this.view.strip.tabs.children[this.stage]).focus({ preventScroll: true });
   }
 
   /** The explorer's state, whenever it has come to rest. @param {string} text */
@@ -105,7 +89,7 @@ export class ReviewPage {
     const { item, theme } = read(text);
     if (theme === "auto") this.root.removeAttribute("data-theme");
     else this.root.dataset.theme = theme;
-    this.sight.redraw();
+    this.view.sight.redraw();
     const stage = this.items.indexOf(item);
     if (stage >= 0 && stage !== this.stage && this.items[this.stage] !== null) {
       this.stage = stage;
@@ -122,7 +106,7 @@ export class ReviewPage {
   choose(number) {
     if (number === this.stage) return;
     this.stage = number;
-    if (!(this.seen in CELLS)) this.seen = "centre";
+    if (/^\d/.test(this.seen)) this.seen = "centre"; // a cell of another map
     const item = this.items[number];
     if (item !== null) this.explorer?.edit((state) => this.explorer?.numbers.open(state, item));
     this.show();
@@ -137,20 +121,11 @@ export class ReviewPage {
   // ---- what is shown -------------------------------------------------------------------------------------------
 
   show() {
-    const stage = this.network.stages[this.stage];
-    this.strip.show(this.stage);
-    this.place("panel").setAttribute("aria-labelledby", this.strip.idOf(this.stage));
+    this.view.show(this.stage, this.seen);
+    this.place("panel").setAttribute("aria-labelledby", this.view.strip.idOf(this.stage));
     for (const about of this.root.querySelectorAll("[data-about]")) {
       /** @type {HTMLElement} */ (about).hidden = /** @type {HTMLElement} */ (about).dataset.about !== String(this.stage);
     }
-    const named = CELLS[this.seen]?.(stage) ?? this.seen.split("x").map(Number);
-    const cell = /** @type {[number, number]} */ ([Math.min(named[0], stage.rows - 1), Math.min(named[1], stage.columns - 1)]);
-    for (const button of this.buttons) {
-      button.setAttribute("aria-pressed", String(button.textContent === this.seen));
-      /** @type {HTMLButtonElement} */ (button).disabled = !stage.axes;
-    }
-    this.sight.show(stage, cell);
-    this.words.textContent = sightSaid(this.network, stage, cell);
     this.place("windows").hidden = this.items[this.stage] === null;
     this.place("no-windows").hidden = this.items[this.stage] !== null;
     this.tell();

@@ -22,8 +22,8 @@ import { read, writeCall, writeOp } from "./state.js";
  * @typedef {{rows: number, columns: number, dtype: string, low: number, high: number, data: Packed[] | null}} Planes */
 /** One thing to look at. call: the pooling it comes with. after: what a model's own pooling made of it.
  * @typedef {Planes & {name: string, channels: string[], picture: boolean, call: string | null, after: Planes | null, note: string}} Item */
-/** What a page is opened with. answers: what Python computed beforehand, by question.
- * @typedef {{title: string, credit: string, items: Item[], operations: Operation[], start: string, answers: Record<string, any>}} Source */
+/** What a page is opened with. answers: what Python computed beforehand, by question. network: whether Python can say what the whole network is.
+ * @typedef {{title: string, credit: string, items: Item[], operations: Operation[], start: string, answers: Record<string, any>, network: boolean}} Source */
 
 const DEFAULT_CALL = "padding=0-0x0-0&dilation=1x1&ceil=0&mode=absent&bins=overlapping";
 const KEPT = 48; // grids, geometries and answers remembered; a grid of a megapixel is 8 MB
@@ -97,6 +97,15 @@ export class Numbers {
       const opened = Remote.open((kind, text) => this.ask(kind, text), query);
       opened.catch(() => this.kept.delete(`remote ${query}`));
       return opened;
+    });
+  }
+
+  /** @returns {Promise<import("./network.js").Network>} */
+  network() {
+    return this.once("network", () => {
+      const asked = this.ask("network", "");
+      asked.catch(() => this.kept.delete("network"));
+      return asked;
     });
   }
 

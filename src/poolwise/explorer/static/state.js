@@ -18,10 +18,12 @@ import { Fault } from "./pooling.js";
  * @property {[number, number]} shift down, right
  * @property {string} framework
  * @property {string} theme
+ * @property {number} stage of the network
+ * @property {string} seen which cell of that stage: a name, or such as 3x4
  * @property {[number, number, number] | null} place centre row, centre column (shares of the grid) and zoom; null: all of it
  */
 
-export const VIEWS = ["windows", "coverage", "frameworks", "backward", "compare", "shift", "maps", "code"];
+export const VIEWS = ["windows", "coverage", "frameworks", "backward", "compare", "shift", "maps", "network", "code"];
 export const THEMES = ["auto", "light", "dark"];
 
 /** @returns {State} */
@@ -47,6 +49,8 @@ export function initial() {
     shift: [0, 0],
     framework: "pytorch",
     theme: "auto",
+    stage: 0,
+    seen: "centre",
     place: null,
   };
 }
@@ -101,6 +105,7 @@ export function write(state) {
   const parts = [`view=${state.view}`, `item=${state.item}`, `channel=${state.channel}`, writeCall(state.op, state.shape)];
   if (state.view === "compare") parts.push(`other=${writeOp(state.other)}`);
   if (state.view === "frameworks") parts.push(`framework=${state.framework}`);
+  if (state.view === "network") parts.push(`stage=${state.stage}`, `seen=${encodeURIComponent(state.seen)}`);
   if (state.shift.some(Boolean)) parts.push(`shift=${state.shift.join("x")}`);
   if (state.cell) parts.push(`cell=${state.cell.board}x${state.cell.row}x${state.cell.column}`);
   if (state.place) parts.push(`place=${state.place.map((value) => Number(value.toFixed(6))).join("x")}`);
@@ -185,6 +190,8 @@ const READERS = {
   ceil: (state, text) => (state.shape.ceil = text === "1"),
   mode: (state, text) => (state.shape.paddingMode = oneOf(text, ["absent", "circular", "reflect", "replicate"])),
   framework: (state, text) => (state.framework = oneOf(text, ["poolwise", "pytorch", "keras", "jax", "onnx"])),
+  stage: (state, text) => ([state.stage] = integers(text, 0)),
+  seen: (state, text) => (state.seen = text),
   shift: (state, text) => {
     const found = text.split("x").map(Number);
     if (found.length === 2 && found.every(Number.isSafeInteger)) state.shift = [found[0], found[1]];
