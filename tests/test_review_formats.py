@@ -22,15 +22,16 @@ from torch import nn
 from typer.testing import CliRunner
 
 from browser import NARROW, WIDE, View, launched, served
-from poolwise import Geometry, InvalidValue, Max, MissingExtra, cli
+from poolwise import Geometry, InvalidValue, Lp, Max, Mean, MissingExtra, cli
 from poolwise.design import Review, html, review
 from poolwise.design.columns import COLUMNS
-from poolwise.design.graph import Step, Value
 from poolwise.design.rules import RULES
-from poolwise.design.stages import Stage
+from poolwise.design.small import small
 from poolwise.explorer import Explorer, state
 from poolwise.explorer.answers import Answers
 from poolwise.explorer.inputs import address, samples
+from poolwise.geometry import Regular
+from poolwise.ops import Blur, GeM
 from review_models import ResNet50, made
 
 HERE = Path(__file__)
@@ -54,10 +55,6 @@ class Small(nn.Module):
         x = F.max_pool2d(self.first(x).relu(), 2)
         x = self.pool(self.second(x).relu())
         return self.dense(x.flatten(1))
-
-
-def small() -> nn.Module:
-    return Small()
 
 
 def evil() -> nn.Module:
@@ -240,12 +237,6 @@ def test_what_the_page_needs_is_named(net: Review, monkeypatch: pytest.MonkeyPat
 # ---- the small arrays ----
 
 
-def stage_of(geometry: Geometry) -> Stage:
-    before, after = Value("x", (1, 1, *geometry.shape), (2, 3)), Value("y", (1, 1, *geometry.output_shape), (2, 3))
-    step = Step("pool", "MaxPool", ("x",), "y", geometry, Max())
-    return Stage(step, geometry, before, after, None, (), (), 0, 0, 0, 0, 0, (0, 0))
-
-
 def ends(geometry: Geometry) -> list[tuple[int, int, int]]:
     """Of each axis: elements never read at the end, padding read before and after."""
     found = []
@@ -256,8 +247,15 @@ def ends(geometry: Geometry) -> list[tuple[int, int, int]]:
     return found
 
 
+def of_small(geometry: Geometry) -> Geometry:
+    found = small(geometry)
+    assert found is not None, geometry
+    sizes, arguments = found
+    text = state.write(Max(), arguments)  # as the page reads it
+    return state.read(text).geometry(sizes)
+
+
 def test_a_small_array_ends_as_the_large_one_does() -> None:
-    plane = np.zeros((512, 512), np.uint8)
     tried = 0
     for size, window, stride, padding, dilation, ceil in itertools.product(
         range(29, 60), (1, 2, 3, 5), (1, 2, 3), ((0, 0), (1, 1), (1, 0)), (1, 2), (False, True)
@@ -266,31 +264,41 @@ def test_a_small_array_ends_as_the_large_one_does() -> None:
             (size, 2 * size), window=(window, 2), stride=(stride, 2), padding=(padding, (0, 0)), dilation=(dilation, 1),
             ceil_mode=ceil,
         )  # fmt: skip
-        item = html._small(stage_of(geometry), plane)
-        assert item is not None
-        less = state.read(item.call).geometry(item.values.shape[1:])
-        assert ends(less) == ends(geometry), (geometry, item.call)
-        assert max(item.values.shape) <= 24
+        less = of_small(geometry)
+        assert ends(less) == ends(geometry), geometry
+        assert max(less.shape) <= 24
         tried += 1
     assert tried > 2000
 
 
 def test_uneven_bins_stay_as_uneven() -> None:
-    plane = np.zeros((512, 512), np.uint8)
     for size, output in itertools.product((29, 41, 223), (3, 5, 7)):
         geometry = Geometry.adaptive((size, size), output_size=(output, output))
-        item = html._small(stage_of(geometry), plane)
-        assert item is not None
-        less = state.read(item.call).geometry(item.values.shape[1:])
-        widths = [np.diff([table.table().present for table in each.tables]) for each in (less, geometry)]
+        widths = [np.diff([table.table().present for table in g.tables]) for g in (of_small(geometry), geometry)]
         assert np.array_equal(*widths)
 
 
 def test_what_cannot_be_shown_small_is_left_out() -> None:
-    plane = np.zeros((512, 512), np.uint8)
-    assert html._small(stage_of(Geometry.of((224, 224), window=(112, 112), stride=(16, 16))), plane) is None
-    whole = html._small(stage_of(Geometry.whole((224, 200), (0, 1))), plane)
-    assert whole is not None and whole.call == "op=max&global=1"
+    assert small(Geometry.of((224, 224), window=(112, 112), stride=(16, 16))) is None
+    assert small(Geometry.whole((224, 200), (0, 1))) == ((9, 9), {"output_size": (1, 1)})
+    crop = Regular(size=30, output=14, start=1, step=2, dilation=1, taps=1, low=0, high=0)
+    assert small(Geometry((30, 30), (0, 1), (crop, crop))) is None
+
+
+def test_one_axis_is_a_row_and_of_three_the_last_two_are_shown() -> None:
+    assert small(Geometry.of((101,), window=(2,), stride=2)) == (
+        (1, 9),
+        {"window": (1, 2), "stride": (1, 2), "padding": ((0, 0), (0, 0)), "dilation": (1, 1), "ceil_mode": False,
+         "padding_mode": "absent"},
+    )  # fmt: skip
+    found = small(Geometry.of((9, 20, 31), window=(1, 2, 3), stride=2))
+    assert found is not None
+    assert (found[0], found[1]["window"]) == ((10, 9), (2, 3))
+
+
+def test_what_an_address_cannot_say_is_shown_as_a_mean() -> None:
+    assert [html._shown_as(op) for op in (None, GeM(p=None), Blur((1.0, 3.0, 1.0)))] == [html.STAND_IN] * 3
+    assert [html._shown_as(op) for op in (Max(), Lp(p=3.0), Mean())] == [Max(), Lp(p=3.0), Mean()]
 
 
 # ---- the page as text ----

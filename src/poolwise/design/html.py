@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from math import prod
@@ -19,23 +19,21 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from poolwise import Geometry, Mean, Operation, __version__, adaptive_pool
+from poolwise import Fault, Mean, Operation, __version__, adaptive_pool
 from poolwise.design.columns import COLUMNS, Cell, short
 from poolwise.design.graph import Graph, Value
 from poolwise.design.rules import RULES, Finding, Rule
 from poolwise.design.show import times
+from poolwise.design.small import small
 from poolwise.design.stages import Stage, totals
 from poolwise.design.strip import SEVERITIES, given, network, two
-from poolwise.explorer import page
+from poolwise.explorer import page, state
 from poolwise.explorer.inputs import SAMPLES, address, samples
 from poolwise.explorer.source import Item, Source
-from poolwise.explorer.state import write
-from poolwise.geometry import output_size
 
 POLICY = "default-src 'none'; script-src '{0}'; style-src '{1}'; img-src data:; base-uri 'none'; form-action 'none'"
 FRAMEWORKS = {"pytorch": "PyTorch", "keras": "Keras", "onnx": "ONNX"}
 LARGEST_DIGIT = 64  # an input of one channel and at most this size is shown as a digit
-LEAST_GRID, LARGEST_GRID = 9, 96  # elements along a side of the small arrays
 STAND_IN = Mean(count_include_pad=True)
 
 
@@ -90,13 +88,13 @@ class Picture:
 
 
 def _shown(graph: Graph, stages: Sequence[Stage], findings: Sequence[Finding], picture: Picture) -> dict[str, Any]:
-    small = [_small(stage, picture.plane) for stage in stages]
-    items = [item for item in small if item is not None]
+    found = [_item(stage, picture.plane) for stage in stages]
+    items = [item for item in found if item is not None]
     numbers = iter(range(len(items)))
     return {
         "network": network(graph, stages, findings, picture.address, smooth=picture.smooth),
         "source": page.answered(Source(graph.name, tuple(items), "view=windows")),
-        "items": [None if item is None else next(numbers) for item in small],
+        "items": [None if item is None else next(numbers) for item in found],
         "start": _start(stages, findings),
     }
 
@@ -118,11 +116,11 @@ def _picture(value: Value) -> Picture:
     """The explorer's photograph or digit, if the network's input might be one."""
     photograph, digit = (item.values for item in samples().items)
     credit = [f"Picture: {words}." for _, words in SAMPLES.values()]
-    small = value.channels == 1 and max(value.sizes, default=0) <= LARGEST_DIGIT
-    plane = digit[0] if small else _grey(photograph)
+    is_digit = value.channels == 1 and max(value.sizes, default=0) <= LARGEST_DIGIT
+    plane = digit[0] if is_digit else _grey(photograph)
     if len(value.axes) != 2 or value.channels not in (1, 3):
         return Picture("", True, plane, "")
-    if small:
+    if is_digit:
         return Picture(address(digit), False, plane, credit[1])
     return Picture(address(plane[None] if value.channels == 1 else photograph), True, plane, credit[0])
 
@@ -131,81 +129,30 @@ def _grey(photograph: NDArray[Any]) -> NDArray[np.uint8]:
     return photograph.mean(axis=0).round().astype(np.uint8)
 
 
-def _small(stage: Stage, plane: NDArray[np.uint8]) -> Item | None:
-    """A small array on which the stage's windows lie as on its own: whole strides fewer, so that the remainder stays.
-
-    None for what the explorer cannot pool: a crop, or windows too large to be looked at.
-    """
-    tables: list[Any] = two(stage.geometry.tables, None)
-    sizes = tuple(1 if table is None else _fewer(table) for table in tables)
-    arguments = _arguments(tables)
-    if max(sizes) > LARGEST_GRID or arguments is None:
+def _item(stage: Stage, plane: NDArray[np.uint8]) -> Item | None:
+    """The stage's windows on a small array, as the explorer shows them; None where it cannot."""
+    found = small(stage.geometry)
+    if found is None:
         return None
-    made: Callable[..., Geometry] = Geometry.adaptive if "output_size" in arguments else Geometry.of
-    pairs = zip(tables, made(sizes, **arguments).tables, strict=True)
-    if not all(table is None or _alike(table, less) for table, less in pairs):
-        return None
-    op = _operation(stage)
+    sizes, arguments = found
+    op = _shown_as(stage.step.pooling)
+    words = [
+        "" if sizes == tuple(two(stage.before.sizes, 1)) else f"instead of {times(stage.before.sizes)}",
+        "" if op == stage.step.pooling else f"a mean stands for the {stage.step.op}",
+    ]
     values = adaptive_pool(plane, Mean(), sizes)[None]
-    note = "" if sizes == tuple(two(stage.before.sizes, 1)) else f"instead of {times(stage.before.sizes)}"
-    words = [note, "" if op == stage.step.pooling else f"a mean stands for the {stage.step.op}"]
     said = "; ".join(filter(None, words))
-    return Item(stage.step.name, values, ("grey",), picture=True, call=write(op, arguments), note=said)
+    return Item(stage.step.name, values, ("grey",), picture=True, call=state.write(op, arguments), note=said)
 
 
-def _operation(stage: Stage) -> Operation:
-    return stage.step.pooling if stage.step.pooling is not None else STAND_IN
-
-
-def _fewer(table: Any) -> int:
-    """A smaller size of an axis with the same remainder."""
-    if _whole(table):
-        return min(table.size, LEAST_GRID)
-    if table.kind != "regular":
-        return min(table.size, table.size % table.output + table.output * max(1, -(-LEAST_GRID // table.output)))
-    least = max(LEAST_GRID, (table.taps - 1) * table.dilation + 1 + 2 * table.step)
-    return table.size - max(0, (table.size - least) // table.step) * table.step
-
-
-def _arguments(tables: Sequence[Any]) -> dict[str, Any] | None:
-    """The pooling over both axes as `pool` takes it, or `adaptive_pool`."""
-    known = [table for table in tables if table is not None]
-    if all(_whole(table) for table in known):
-        return {"output_size": (1, 1)}
-    if any(table.kind != "regular" for table in known):
-        rule = next(table.rule for table in known if table.kind != "regular")
-        return {"output_size": tuple(1 if table is None else table.output for table in tables), "bins": rule}
-    if any(table.start != -table.low for table in known):
-        return None
-    return {
-        "window": tuple(1 if table is None else table.taps for table in tables),
-        "stride": tuple(1 if table is None else table.step for table in tables),
-        "padding": tuple((0, 0) if table is None else (table.low, table.high) for table in tables),
-        "dilation": tuple(1 if table is None else table.dilation for table in tables),
-        "ceil_mode": any(table.output != _floor(table) for table in known),
-        "padding_mode": known[0].mode,
-    }
-
-
-def _whole(table: Any) -> bool:
-    """Whether one window reads all of an axis and nothing else."""
-    return table.output == 1 and table.taps == table.size and not (table.low or table.high)
-
-
-def _floor(table: Any) -> int:
-    span = (table.taps - 1) * table.dilation + 1
-    return output_size(table.size, table.low, table.high, span, table.step, False)
-
-
-def _alike(table: Any, less: Any) -> bool:
-    """Whether windows lie on the smaller axis as on the larger: at its end as many elements are left."""
-    if _whole(table) and _whole(less):
-        return True
-    if table.kind != less.kind:
-        return False
-    if table.kind != "regular":
-        return table.output == less.output
-    return table.size - table.output * table.step == less.size - less.output * less.step
+def _shown_as(op: Operation | None) -> Operation:
+    """The operation, unless there is none or an address cannot say it."""
+    if op is None or op.operands:
+        return STAND_IN
+    try:
+        return op if state.read_op(state.write_op(op)) == op else STAND_IN
+    except Fault:
+        return STAND_IN
 
 
 # ---- what the page says ----------------------------------------------------------------------------------------------
