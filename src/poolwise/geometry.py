@@ -315,13 +315,8 @@ def unpooled(
     output_size: Sequence[int] | None,
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The pooled axes, and the shape whose pooling gave `shape`: (n − 1)·s − padding + span, or a size near to it."""
-    shape, pooled, rank = _shape_axes(shape, axes, window, "window")
-    taps = _each("window", window, rank, least=1)
-    steps = taps if stride is None else _each("stride", stride, rank, least=1)
-    dilations = _each("dilation", dilation, rank, least=1)
-    if isinstance(padding, str):
-        raise InvalidValue(f"padding must be given in numbers where the size is sought, got {padding!r}")
-    pads = _padding(padding, [shape[axis] for axis in pooled], taps, steps, dilations)
+    shape, pooled, _ = _shape_axes(shape, axes, window, "window")
+    taps, steps, pads, dilations = windows(pooled, window, stride, padding, dilation)
     sizes = list(shape)
     asked = _asked_sizes(output_size, shape, pooled)
     for number, axis in enumerate(pooled):
@@ -339,6 +334,19 @@ def unpooled(
             f"window {taps} and stride {steps} give the shape {tuple(sizes)}, more than memory can address"
         )
     return pooled, tuple(sizes)
+
+
+def windows(
+    pooled: tuple[int, ...], window: Whole, stride: Whole | None, padding: Padding, dilation: Whole
+) -> tuple[tuple[int, ...], tuple[int, ...], list[tuple[int, int]], tuple[int, ...]]:
+    """Taps, steps, padding on both sides and dilation per pooled axis, where the padding is given in numbers."""
+    rank = len(pooled)
+    taps = _each("window", window, rank, least=1)
+    steps = taps if stride is None else _each("stride", stride, rank, least=1)
+    dilations = _each("dilation", dilation, rank, least=1)
+    if isinstance(padding, str):
+        raise InvalidValue(f"padding must be given in numbers where the size is sought, got {padding!r}")
+    return taps, steps, _padding(padding, [1] * rank, taps, steps, dilations), dilations
 
 
 def fractional(

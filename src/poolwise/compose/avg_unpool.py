@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from poolwise.doors import Door, enter
 from poolwise.errors import Fault, InvalidType
-from poolwise.geometry import Geometry, Padding, Whole, unpooled
+from poolwise.geometry import Padding, Whole, unpooled, windows
 from poolwise.op import FLOATS, Array
 
 
@@ -48,42 +45,29 @@ def avg_unpool(
         if facts.dtype not in FLOATS:
             raise InvalidType(f"y must have one of the dtypes {', '.join(FLOATS)}, got {facts.dtype}")
         pooled, shape = unpooled(facts.shape, axes, window, stride, padding, dilation, output_size)
-        geometry = Geometry.of(shape, pooled, window=window, stride=stride, padding=padding, dilation=dilation)
+        rules = zip(pooled, *windows(pooled, window, stride, padding, dilation), strict=True)
     except Fault as fault:
         raise fault.within("avg_unpool") from None
     half = facts.dtype in ("float16", "bfloat16")
     x = door.framework.cast(y, "float32") if half else y
-    for axis, table in zip(geometry.axes, geometry.tables, strict=True):
-        rows = table.table()
-        x = _averaged(door, x, axis, *_readers(rows.index, rows.mask, table.size))
+    for axis, taps, step, (low, _), gap in rules:
+        x = _averaged(door, x, axis, shape[axis], (taps, step, low, gap))
     return door.framework.cast(x, facts.dtype) if half else x
 
 
-def _readers(index: NDArray[Any], mask: NDArray[Any], size: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """(size, most readers): which windows read each element, and whether there is one."""
-    window = np.broadcast_to(np.arange(len(index))[:, None], index.shape)[mask]
-    element = index[mask]
-    order = np.argsort(element, kind="stable")
-    count = np.bincount(element, minlength=size)
-    present = np.arange(max(1, count.max(initial=0))) < count[:, None]
-    readers = np.zeros(present.shape, np.int64)
-    readers[present] = window[order]
-    return readers, present
-
-
-def _averaged(door: Door, y: Array, axis: int, readers: NDArray[Any], present: NDArray[Any]) -> Array:
-    """Along one axis, the mean of the windows that read each element."""
-    xp, most = door.framework.xp, readers.shape[1]
+def _averaged(door: Door, y: Array, axis: int, size: int, rule: tuple[int, int, int, int]) -> Array:
+    """Along one axis, the mean of the windows that read each element: at most so many as steps fit a window."""
+    xp, (taps, step, low, gap) = door.framework.xp, rule
+    place = door.framework.constant(xp.arange(size), y) + low
     along = [1] * len(y.shape)
-    along[axis] = len(readers)
-    count = np.maximum(present.sum(axis=1), 1)
-    total: Any = 0
-    for number in range(most):
-        part = xp.take(y, door.framework.constant(readers[:, number], y), axis=axis)
-        here = door.framework.constant(present[:, number].reshape(along), y)
+    along[axis] = -1
+    total, count, last = 0, 0, (taps - 1) * gap
+    for earlier in range(last // step + 1):
+        window = place // step - earlier
+        offset = place - window * step
+        here = (window >= 0) & (window < y.shape[axis]) & (offset <= last) & (offset % gap == 0)
+        part = xp.take(y, xp.where(here, window, xp.zeros_like(window)), axis=axis)
+        here = xp.reshape(here, along)
         total = total + xp.where(here, part, xp.zeros_like(part))
-    return total / door.framework.cast(door.framework.constant(count.reshape(along), y), _dtype(y))
-
-
-def _dtype(y: Array) -> str:
-    return str(y.dtype).rpartition(".")[2]
+        count = count + xp.where(here, 1, 0)
+    return total / door.framework.cast(xp.where(count == 0, 1, count), door.facts(y).dtype)

@@ -118,13 +118,13 @@ def _components(xp: Namespace, x: Array, pooled: Sequence[int], steps: Sequence[
     parts = split(xp, _front(xp, x, pooled, shared), range(-rank, 0), steps)
     first = len(parts.shape) - 2 * rank
     parts = flattened(xp, parts, first, rank)
-    return parts if shared is None else xp.moveaxis(parts, first, first - 1)
+    return parts if shared is None else xp.moveaxis(parts, (first,), (first - 1,))
 
 
 def _whole(xp: Namespace, components: Array, steps: Sequence[int], batch: int, shared: bool) -> Array:
     """(…batch, channels, *pooled), from the components."""
     rank = len(steps)
-    parts = xp.moveaxis(components, batch, batch + 1) if shared else components
+    parts = xp.moveaxis(components, (batch,), (batch + 1,)) if shared else components
     sizes = sizes_of(parts)
     parts = xp.reshape(parts, (*sizes[: batch + shared], *steps, *sizes[batch + shared + 1 :]))
     return joined(xp, parts, range(-rank, 0))

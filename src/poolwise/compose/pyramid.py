@@ -10,7 +10,7 @@ from poolwise.api import adaptive_pool
 from poolwise.compose.blocks import sizes_of
 from poolwise.doors import Door, enter
 from poolwise.errors import Fault, InvalidType, InvalidValue
-from poolwise.geometry import Geometry, Whole, channel
+from poolwise.geometry import Whole, channel, pooled_axes
 from poolwise.op import Array, Operation
 from poolwise.ops import OPERATIONS
 
@@ -103,15 +103,11 @@ def _grids(
     if not levels:
         raise InvalidValue(f"levels must have at least 1 level, got {levels!r}")
     made, shape = _operation(op), door.facts(x).shape
-    geometries = [_grid(shape, axes, level) for level in levels]
-    if len({geometry.axes for geometry in geometries}) > 1:
+    pooled = {pooled_axes(shape, axes, level, "levels") for level in levels}
+    if len(pooled) > 1:
         raise InvalidValue(f"levels must have as many entries each, got {levels!r}")
-    return geometries[0].axes, [adaptive_pool(x, made, level, axes=axes, where=where) for level in levels]
-
-
-def _grid(shape: tuple[int, ...], axes: Whole | None, level: Whole) -> Geometry:
     try:
-        return Geometry.adaptive(shape, axes, output_size=level)
+        return pooled.pop(), [adaptive_pool(x, made, level, axes=axes, where=where) for level in levels]
     except Fault as fault:  # what is called a level here
         raise type(fault)(fault.fact.replace("output_size", "levels", 1)) from None
 

@@ -47,7 +47,7 @@ def space_to_depth(
     parts = split(xp, xp.moveaxis(x, (depth, *pooled), tuple(range(-rank - 1, 0))), range(-rank, 0), sizes)
     first = len(parts.shape) - 2 * rank - 1  # where the channels are, the offsets behind them
     parts = flattened(xp, parts, first + 1, rank)
-    parts = xp.moveaxis(parts, first + 1, first) if mode == "DCR" else parts
+    parts = xp.moveaxis(parts, (first + 1,), (first,)) if mode == "DCR" else parts
     parts = flattened(xp, parts, first, 2)
     return xp.moveaxis(parts, tuple(range(-rank - 1, 0)), (depth, *pooled))
 
@@ -89,7 +89,7 @@ def _apart(xp: Any, x: Array, sizes: tuple[int, ...], mode: Mode) -> Array:
     channels = whole[first] // prod(sizes)
     pair = (channels, *sizes) if mode == "CRD" else (*sizes, channels)
     parts = xp.reshape(x, (*whole[:first], *pair, *whole[first + 1 :]))
-    return parts if mode == "CRD" else xp.moveaxis(parts, first + rank, first)
+    return parts if mode == "CRD" else xp.moveaxis(parts, (first + rank,), (first,))
 
 
 def _depth(ndim: int, pooled: tuple[int, ...], channel_axis: int | None) -> int:

@@ -6,6 +6,12 @@ import torch
 globals().update({name: getattr(names, name) for name in names.__all__ if name != "classes"})
 
 
+def concat(arrays: list[torch.Tensor], *, axis: int = 0) -> torch.Tensor:
+    """As in the array API, in the arrays' dtype under autocast too, which refuses a half that is not its own."""
+    with torch.autocast(arrays[0].device.type, enabled=False):
+        return torch.cat(arrays, axis)
+
+
 def take_along_axis(x: torch.Tensor, indices: torch.Tensor, *, axis: int = -1) -> torch.Tensor:
     """As in the array API, for indices that broadcast against x; PyTorch's own would fix symbolic sizes."""
     sizes = list(x.shape)
