@@ -89,7 +89,7 @@ export class NetworkStrip {
     if (this.chosen === number) return;
     this.chosen = number;
     [...this.tabs.children].forEach((tab, at) => set(tab, { "aria-selected": String(at === number), tabindex: at === number ? "0" : "-1" }));
-    bringInto(this.element, this.tabs.children[number]);
+    requestAnimationFrame(() => bringInto(this.element, this.tabs.children[number])); // it may not stand in the page yet
   }
 
   /** @param {KeyboardEvent} event @param {(number: number) => void} choose */
