@@ -24,7 +24,7 @@ from poolwise.op import Operation
 BACKEND = keras.backend.backend()
 RANDOM = np.random.default_rng(7)
 SIZES = {1: (11,), 2: (7, 10), 3: (5, 6, 4)}
-OPERATIONS = poolwise.ops.OPERATIONS
+OPERATIONS = tuple(kind for kind in poolwise.ops.OPERATIONS if kind is not poolwise.LIP)  # it needs a second tensor
 KERAS_STEMS = ("Max", "Average")
 CONFIGS = (
     {"pool_size": 2},
@@ -41,7 +41,11 @@ def numpy_of(tensor: Any) -> Any:
 
 def output(layer: Any, x: Any) -> Any:
     """The layer's output; JAX compiles it as one, for each of its operations alone takes longer."""
-    return importlib.import_module("jax").jit(layer)(x) if BACKEND == "jax" else layer(x)
+    if BACKEND != "jax":
+        return layer(x)
+    if isinstance(layer, keras.layers.Layer) and not layer.built:  # weights are made before anything is compiled
+        layer.build(x.shape)
+    return importlib.import_module("jax").jit(layer)(x)
 
 
 def run(layer: Any, x: Any) -> Any:
@@ -56,13 +60,13 @@ def images(rank: int, data_format: str = "channels_last") -> Any:
 
 def reference(x: Any, layer: Any) -> Any:
     """poolwise's float64 loops over windows, for a sliding or a global layer."""
-    x = np.asarray(x, np.float64)
+    x, op = np.asarray(x, np.float64), layer.op if layer.kind.evaluated is None else layer.kind.evaluated()
+    rules: dict[str, Any] = {"axes": layer.axes, "kernel": "reference"}
+    rules["operands"] = {name: np.asarray(numpy_of(getattr(layer, name)), np.float64) for name in op.operands}
     if not hasattr(layer, "pool_size"):
-        window = tuple(x.shape[axis] for axis in layer.axes)
-        y = poolwise.pool(x, layer.op, window, axes=layer.axes, kernel="reference")
+        y = poolwise.pool(x, op, tuple(x.shape[axis] for axis in layer.axes), **rules)
         return y if layer.keepdims else y.squeeze(layer.axes)
-    rules = {"stride": layer.strides, "padding": layer.padding, "axes": layer.axes}
-    return poolwise.pool(x, layer.op, layer.pool_size, **rules, kernel="reference")
+    return poolwise.pool(x, op, layer.pool_size, stride=layer.strides, padding=layer.padding, **rules)
 
 
 def gradient(layer: Any, x: Any, weight: Any) -> Any:
@@ -240,6 +244,88 @@ def test_the_layers_own_parameters_are_the_operations() -> None:
         door.AveragePooling2D(2, divisor=0.5)
 
 
+# What operations learn, need and draw
+
+
+def test_what_is_learned_is_a_weight_that_starts_from_its_keyword() -> None:
+    x = images(2)
+    for name, start, shape in (("GeM", {"p": 2.5}, ()), ("Mixed", {"a": 0.25}, ()), ("Gated", {}, (3, 2, 1))):
+        layer = getattr(door, f"{name}Pooling2D")((3, 2), **start)
+        np.testing.assert_allclose(run(layer, x), reference(x, layer), rtol=1e-5, atol=1e-6)
+        assert [(weight.name, tuple(weight.shape)) for weight in layer.trainable_weights] == [
+            (layer.op.operands[0], shape)
+        ]
+        again = keras.layers.deserialize(keras.layers.serialize(layer))
+        assert again.get_config() == layer.get_config()
+        assert start.items() <= layer.get_config().items()
+    each = door.GeMPooling2D(2, p=[2.0, 3.0, 4.0])  # one for each channel
+    np.testing.assert_allclose(run(each, x), reference(x, each), rtol=1e-5, atol=1e-6)
+    assert each.get_config()["p"] == [2.0, 3.0, 4.0]
+    with pytest.raises(ValueError, match=r"GeMPooling2D: p must be at least 1, got 0"):
+        door.GeMPooling2D(2, p=0)
+    with pytest.raises(ValueError, match="GlobalGatedPooling2D: inputs must have known sizes where gate is learned"):
+        door.GlobalGatedPooling2D()(keras.Input((None, None, 3)))
+
+
+def test_what_is_learned_learns_and_is_saved(tmp_path: Path) -> None:
+    inputs = keras.Input((8, 8, 2))
+    pooled = door.GatedPooling2D(2)(door.GeMPooling2D(2, 1, "same")(inputs))
+    model = keras.Model(inputs, door.GlobalMixedPooling2D()(pooled))
+    model.compile(keras.optimizers.SGD(0.5), "mse")
+    before = [numpy_of(weight) for weight in model.trainable_weights]
+    x = RANDOM.uniform(0.1, 1, (9, 8, 8, 2)).astype("float32")
+    model.fit(x, x.mean((1, 2)), epochs=3, verbose=0)
+    after = [numpy_of(weight) for weight in model.trainable_weights]
+    assert len(after) == 3
+    assert all((a != b).any() for a, b in zip(before, after, strict=True))
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras", safe_mode=True)
+    np.testing.assert_allclose(again.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=str)
+def test_logits_come_with_the_inputs(config: dict[str, Any]) -> None:
+    x, logits = images(2), images(2)
+    for layer in (door.LIPPooling2D(**config), door.GlobalLIPPooling2D(keepdims=True)):
+        rules: dict[str, Any] = {"axes": (1, 2), "kernel": "reference", "logits": logits.astype("float64")}
+        window = getattr(layer, "pool_size", (7, 10))
+        if hasattr(layer, "pool_size"):
+            rules |= {"stride": layer.strides, "padding": layer.padding}
+        exact = poolwise.lip_pool(x.astype("float64"), window, **rules)
+        np.testing.assert_allclose(numpy_of(layer(x, logits=logits)), exact, rtol=1e-5, atol=1e-6)
+        soft = getattr(door, type(layer).__name__.replace("LIP", "Soft"))(
+            **({"keepdims": True} if "Global" in type(layer).__name__ else config)
+        )
+        np.testing.assert_allclose(numpy_of(layer(x, logits=x)), numpy_of(soft(x)), rtol=1e-5, atol=1e-6)
+    one, two = keras.Input((None, None, 3)), keras.Input((None, None, 3))
+    model = keras.Model([one, two], door.LIPPooling2D(**config)(one, logits=two))
+    exact = numpy_of(door.LIPPooling2D(**config)(x, logits=logits))
+    np.testing.assert_allclose(model.predict([x, logits], verbose=0), exact, rtol=1e-5, atol=1e-6)
+    with pytest.raises(TypeError, match=r"LIPPooling2D: inputs must come with .*logits"):
+        door.LIPPooling2D(2)(x)
+    with pytest.raises(ValueError, match="logits must broadcast against the shape"):
+        door.LIPPooling2D(2)(x, logits=logits[:, :5])
+
+
+def test_draws_repeat_with_their_seed_and_rest_in_evaluation() -> None:
+    x = RANDOM.uniform(0, 1, (2, 8, 8, 3)).astype("float32")
+    for make in (
+        lambda seed: door.StochasticPooling2D(2, seed=seed),
+        lambda seed: door.GlobalStochasticPooling2D(seed=seed),
+    ):
+        first, second, third = make(3), make(3), make(4)
+        one, two = numpy_of(first(x, training=True)), numpy_of(second(x, training=True))
+        np.testing.assert_array_equal(one, two)
+        assert (numpy_of(third(x, training=True)) != one).any()
+        assert (numpy_of(first(x, training=True)) != one).any()
+        assert np.isin(one, x).all()
+        np.testing.assert_allclose(run(first, x), reference(x, first), rtol=1e-5)
+        assert first.get_config()["seed"] == 3
+    inputs = keras.Input((None, None, 3))
+    model = keras.Model(inputs, door.StochasticPooling2D(2, padding="same", seed=1)(inputs, training=True))
+    assert np.isin(numpy_of(model(x[:, :7], training=True)), x).all()
+
+
 # Gradients
 
 
@@ -248,7 +334,7 @@ def test_the_layers_own_parameters_are_the_operations() -> None:
 def test_gradients_are_the_references_slopes(kind: type[Operation], prefix: str) -> None:
     sliding = {} if prefix else {"pool_size": 3, "strides": 2, "padding": "same"}
     layer = getattr(door, f"{prefix}{kind.stems[2]}Pooling2D")(**sliding)
-    x = RANDOM.permutation(40).reshape(1, 4, 5, 2).astype("float32") / 10
+    x = RANDOM.permutation(40).reshape(1, 4, 5, 2).astype("float32") / 10 + 0.05  # 0 is an edge of some
     weight = RANDOM.normal(size=run(layer, x).shape).astype("float32")
     slopes = central_differences(lambda values: float((reference(values, layer) * weight).sum()), x.astype("float64"))
     np.testing.assert_allclose(gradient(layer, x, weight), slopes, rtol=1e-4, atol=1e-4)
@@ -326,7 +412,7 @@ def test_a_saved_model_loads_in_safe_mode(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", OPERATIONS, ids=lambda kind: kind.name)
 def test_unknown_sizes_stay_unknown_and_any_size_works(kind: type[Operation], padding: str) -> None:
     slid = getattr(door, f"{kind.stems[2]}Pooling2D")(3, 2, padding)
-    reduced = getattr(door, f"Global{kind.stems[2]}Pooling2D")()
+    reduced = getattr(door, f"Global{(poolwise.Max if kind is poolwise.Gated else kind).stems[2]}Pooling2D")()
     inputs = keras.Input((None, None, 3))
     model = keras.Model(inputs, [slid(inputs), reduced(inputs)])
     assert model.output_shape == [(None, None, None, 3), (None, 3)]

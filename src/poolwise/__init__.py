@@ -45,10 +45,10 @@ def _room(name: str) -> object:
 
 
 if TYPE_CHECKING:
+    from poolwise.ops import LIP as LIP
     from poolwise.ops import Blur as Blur
     from poolwise.ops import Gated as Gated
     from poolwise.ops import GeM as GeM
-    from poolwise.ops import LIP as LIP
     from poolwise.ops import LogSumExp as LogSumExp
     from poolwise.ops import Lp as Lp
     from poolwise.ops import Max as Max

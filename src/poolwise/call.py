@@ -129,7 +129,7 @@ class Call:
 
     def over(self, name: str) -> str:
         """What the operand of that name lies over."""
-        return next(each.over for each in self.op.arrays if each.name == name)
+        return self.op.over(name)
 
     def shape_of(self, name: str) -> tuple[int, ...]:
         """The shape against which the operand of that name broadcasts."""

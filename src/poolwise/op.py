@@ -98,6 +98,10 @@ class Operation:
         """Names of the arrays it needs beside the input: those that no parameter of its own stands for."""
         return tuple([each.name for each in self.arrays if getattr(self, each.name, None) is None])
 
+    def over(self, name: str) -> str:
+        """What the operand of that name lies over."""
+        return next(each.over for each in self.arrays if each.name == name)
+
     def window(self, w: Window) -> Any:
         """The result for one window: the definition of the operation."""
         raise NotImplementedError(f"{type(self).__name__}.window")

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from typing import Any, cast
 
 import keras
+import numpy as np
 from keras import ops
+from numpy.typing import NDArray
 
-from poolwise.api import named
-from poolwise.call import Call
+from poolwise.api import apart
+from poolwise.call import INPUT, Call
 from poolwise.errors import Fault, InvalidType, InvalidValue
 from poolwise.geometry import Geometry
 from poolwise.keras._framework import BACKEND, KERAS, available
-from poolwise.keras._windows import Shape, Slide, dtype_of, reduced, slid
+from poolwise.keras._windows import Shape, Slide, cells, dtype_of, reduced, slid
 from poolwise.op import Operation
 from poolwise.ops import OPERATIONS
 
@@ -27,22 +29,85 @@ _FLOAT = "float32"  # what sizes are checked with: every operation takes it
 
 
 class OperationLayer(keras.layers.Layer):
-    """Base of all: an operation, and where an input's pooled axes are."""
+    """Base of all: an operation, and where an input's pooled axes are.
+
+    What an operation learns is a weight of the layer, which starts from the keyword of its name: a number, or an array
+    such as one number for each channel. What it needs with every call is a keyword there. What it draws, from `seed`,
+    it draws in training.
+    """
 
     kind: type[Operation]
     rank: int
 
     def __init__(self, data_format: str | None = None, **kwargs: Any) -> None:
-        own = {field.name: kwargs.pop(field.name) for field in fields(cast("Any", self.kind)) if field.name in kwargs}
+        names = {field.name for field in fields(cast("Any", self.kind))} | {each.name for each in self.kind.arrays}
+        own = {name: kwargs.pop(name) for name in sorted(names) if name in kwargs}
+        draws = any(each.drawn for each in self.kind.arrays)
+        seed = kwargs.pop("seed", None) if draws else None
         self._named(data_format)
         super().__init__(**kwargs)
-        self.op = named(type(self).__name__, self.kind, own)
+        self.op, self.starts = self._learning(own)
+        self.seed_generator = keras.random.SeedGenerator(seed) if draws else None
+        self.seed = seed
         self.data_format = data_format.lower() if data_format else keras.config.image_data_format()
         self.input_spec = keras.layers.InputSpec(ndim=self.rank + 2)
 
+    def _learning(self, own: dict[str, Any]) -> tuple[Operation, dict[str, Any]]:
+        """The operation, and what the weights that stand for parameters of it start from."""
+        said = type(self).__name__
+        op, given = apart(said, self.kind, own)
+        learned = [each for each in self.kind.arrays if each.learned]
+        unknown = [name for name in given if name not in {each.name for each in learned}]
+        if unknown:
+            raise InvalidType(f"{unknown[0]} must come with the inputs, got {given[unknown[0]]!r}", said)
+        starts = {each.name: given.get(each.name, getattr(op, each.name, None)) for each in learned}
+        starts = {each.name: each.start if starts[each.name] is None else starts[each.name] for each in learned}
+        starts = {
+            name: start if isinstance(start, int | float) else np.asarray(start, _FLOAT)
+            for name, start in starts.items()
+        }
+        meant = {name: None for name in starts if hasattr(op, name)}
+        return replace(cast("Any", op), **meant), starts
+
+    def _learn(self, window: Sequence[int | None]) -> None:
+        """Make the weights; `window`: the sizes of one that lies over the window."""
+        for each in self.kind.arrays:
+            if not each.learned:
+                continue
+            start = np.asarray(self.starts[each.name], _FLOAT)
+            if each.over == "window" and not start.ndim:
+                if None in window:
+                    raise InvalidValue(
+                        f"inputs must have known sizes where {each.name} is learned, got {tuple(window)}"
+                    )
+                behind = (1,) if self.data_format == "channels_last" else ()
+                start = np.full((*cast("Any", window), *behind), start)
+            weight = self.add_weight(
+                name=each.name, shape=start.shape, initializer=_constant(start), dtype=_FLOAT, autocast=False
+            )
+            setattr(self, each.name, weight)
+
+    def _pooling(
+        self, given: dict[str, Any], training: Any, cells: Callable[[], Any]
+    ) -> tuple[Operation, dict[str, Any]]:
+        """The operation of this call, and its operands; cells: the output's sizes, for what is drawn."""
+        drawn = [each.name for each in self.op.arrays if each.drawn and each.name not in given]
+        if drawn and not training and self.kind.evaluated is not None:
+            return self.kind.evaluated(), {}
+        for name in drawn:
+            given[name] = keras.random.uniform(cells(), seed=self.seed_generator)
+        operands = {name: getattr(self, name) for name in self.starts}
+        operands |= {name: given.pop(name, None) for name in self.op.operands if name not in self.starts}
+        missing = [*given, *(name for name, array in operands.items() if array is None)]
+        if missing:
+            raise InvalidType(
+                f"inputs must come with {self.op.operands}, and {missing[0]} is amiss", type(self).__name__
+            )
+        return self.op, {name: ops.convert_to_tensor(array) for name, array in operands.items()}
+
     def _named(self, data_format: Any) -> None:
         if data_format is not None:
-            _one_of(type(self).__name__, "data_format", data_format, DATA_FORMATS)
+            one_of(type(self).__name__, "data_format", data_format, DATA_FORMATS)
 
     @property
     def axes(self) -> tuple[int, ...]:
@@ -54,9 +119,14 @@ class OperationLayer(keras.layers.Layer):
         """Refuse sizes that cannot work, as far as they are known."""
         try:
             self.compute_output_shape(input_shape)
+            self._learn(self._window(input_shape))
         except Fault as fault:
             raise fault.within(type(self).__name__) from None
         self.built = True
+
+    def _window(self, shape: Shape) -> Sequence[int | None]:
+        """The taps per pooled axis."""
+        return [shape[axis] for axis in self.axes]
 
     def compute_output_spec(self, inputs: Any, **_: Any) -> keras.KerasTensor:
         """The output's shape and dtype, from the input's."""
@@ -68,9 +138,17 @@ class OperationLayer(keras.layers.Layer):
         own = {
             field.name: getattr(self.op, field.name)
             for field in fields(cast("Any", self.kind))
-            if field.default is MISSING or getattr(self.op, field.name) != field.default
+            if field.name not in self.starts
+            and (field.default is MISSING or getattr(self.op, field.name) != field.default)
         }
-        return {**super().get_config(), "data_format": self.data_format, **own}
+        defaults = {each.name: getattr(self.kind, each.name, each.start) for each in self.kind.arrays}
+        learned = {
+            name: start if isinstance(start, int | float) else start.tolist()
+            for name, start in self.starts.items()
+            if not isinstance(start, int | float) or start != defaults[name]
+        }
+        seeded = {} if self.seed is None else {"seed": self.seed}
+        return {**super().get_config(), "data_format": self.data_format, **own, **learned, **seeded}
 
     def _sizes(self, shape: Shape) -> list[int | None]:
         """The pooled sizes of an input's shape."""
@@ -83,7 +161,9 @@ class OperationLayer(keras.layers.Layer):
 
     def _checked(self, geometry: Geometry) -> None:
         """Let the operation refuse the geometry."""
-        Call(self.op, geometry, KERAS, (_FLOAT,), tuple(range(len(geometry.shape))), BACKEND)
+        names = (INPUT, *self.op.operands)
+        dtypes = (_FLOAT,) * len(names)
+        Call(self.op, geometry, KERAS, dtypes, tuple(range(len(geometry.shape))), BACKEND, names)
 
 
 class SlidingPooling(OperationLayer):
@@ -107,7 +187,7 @@ class SlidingPooling(OperationLayer):
         self._named(data_format)
         taps = _each(said, "pool_size", pool_size, self.rank)
         steps = taps if strides is None else _each(said, "strides", strides, self.rank)
-        rule = _one_of(said, "padding", padding, PADDINGS)
+        rule = one_of(said, "padding", padding, PADDINGS)
         super().__init__(data_format, name=name, **kwargs)
         self.pool_size = taps
         self.strides = steps
@@ -118,10 +198,14 @@ class SlidingPooling(OperationLayer):
         """The layer's geometry, but for the sizes."""
         return Slide(self.axes, self.pool_size, self.strides, self.padding)
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Any, training: Any = None, **operands: Any) -> Any:
         """(batch, …sizes, channels) → (batch, …outputs, channels), or the channels first."""
         self._checked_window(inputs.shape)
-        return slid(inputs, self.op, self.slide)
+        op, operands = self._pooling(operands, training, lambda: cells(cast("Any", ops.shape(inputs)), self.slide))
+        return slid(inputs, op, self.slide, operands)
+
+    def _window(self, shape: Shape) -> Sequence[int | None]:
+        return self.pool_size
 
     def compute_output_shape(self, input_shape: Shape) -> tuple[int | None, ...]:
         """The shape of the output; a size that is None stays None."""
@@ -163,10 +247,17 @@ class GlobalPooling(OperationLayer):
         super().__init__(data_format, **kwargs)
         self.keepdims = keepdims
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Any, training: Any = None, **operands: Any) -> Any:
         """(batch, …sizes, channels) → (batch, channels), or with keepdims the pooled axes of size 1."""
+        return self._whole(inputs, None, training, operands)
+
+    def _whole(self, inputs: Any, where: Any, training: Any, operands: dict[str, Any]) -> Any:
         self._sizes(inputs.shape)
-        return reduced(inputs, self.op, self.axes, self.keepdims, None)
+        op, operands = self._pooling(operands, training, lambda: self._cells(inputs))
+        return reduced(inputs, op, self.axes, self.keepdims, where, operands)
+
+    def _cells(self, inputs: Any) -> list[Any]:
+        return [1 if axis in self.axes else size for axis, size in enumerate(cast("Any", ops.shape(inputs)))]
 
     def compute_output_shape(self, input_shape: Shape) -> tuple[int | None, ...]:
         """The shape of the output; a size that is None stays None."""
@@ -186,19 +277,28 @@ class MaskedGlobalPooling(GlobalPooling):
         super().__init__(data_format, keepdims, **kwargs)
         self.supports_masking = True
 
-    def call(self, inputs: Any, mask: Any = None) -> Any:
+    def call(self, inputs: Any, training: Any = None, mask: Any = None, **operands: Any) -> Any:
         """(batch, steps, channels) → (batch, channels); a masked step is absent, not zero."""
-        if mask is None:
-            return super().call(inputs)
-        self._sizes(inputs.shape)
-        where = ops.expand_dims(ops.cast(mask, "bool"), 2 if self.data_format == "channels_last" else 1)
-        return reduced(inputs, self.op, self.axes, self.keepdims, where)
+        where = None
+        if mask is not None:
+            where = ops.expand_dims(ops.cast(mask, "bool"), 2 if self.data_format == "channels_last" else 1)
+        return self._whole(inputs, where, training, operands)
 
     def compute_mask(self, inputs: Any, previous_mask: Any = None) -> None:
         """The steps are gone, and their mask with them."""
 
 
-def _one_of(layer: str, name: str, value: Any, allowed: Sequence[str]) -> str:
+def _constant(value: NDArray[Any]) -> Callable[..., Any]:
+    """A weight's initializer that gives this array."""
+
+    def constant(shape: Any, dtype: Any = None) -> Any:
+        del shape
+        return ops.convert_to_tensor(value, dtype)
+
+    return constant
+
+
+def one_of(layer: str, name: str, value: Any, allowed: Sequence[str]) -> str:
     """One of some words, in whichever case, as Keras takes them."""
     expected = " or ".join(f'"{word}"' for word in allowed)
     if not isinstance(value, str):
