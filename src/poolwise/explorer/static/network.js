@@ -71,7 +71,7 @@ export class NetworkStrip {
     const map = element("i");
     const height = this.network.rows === 1 ? ONE_ROW : rows * this.scale;
     map.style.cssText = `width: ${columns * this.scale}px; height: ${height}px`;
-    if (picture) map.style.backgroundImage = `url("${picture}")`;
+    if (picture) map.append(element("img", "", { src: picture, alt: "" }));
     return element("span", "box", { "aria-hidden": "true" }, map);
   }
 
