@@ -450,10 +450,10 @@ def test_it_opens_on_the_first_of_the_gravest_and_stays_at_its_top(resnet: Revie
 
 @pytest.mark.slow
 def test_the_chosen_stage_is_in_sight_on_a_phone(resnet: Review, opened: Any) -> None:
-    for address in ("#stage=0", "#stage=4", "#stage=8"):
-        page = opened(resnet, address, viewport=NARROW).page
+    for number in (0, 4, 8):
+        page = opened(resnet, f"#stage={number}", viewport=NARROW).page
         box = page.locator('.stages [aria-selected="true"]').bounding_box()
-        assert -1 <= box["x"] and box["x"] + box["width"] <= NARROW["width"] + 1
+        assert box["x"] >= -1 and box["x"] + box["width"] <= NARROW["width"] + 1
 
 
 @pytest.mark.slow
