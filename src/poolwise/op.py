@@ -25,6 +25,7 @@ FLOATS = ("float16", "bfloat16", "float32", "float64")
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 DTYPES = ("bool", *INTEGERS, *FLOATS)
 SMALLEST, LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)  # of what float32 holds
+LAWS = frozenset({"monotone", "shift", "scale", "order", "constant", "bounded"})
 _WORKING = {
     "bool": "uint8",
     "uint16": "int32",  # PyTorch has no maximum of the wider unsigned integers
@@ -79,6 +80,10 @@ class Operation:
     arrays: the arrays it may need beside the input.
     evaluated: the operation that layers put in its place when a model is evaluated; None: itself.
     fill: what stands in for an absent tap in `gathered`; neutral for the operation.
+    laws: what always holds of its floats, among "monotone" (no element grows and the result shrinks), "shift" (x + c
+        gives c more), "scale" (c·x for c > 0 gives c times as much), "order" (where an element stands does not matter),
+        "constant" (of equal elements it is that) and "bounded" (neither below the least element nor above the largest);
+        `tests/test_laws.py` holds it to them. positive: they are for elements above 0.
     linear_gradient: whether the gradient depends on the input only through what forward kept.
     """
 
@@ -87,6 +92,8 @@ class Operation:
     arrays: ClassVar[tuple[Operand, ...]] = ()
     evaluated: ClassVar[type[Operation] | None] = None
     fill: ClassVar[float] = 0.0
+    laws: ClassVar[frozenset[str]] = frozenset()
+    positive: ClassVar[bool] = False
     linear_gradient: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:

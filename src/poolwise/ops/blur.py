@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from poolwise.errors import InvalidType, InvalidValue
 from poolwise.geometry import Bins, Geometry
-from poolwise.op import WEIGHTS, Array, Extras, Namespace, Operation, Window, checked_number, tap_weights
+from poolwise.op import LAWS, WEIGHTS, Array, Extras, Namespace, Operation, Window, checked_number, tap_weights
 
 MOST_EXACT = 1024  # taps up to which a binomial coefficient divided by its row's sum is a normal float64
 
@@ -48,6 +48,7 @@ class Blur(Operation):
     taps: int | tuple[float, ...] | None = None
 
     name = "blur"
+    laws = LAWS - {"order"}
     linear_gradient = True
 
     def __post_init__(self) -> None:

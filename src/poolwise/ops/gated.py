@@ -33,6 +33,7 @@ class Gated(Mixture):
     """
 
     name = "gated"
+    laws = frozenset({"constant", "bounded"})
     arrays = (Operand("gate", over="window", learned=True),)
 
     def window(self, w: Window) -> Any:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from poolwise.op import (
     LARGEST,
+    LAWS,
     SMALLEST,
     Array,
     Extras,
@@ -49,6 +50,8 @@ class GeM(Operation):
     eps: float = 1e-6
 
     name = "gem"
+    laws = LAWS - {"shift"}
+    positive = True
     arrays = (Operand("p", over="output", learned=True),)
 
     def __post_init__(self) -> None:

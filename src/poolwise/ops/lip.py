@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from poolwise.op import Array, Extras, Namespace, Operand, Operation, Window
+from poolwise.op import LAWS, Array, Extras, Namespace, Operand, Operation, Window
 from poolwise.ops.soft import shares, softmax, weighted, weighted_sum
 
 
@@ -32,6 +32,7 @@ class LIP(Operation):
 
     name = "lip"
     stems = ("lip", "LIP", "LIP")
+    laws = LAWS - {"order"}
     arrays = (Operand("logits", over="input"),)
 
     def window(self, w: Window) -> Any:

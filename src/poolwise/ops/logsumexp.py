@@ -34,6 +34,7 @@ class LogSumExp(Operation):
     temperature: float = 1.0
 
     name = "logsumexp"
+    laws = frozenset({"monotone", "shift", "order"})
     fill = -inf
 
     def __post_init__(self) -> None:

@@ -35,6 +35,7 @@ class Lp(Operation):
 
     name = "lp"
     stems = ("lp", "LP", "Lp")
+    laws = frozenset({"scale", "order"})
 
     def __post_init__(self) -> None:
         checked_number("p", self.p, least=1)

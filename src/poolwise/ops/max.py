@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import inf
 
-from poolwise.op import Extremum
+from poolwise.op import LAWS, Extremum
 
 
 @dataclass(frozen=True)
@@ -23,5 +23,6 @@ class Max(Extremum):
     """
 
     name = "max"
+    laws = LAWS
     fill = -inf
     largest = True

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from poolwise.errors import InvalidType, InvalidValue
-from poolwise.op import Array, Extras, Namespace, Operation, Window, checked_number, is_integer
+from poolwise.op import LAWS, Array, Extras, Namespace, Operation, Window, checked_number, is_integer
 
 Rounding = Literal["nearest", "truncate"]
 
@@ -38,6 +38,7 @@ class Mean(Operation):
 
     name = "mean"
     stems = ("avg", "Avg", "Average")
+    laws = LAWS
     linear_gradient = True
 
     def __post_init__(self) -> None:

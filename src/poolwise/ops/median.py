@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from poolwise.op import Array, Extras, Namespace, Operation, Window, is_integer, take_winner
+from poolwise.op import LAWS, Array, Extras, Namespace, Operation, Window, is_integer, take_winner
 from poolwise.ops.quantile import number_held, or_nan, sortable, split, unsettled
 
 
@@ -30,6 +30,7 @@ class Median(Operation):
     """
 
     name = "median"
+    laws = LAWS
     fill = inf
 
     def window(self, w: Window) -> Any:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from poolwise.op import Array, Extras, Namespace, Operand, Operation, Window, checked_number, take_winner
+from poolwise.op import LAWS, Array, Extras, Namespace, Operand, Operation, Window, checked_number, take_winner
 from poolwise.ops.max import Max
 
 
@@ -61,6 +61,7 @@ class Mixed(Mixture):
     a: float | None = 0.5
 
     name = "mixed"
+    laws = LAWS
     arrays = (Operand("a", over="output", learned=True),)
 
     def __post_init__(self) -> None:

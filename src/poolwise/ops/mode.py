@@ -8,7 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from poolwise.op import Array, Extras, Namespace, Selection, Window, first_true, is_integer, last_nan_or, take_winner
+from poolwise.op import (
+    LAWS,
+    Array,
+    Extras,
+    Namespace,
+    Selection,
+    Window,
+    first_true,
+    is_integer,
+    last_nan_or,
+    take_winner,
+)
 from poolwise.ops.quantile import number_held, sortable
 
 
@@ -30,6 +41,7 @@ class Mode(Selection):
     """
 
     name = "mode"
+    laws = LAWS - {"monotone"}
     fill = inf
 
     def chosen(self, w: Window) -> int:

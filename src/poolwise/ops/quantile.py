@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from poolwise.op import Array, Extras, Namespace, Operation, Window, checked_number, is_integer, take_winner
+from poolwise.op import LAWS, Array, Extras, Namespace, Operation, Window, checked_number, is_integer, take_winner
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Quantile(Operation):
     q: float = 0.5
 
     name = "quantile"
+    laws = LAWS
     fill = inf
 
     def __post_init__(self) -> None:

@@ -25,6 +25,7 @@ class ReLUMax(Extremum):
     """
 
     name = "relumax"
+    laws = frozenset({"monotone", "scale", "order"})
     fill = 0.0
     largest = True
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from poolwise.op import LARGEST, SMALLEST, Array, Extras, Namespace, Operation, Window, checked_number
+from poolwise.op import LARGEST, LAWS, SMALLEST, Array, Extras, Namespace, Operation, Window, checked_number
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Soft(Operation):
     temperature: float = 1.0
 
     name = "soft"
+    laws = LAWS - {"monotone", "scale"}
 
     def __post_init__(self) -> None:
         checked_number("temperature", self.temperature, least=SMALLEST, most=LARGEST)

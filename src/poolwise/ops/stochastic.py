@@ -43,6 +43,7 @@ class Stochastic(Selection):
     """
 
     name = "stochastic"
+    laws = frozenset({"scale", "constant", "bounded"})
     arrays = (Operand("draws", over="output", drawn=True),)
     evaluated = StochasticMean
     fill = nan

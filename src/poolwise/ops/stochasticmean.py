@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from poolwise.op import Array, Extras, Namespace, Operation, Window
+from poolwise.op import LAWS, Array, Extras, Namespace, Operation, Window
 from poolwise.ops.soft import weighted, weighted_sum
 
 
@@ -29,6 +29,7 @@ class StochasticMean(Operation):
     """
 
     name = "stochasticmean"
+    laws = LAWS - {"monotone", "shift"}
 
     def window(self, w: Window) -> Any:
         return weighted(chances(w.values), w.values)

@@ -26,6 +26,7 @@ class Sum(Operation):
     """
 
     name = "sum"
+    laws = frozenset({"monotone", "scale", "order"})
     linear_gradient = True
 
     def window(self, w: Window) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from poolwise.errors import InvalidType
-from poolwise.op import Array, Extras, Namespace, Operation, Window, checked_number
+from poolwise.op import LAWS, Array, Extras, Namespace, Operation, Window, checked_number
 from poolwise.ops.quantile import or_nan, sortable, unsettled
 
 
@@ -35,6 +35,7 @@ class TopKMean(Operation):
     k: int = 2
 
     name = "topkmean"
+    laws = LAWS
     fill = -inf
 
     def __post_init__(self) -> None:
