@@ -505,6 +505,8 @@ def _found(
             raise InvalidValue(f"seed must be None where {each.name} are given, got {seed!r}")
         if value is not None:
             found[each.name] = door.operand(each.name, value, x)
+            if each.drawn:
+                _check_drawn(door, each.name, found[each.name])
         elif door.tracing():
             if seed is not None:
                 raise InvalidValue(f"seed must be None where {door.framework.name} records operations, got {seed!r}")
@@ -513,6 +515,11 @@ def _found(
             shape = shape_over(build(tuple(x.shape), *arguments), each.over)
             found[each.name] = door.drawn(shape, seed, x)
     return found
+
+
+def _check_drawn(door: Door, name: str, draws: Array) -> None:
+    if not door.tracing() and door.facts(draws).device == "cpu" and not ((draws >= 0) & (draws < 1)).all():
+        raise InvalidValue(f"{name} must be at least 0 and less than 1, got others")
 
 
 def _likely(operands: Operands, op: Operation, dtype: str) -> Operands:
