@@ -53,7 +53,9 @@ class Variant:
     composition: Composition | None = None
 
     def stage(self, channels: int) -> Stage:
-        """A fresh stage for maps of so many channels; a strided convolution is the only one that learns."""
+        """A fresh stage for maps of so many channels."""
+        if self.op is not None and self.op.arrays:  # what it learns or draws is the module's
+            return Stage(LAYERS[f"{self.op.stems[1]}Pool2d"](self.window, stride=self.stride))
         if self.op is not None:
             return Stage(Pool(self.op, (self.window, self.window), stride=(self.stride, self.stride)))
         if self.composition is not None:
@@ -101,9 +103,9 @@ def parse(name: str) -> Variant:
 
 
 def stands_alone(kind: type[Operation]) -> bool:
-    """Whether an operation can be made from its name: every parameter has a default, and no operand is needed."""
+    """Whether an operation can be made from its name: every parameter has a default, every array is a module's own."""
     needed = [f for f in fields(cast("Any", kind)) if f.default is MISSING and f.default_factory is MISSING]
-    return not needed and not kind().operands
+    return not needed and all(each.learned or each.drawn for each in kind.arrays)
 
 
 def chosen(names: Sequence[str] | None) -> tuple[Variant, ...]:
