@@ -36,7 +36,7 @@ ROOMS: dict[str, set[str]] = {
     "models": API | {"named", "keras"},  # a file may hold the layers of the Keras door
     "compose": API,
     "torch": API | {"torch", "unpool", "compose"},
-    "keras": API | {"keras"},
+    "keras": API | {"keras", "compose"},
     "__init__": API | {"unpool", "compose"},
     "doctor": API,  # it asks every kernel
 }

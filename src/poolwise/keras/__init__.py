@@ -37,14 +37,18 @@ try:
 except ImportError as cause:
     raise MissingExtra(f'poolwise.keras needs {cause.name}: pip install "poolwise[keras]"') from None
 
+from poolwise.keras._door import open_door
+from poolwise.keras.composed import COMPOSED
 from poolwise.keras.layers import LAYERS
 
+open_door()
 globals().update(LAYERS)
+globals().update(COMPOSED)
 
 if TYPE_CHECKING:
 
     def __getattr__(name: str) -> type[keras.layers.Layer]: ...
 
 
-del keras
-__all__ = [*LAYERS]  # pyright: ignore[reportUnsupportedDunderAll]
+del keras, open_door
+__all__ = [*LAYERS, *COMPOSED]  # pyright: ignore[reportUnsupportedDunderAll]

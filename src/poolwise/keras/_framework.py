@@ -19,7 +19,13 @@ from poolwise.ops import Max, Mean
 BACKEND: str = keras.backend.backend()
 MOST_AXES = 3
 LONGEST_OWN_MEAN = 64  # taps beyond which TensorFlow's sequential float32 sum exceeds the promised 4 ulp
-_ARRAY_API = {"concat": "concatenate", "pow": "power", "asarray": "convert_to_tensor", "astype": "cast"}
+_ARRAY_API = {
+    "concat": "concatenate",
+    "pow": "power",
+    "asarray": "convert_to_tensor",
+    "astype": "cast",
+    "permute_dims": "transpose",
+}
 
 
 class Names:
@@ -64,7 +70,7 @@ class KerasFramework:
     xp = Names()
 
     def empty(self, shape: tuple[int, ...], dtype: str, layout: tuple[int, ...], like: Array) -> Array:
-        raise NotImplementedError("Keras's tensors are never written to")
+        return ops.zeros(shape, available(dtype))  # never written to: it shows that there is memory
 
     def constant(self, array: Any, like: Array) -> Array:
         dtype = available(str(array.dtype))
@@ -140,6 +146,8 @@ def _geometry_refusal(geometry: Geometry, padding_counts: bool) -> str | None:
     valid = all(table.low == table.high == 0 for table in tables)
     if not valid and not all(_is_same(table) for table in tables):
         return 'Keras pads every axis as "valid" or every axis as "same"'
+    if any(table.output != (table.size + table.low + table.high - table.taps) // table.step + 1 for table in tables):
+        return "Keras rounds sizes down"
     if not valid and padding_counts:
         return "Keras's average does not count padding"
     return None
