@@ -76,7 +76,8 @@ STOCK_MODULES = (
 
 
 def own_modules() -> list[nn.Module]:
-    sliding = [kind for kind in poolwise.ops.OPERATIONS if kind not in (poolwise.Mean, poolwise.Lp)]
+    apart = (poolwise.Mean, poolwise.Lp, poolwise.LIP, poolwise.Gated, poolwise.Stochastic)  # below, or with arrays
+    sliding = [kind for kind in poolwise.ops.OPERATIONS if kind not in apart]
     return [
         *(getattr(door, f"{kind.stems[1]}Pool{rank}d")(3, 2, 1) for kind in sliding for rank in (1, 2, 3)),
         door.AvgPool2d(3, 2, 1, count_include_pad=False),
@@ -98,8 +99,19 @@ def test_a_torch_module_is_what_poolwise_says(module: nn.Module) -> None:
     (stage,) = stages(nn.Sequential(module), x)
     assert checked([stage]) == ["0"]
     np.testing.assert_array_equal(stage.before, x[0])
-    own = module(torch.from_numpy(x))
+    with torch.no_grad():
+        own = module(torch.from_numpy(x))
     np.testing.assert_array_equal(stage.after, (own[0] if isinstance(own, tuple) else own)[0].numpy())
+
+
+def test_what_takes_an_array_is_named_and_has_no_operation() -> None:
+    model = nn.Sequential(
+        door.GatedPool2d(2), door.GeMPool2d(2, p=torch.full((3, 1, 1), 2.0)), door.GeMPool2d(1, p=2.5)
+    )
+    gated, many, one = stages(model, images(2, 3, 8, 9).astype("float32") ** 2)
+    assert (gated.op, gated.note) == (None, "it takes an array beside its input, gate")
+    assert (many.op, many.note) == (None, "it takes an array beside its input, p")
+    assert (one.op, one.note) == (poolwise.GeM(2.5), "")
 
 
 FUNCTIONS: dict[str, Callable[[Any], Any]] = {
@@ -564,7 +576,7 @@ def every_layer(keras: Any, rank: int) -> list[Any]:
         layers.append(getattr(keras.layers, f"Adaptive{stem}Pooling{rank}D")(2))
         if stem == "Max" or keras.backend.backend() != "torch":  # whose averages repeat the border
             layers.append(windowed(3, 2, "same"))
-    for kind in poolwise.ops.OPERATIONS:
+    for kind in (kind for kind in poolwise.ops.OPERATIONS if kind not in (poolwise.LIP, poolwise.Gated)):
         layers.append(getattr(ours, f"{kind.stems[2]}Pooling{rank}D")(3, 2, "same"))
         layers.append(getattr(ours, f"Global{kind.stems[2]}Pooling{rank}D")())
     return layers

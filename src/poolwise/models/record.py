@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from importlib import import_module
+from math import prod
 from typing import Any, ClassVar, NamedTuple, cast
 
 import numpy as np
@@ -114,8 +115,14 @@ def each_axis(value: Any, count: int) -> tuple[Any, ...]:
 def pooling_of(
     kind: type[Operation], given: Mapping[str, Any], arguments: Mapping[str, Any], note: str = ""
 ) -> Pooling:
-    """The operation with those of its parameters that are given; none where it refuses them."""
+    """The operation with those of its parameters that are given; none where it refuses them, or takes arrays."""
     own = {each.name: given[each.name] for each in fields(cast("Any", kind)) if given.get(each.name) is not None}
+    learned = {name: value for name, value in own.items() if hasattr(value, "shape")}
+    own |= {name: float(value) for name, value in learned.items() if prod(value.shape) == 1}
+    arrays = [each.name for each in kind.arrays if each.name not in own or hasattr(own[each.name], "shape")]
+    arrays = [name for name in arrays if not hasattr(kind, name) or name in learned]  # not one by default
+    if arrays:
+        return Pooling(None, arguments, f"it takes an array beside its input, {arrays[0]}", kind.name)
     try:
         return Pooling(kind(**own), arguments, note)
     except Fault as fault:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from poolwise import Max, Mean
-from poolwise.models.record import Pooling, Record, each_axis, windows
+from poolwise.models.record import Pooling, Record, each_axis, pooling_of, windows
 
 _LAYER = re.compile(r"(Global|Adaptive)?(\w+?)Pooling([123])D")
 
@@ -72,8 +72,15 @@ def _pooling(layer: Any, found: re.Match[str]) -> Pooling:
         return Pooling(None, {}, f"{type(layer).__name__} has a call of its own")
     op = getattr(layer, "op", None) or {"Max": Max(), "Average": Mean()}[stem]
     if form:
-        return Pooling(op, {"output_size": (1,) * rank if form == "Global" else each_axis(layer.output_size, rank)})
-    return Pooling(op, windows(rank, layer.pool_size, layer.strides, "same" if layer.padding == "same" else 0))
+        arguments = {"output_size": (1,) * rank if form == "Global" else each_axis(layer.output_size, rank)}
+    else:
+        arguments = windows(rank, layer.pool_size, layer.strides, "same" if layer.padding == "same" else 0)
+    if not op.arrays:
+        return Pooling(op, arguments)
+    if op.evaluated is not None:
+        return Pooling(op.evaluated(), arguments)
+    weights = {each.name: keras.ops.convert_to_numpy(getattr(layer, each.name)) for each in op.arrays if each.learned}
+    return pooling_of(type(op), {**vars(op), **weights}, arguments)
 
 
 def _numbers(x: Any, data_format: str, rank: int, images: slice) -> NDArray[Any]:

@@ -69,8 +69,9 @@ def _asked(module: Any) -> Call | None:
     if hasattr(base, "composition") or hasattr(base, "called"):
         return _composed(module)
     if hasattr(base, "kind"):
-        given = {**vars(module), **module.parameters_of_operation}
-        return Call(module.kind.stems[0], int(base.__name__[-2]), given)
+        given = {**vars(module), **module.parameters_of_operation, **dict(module.named_parameters(recurse=False))}
+        kind = module.kind.evaluated or module.kind
+        return Call(kind.stems[0], int(base.__name__[-2]), given)
     found = _MODULE.fullmatch(base.__name__)
     stem = "_".join(filter(None, found.groups()[:2])).lower() if found else ""
     return found and Call(stem, int(found[3]), vars(module), base.__module__ == _MODULES_OF[0])
