@@ -116,7 +116,7 @@ def write_op(op: Operation) -> str:
 
 
 def described() -> list[dict[str, Any]]:
-    """Every operation, as the page needs to know it."""
+    """Every operation that an address can say, with no array beside the input, as the page needs to know it."""
     return [
         {
             "name": kind.name,
@@ -126,6 +126,7 @@ def described() -> list[dict[str, Any]]:
             "parameters": _parameters(kind),
         }
         for kind in OPERATIONS
+        if not kind().operands
     ]
 
 
