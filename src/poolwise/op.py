@@ -84,6 +84,7 @@ class Operation:
         gives c more), "scale" (c·x for c > 0 gives c times as much), "order" (where an element stands does not matter),
         "constant" (of equal elements it is that) and "bounded" (neither below the least element nor above the largest);
         `tests/test_laws.py` holds it to them. positive: they are for elements above 0.
+    separable: whether the result is Σ w·x / Σ w, so that one axis may be done after another.
     linear_gradient: whether the gradient depends on the input only through what forward kept.
     """
 
@@ -94,6 +95,7 @@ class Operation:
     fill: ClassVar[float] = 0.0
     laws: ClassVar[frozenset[str]] = frozenset()
     positive: ClassVar[bool] = False
+    separable: ClassVar[bool] = False
     linear_gradient: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:

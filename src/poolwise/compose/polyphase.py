@@ -60,11 +60,12 @@ def polyphase_pool(
         raise fault.within("polyphase_pool") from None
     xp, batch = door.framework.xp, len(facts.shape) - len(pooled) - (shared is not None)
     components = _components(xp, x, pooled, steps, shared)
-    chosen = xp.argmax(_powers(xp, door.framework.cast(components, "float64"), p, batch), axis=-1)
+    norms = _powers(xp, door.framework.cast(components, "float64"), p, batch)
+    chosen = door.framework.cast(xp.argmax(norms, axis=-1), "int64")
     kept = _at(xp, chosen, door.framework.constant(np.arange(prod(steps)), x), components)
     y = xp.sum(xp.where(kept, components, xp.zeros_like(components)), axis=batch)
     y = _back(xp, door.framework.cast(y, facts.dtype), pooled, shared)
-    return (y, door.framework.cast(chosen, "int64")) if return_indices else y
+    return (y, chosen) if return_indices else y
 
 
 def polyphase_unpool(
@@ -95,6 +96,7 @@ def polyphase_unpool(
         raise fault.within("polyphase_unpool") from None
     xp = door.framework.xp
     components = xp.expand_dims(_front(xp, y, pooled, shared), axis=len(batch))
+    chosen = door.framework.cast(chosen, "int64")
     kept = _at(xp, chosen, door.framework.constant(np.arange(prod(steps)), y), components)
     components = xp.where(kept, components, xp.zeros_like(components))
     return _back(xp, _whole(xp, components, steps, len(batch), shared is not None), pooled, shared)

@@ -73,7 +73,7 @@ class KerasFramework:
         return ops.zeros(shape, available(dtype))  # never written to: it shows that there is memory
 
     def constant(self, array: Any, like: Array) -> Array:
-        dtype = available(str(array.dtype))
+        dtype = available(keras.backend.standardize_dtype(array.dtype))
         if dtype in INTEGERS and dtype != str(array.dtype):  # what stands in for an absent tap stays the extreme it is
             array = np.clip(array, np.iinfo(dtype).min, np.iinfo(dtype).max)
         return ops.convert_to_tensor(array, dtype)

@@ -49,6 +49,7 @@ class Composed(keras.layers.Layer):
 
     def composed(self, *inputs: Any) -> Any:
         """The composition's result."""
+        inputs = tuple(each.read_value() if hasattr(each, "read_value") else each for each in inputs)
         rank = len(inputs[0].shape) - 2
         if rank != (self.rank or rank) or rank < 1:
             raise InvalidValue(

@@ -19,6 +19,7 @@ from poolwise.geometry import Table
 from poolwise.op import FLOATS, INTEGERS, WEIGHTS, Array, Namespace, Selection, Window, is_integer
 
 CHUNK = 1 << 23  # elements gathered at a time
+LOOPED = 256  # taps of all axes up to which weighted sums are made tap by tap
 WIDEST = 1 << 28  # elements of one output row's windows, beyond which the kernel refuses
 
 
@@ -48,6 +49,9 @@ class Gathered:
 
     def forward(self, operands: Sequence[Array], call: Call) -> tuple[Array, Any]:
         xp = call.framework.xp
+        if call.op.separable and not call.masked and sum(table.widest for table in call.geometry.tables) <= LOOPED:
+            y = call.framework.cast(_axis_after_axis(operands[0], call), call.result_dtype)
+            return y, self._kept(operands, [], call)
         parts: list[Array] = []
         winners: list[Array] = []
         for windows in gather(operands, call):
@@ -150,6 +154,32 @@ def _extra(operand: Array, name: str, rows: tuple[int, int], tables: tuple[Table
 def _indices(tables: Sequence[Table]) -> list[NDArray[np.int64]]:
     """(rows, width) per axis: the element that each tap reads."""
     return [table.index for table in tables]
+
+
+def _axis_after_axis(x: Array, call: Call) -> Array:
+    """Weighted means along one axis, then of those along the next; only a line is read twice."""
+    x = call.framework.cast(x, call.op.working_dtype(call.dtype))
+    tables = [table.table() for table in call.geometry.tables]
+    for axis, taps, table, ordinals in zip(
+        call.geometry.axes, call.geometry.window, tables, _ordinals(tables, call), strict=True
+    ):
+        weights = np.where(table.mask, call.op.weights(taps)[ordinals], 0.0)
+        with np.errstate(all="ignore"):
+            x = _weighted(x, axis, table, weights / weights.sum(axis=1, keepdims=True), call)
+    return x
+
+
+def _weighted(x: Array, axis: int, table: Table, weights: NDArray[np.float64], call: Call) -> Array:
+    xp, dtype = call.framework.xp, call.op.working_dtype(call.dtype)
+    along = [-1 if place == axis else 1 for place in range(len(call.geometry.shape))]
+    total: Any = 0
+    for tap in range(weights.shape[1]):
+        part = xp.take(x, call.framework.constant(table.index[:, tap], x), axis=axis)
+        if not table.mask[:, tap].all():  # an infinity times nothing is nothing here
+            here = call.framework.constant(table.mask[:, tap].reshape(along), x)
+            part = xp.where(here, part, xp.zeros_like(part))
+        total = total + part * call.framework.cast(call.framework.constant(weights[:, tap].reshape(along), x), dtype)
+    return total
 
 
 def _weights(tables: tuple[Table, ...], call: Call) -> NDArray[np.float64] | None:

@@ -50,6 +50,7 @@ class Blur(Operation):
     name = "blur"
     laws = LAWS - {"order"}
     linear_gradient = True
+    separable = True
 
     def __post_init__(self) -> None:
         if isinstance(self.taps, Sequence) and not isinstance(self.taps, str):
