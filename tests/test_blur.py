@@ -132,6 +132,16 @@ def test_circularly_it_commutes_with_shifts_by_whole_strides(stride: int, taps: 
         np.testing.assert_allclose(np.roll(y, steps), moved, rtol=1e-12)
 
 
+@pytest.mark.parametrize("window", [(3, 5), (200, 100)])
+def test_one_axis_after_another_is_all_at_once(window: tuple[int, int]) -> None:
+    x = np.random.default_rng(2).standard_normal((210, 120))
+    x[0, 0], x[5, 7] = np.inf, np.nan
+    rules: dict[str, Any] = {"stride": (7, 5), "padding": 2, "kernel": "gathered"}
+    both = [blur_pool(x, window, where=where, **rules) for where in (None, np.ones(x.shape, bool))]
+    np.testing.assert_allclose(both[0], both[1], rtol=1e-12)
+    assert np.isposinf(both[0][0, 0]) or np.isnan(both[0][0, 0])
+
+
 # Max, then blur
 
 

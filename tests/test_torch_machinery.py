@@ -38,6 +38,11 @@ def larger(name: str) -> torch.Tensor:
     return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
 
+def agree(name: str, got: torch.Tensor, eager: torch.Tensor) -> None:
+    """Bit for bit; but for weighted sums, which other kernels add in another order."""
+    torch.testing.assert_close(got, eager, **({} if "Blur" in name else {"rtol": 0, "atol": 0}))
+
+
 def free(name: str) -> torch.nn.Module:
     """The layer without what ties it to its example's batch."""
     layer = layer_of(name)
@@ -79,7 +84,7 @@ def test_transforms_of_torch_func(name: str) -> None:
 def test_it_compiles_into_one_graph(name: str, dynamic: bool) -> None:
     layer, x = layer_of(name), input_of(name).requires_grad_()
     y = torch.compile(layer, backend="aot_eager", fullgraph=True, dynamic=dynamic)(x)
-    torch.testing.assert_close(y, layer(x), rtol=0, atol=0)
+    agree(name, y, layer(x))
     got, expected = (torch.autograd.grad(out.square().sum(), x)[0] for out in (y, layer(x)))
     torch.testing.assert_close(got, expected)
 
@@ -97,7 +102,7 @@ def test_one_dynamic_graph_serves_every_size(name: str) -> None:
     layer = layer_of(name)
     compiled = torch.compile(layer, backend=counting, fullgraph=True, dynamic=True)
     for x in (input_of(name), larger(name), larger(name)[:, :2].contiguous()):
-        torch.testing.assert_close(compiled(x), layer(x), rtol=0, atol=0)
+        agree(name, compiled(x), layer(x))
     assert graphs == 1
 
 
@@ -122,7 +127,7 @@ def test_export_with_a_dynamic_batch(name: str, strict: bool) -> None:
     torch.manual_seed(0)
     expected = layer(more)
     torch.manual_seed(0)
-    torch.testing.assert_close(program.module()(more), expected, rtol=0, atol=0)
+    agree(name, program.module()(more), expected)
 
 
 @pytest.mark.slow
@@ -134,7 +139,7 @@ def test_export_with_dynamic_sizes(name: str) -> None:
     torch.manual_seed(0)
     expected = layer(larger(name))
     torch.manual_seed(0)
-    torch.testing.assert_close(program.module()(larger(name)), expected, rtol=0, atol=0)
+    agree(name, program.module()(larger(name)), expected)
 
 
 @pytest.mark.slow

@@ -85,6 +85,14 @@ class Regular:
         index = np.where(tap < present[:, None], _folded(raw, self.size, self.mode), 0)
         return Table(index, first, present, count)
 
+    def reached(self) -> tuple[Ints, NDArray[np.bool_]]:
+        """Every position from the first tap to the last: the element there, and whether there is one."""
+        last = self.start + (self.output - 1) * self.step + (self.taps - 1) * self.dilation
+        place = np.arange(self.start, last + 1, dtype=np.int64)
+        low, high = (0, 0) if self.mode == "absent" else (self.low, self.high)
+        inside = (place >= -low) & (place < self.size + high)
+        return np.where(inside, _folded(place, self.size, self.mode), 0), inside
+
     def _taps_between(self, origin: Ints, lowest: int, end: int) -> tuple[Ints, Ints]:
         """For each origin the first tap at or after `lowest`, and how many from there lie before `end`."""
         first = np.clip(-((origin - lowest) // self.dilation), 0, self.taps)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from poolwise.doors import Door, enter
 from poolwise.errors import Fault, InvalidType
 from poolwise.geometry import Padding, Whole, unpooled, windows
@@ -58,7 +60,7 @@ def avg_unpool(
 def _averaged(door: Door, y: Array, axis: int, size: int, rule: tuple[int, int, int, int]) -> Array:
     """Along one axis, the mean of the windows that read each element: at most so many as steps fit a window."""
     xp, (taps, step, low, gap) = door.framework.xp, rule
-    place = door.framework.constant(xp.arange(size), y) + low
+    place = door.framework.constant(np.arange(size) if isinstance(size, int) else xp.arange(size), y) + low
     along = [1] * len(y.shape)
     along[axis] = -1
     total, count, last = 0, 0, (taps - 1) * gap

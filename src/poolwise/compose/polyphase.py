@@ -155,10 +155,9 @@ def _at(xp: Namespace, chosen: Array, numbers: Array, components: Array) -> Arra
 def _checked(indices: Any, door: Door, y: Array, batch: Sequence[int], count: int) -> Array:
     """Refuse what cannot say which component each entry of the batch kept."""
     indices = np.asarray(indices) if door is NUMPY else indices
-    name = str(getattr(indices, "dtype", type(indices).__name__)).rpartition(".")[2]
     if type(indices).__module__.partition(".")[0] != type(y).__module__.partition(".")[0]:
         raise InvalidType(f"indices must be an array of {door.framework.name}, as y is, got {type(indices).__name__}")
-    if not name.startswith(("int", "uint")):
+    if not (name := door.facts(indices).dtype).startswith(("int", "uint")):
         raise InvalidType(f"indices must be integers, got {name}")
     if tuple(indices.shape) != tuple(batch):
         raise InvalidValue(f"indices must have the batch's shape {tuple(batch)}, got {tuple(indices.shape)}")

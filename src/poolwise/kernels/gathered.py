@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from poolwise.call import INPUT, WHERE, Call
-from poolwise.geometry import Table
+from poolwise.geometry import Regular, Table
 from poolwise.op import FLOATS, INTEGERS, WEIGHTS, Array, Namespace, Selection, Window, is_integer
 
 CHUNK = 1 << 23  # elements gathered at a time
@@ -157,29 +157,38 @@ def _indices(tables: Sequence[Table]) -> list[NDArray[np.int64]]:
 
 
 def _axis_after_axis(x: Array, call: Call) -> Array:
-    """Weighted means along one axis, then of those along the next; only a line is read twice."""
+    """Weighted means along one axis, then of those along the next; the taps are slices of what they reach."""
     x = call.framework.cast(x, call.op.working_dtype(call.dtype))
-    tables = [table.table() for table in call.geometry.tables]
-    for axis, taps, table, ordinals in zip(
-        call.geometry.axes, call.geometry.window, tables, _ordinals(tables, call), strict=True
-    ):
-        weights = np.where(table.mask, call.op.weights(taps)[ordinals], 0.0)
-        with np.errstate(all="ignore"):
-            x = _weighted(x, axis, table, weights / weights.sum(axis=1, keepdims=True), call)
+    for axis, table in zip(call.geometry.axes, call.geometry.tables, strict=True):
+        assert isinstance(table, Regular)
+        x = _weighted(x, axis, table, call)
     return x
 
 
-def _weighted(x: Array, axis: int, table: Table, weights: NDArray[np.float64], call: Call) -> Array:
-    xp, dtype = call.framework.xp, call.op.working_dtype(call.dtype)
+def _weighted(x: Array, axis: int, table: Regular, call: Call) -> Array:
+    framework, xp = call.framework, call.framework.xp
     along = [-1 if place == axis else 1 for place in range(len(call.geometry.shape))]
-    total: Any = 0
-    for tap in range(weights.shape[1]):
-        part = xp.take(x, call.framework.constant(table.index[:, tap], x), axis=axis)
-        if not table.mask[:, tap].all():  # an infinity times nothing is nothing here
-            here = call.framework.constant(table.mask[:, tap].reshape(along), x)
-            part = xp.where(here, part, xp.zeros_like(part))
-        total = total + part * call.framework.cast(call.framework.constant(weights[:, tap].reshape(along), x), dtype)
-    return total
+    index, inside = table.reached()
+    x = xp.take(x, framework.constant(index, x), axis=axis)
+    if not inside.all():  # an infinity times nothing is nothing here
+        x = xp.where(framework.constant(inside.reshape(along), x), x, xp.zeros_like(x))
+    width = (table.output - 1) * table.step + 1
+    taps = [slice(begin, begin + width, table.step) for begin in range(0, table.taps * table.dilation, table.dilation)]
+    own: Any = call.op.weights(table.taps)
+    weights = np.stack([inside[tap] * weight for tap, weight in zip(taps, own, strict=True)])
+    with np.errstate(all="ignore"):
+        weights = weights / weights.sum(axis=0)
+        if (weights == weights[:, :1]).all():  # the same in every window
+            return sum(x[_sliced(tap, axis)] * float(weight) for tap, weight in zip(taps, weights[:, 0], strict=True))
+        rows = [
+            framework.cast(framework.constant(row.reshape(along), x), call.op.working_dtype(call.dtype))
+            for row in weights
+        ]
+        return sum(x[_sliced(tap, axis)] * row for tap, row in zip(taps, rows, strict=True))
+
+
+def _sliced(tap: slice, axis: int) -> tuple[slice, ...]:
+    return (*(slice(None),) * axis, tap)
 
 
 def _weights(tables: tuple[Table, ...], call: Call) -> NDArray[np.float64] | None:
