@@ -6,6 +6,7 @@
 #include "lines_forward.h"
 #include "planes_backward.h"
 #include "scatter.h"
+#include "windows_forward.h"
 
 namespace poolwise::POOLWISE_ISA {
 namespace {
@@ -71,7 +72,7 @@ template <class T>
 using RareNumbers = std::conditional_t<floats<T>, Floating<T, double>, Whole<T, std::int64_t>>;
 
 // The body of any plan, and which engine is to walk for it.
-enum class Engine { lines, cells, masked };
+enum class Engine { lines, cells, masked, windows };
 
 template <class R, class K, class Run>
 void lines_or_cells(const Plan& plan, const Buffers& buffers, Run&& run) {
@@ -140,9 +141,24 @@ void with_norm(const Plan& plan, const Buffers& buffers, Run&& run) {
   }
 }
 
+template <class T, class Run>
+void with_whole_window(const Plan& plan, Run&& run) {
+  using Ordered = std::conditional_t<floats<T>, Floating<T>, Whole<T>>;
+  if (plan.body == Body::median) return run.template operator()<Middle<Ordered>, std::uint8_t, Engine::windows>();
+  if (plan.body == Body::mode) return run.template operator()<Commonest<Ordered>, std::uint8_t, Engine::windows>();
+  if constexpr (floats<T>) {
+    if constexpr (!std::is_same_v<T, double>) {
+      if (plan.body == Body::soft) return run.template operator()<Softened<T>, std::uint8_t, Engine::windows>();
+      if (!needs_double<T>(plan.additions)) return run.template operator()<Weighted<T, float>, std::uint8_t, Engine::windows>();
+    }
+    run.template operator()<Weighted<T, double>, std::uint8_t, Engine::windows>();
+  }
+}
+
 template <class Run>
 void with_forward(const Plan& plan, const Buffers& buffers, Run&& run) {
   if (plan.selects()) return with_ordered(plan, [&]<class T>() { with_selection<T>(plan, buffers, run); });
+  if (plan.whole()) return with_ordered(plan, [&]<class T>() { with_whole_window<T>(plan, run); });
   if (plan.body == Body::norm) return with_norm(plan, buffers, run);
   with_elements(plan, [&]<class T>() {
     const bool wide = buffers.mask != nullptr || needs_double<T>(plan.additions);
@@ -169,6 +185,8 @@ Units forward_units(const Plan& plan, const Buffers& buffers) {
   with_forward(plan, buffers, [&]<class R, class K, Engine E>() {
     if constexpr (E == Engine::lines)
       units = LinesForward<R, K>::units(plan);
+    else if constexpr (E == Engine::windows)
+      units = WindowsForward<R>::units(plan);
     else
       units = cells_units(plan, buffers, sizeof(typename R::Element));
   });
@@ -180,6 +198,8 @@ void forward(const Plan& plan, const Buffers& buffers, Int begin, Int end) {
     if constexpr (E == Engine::lines) {
       LinesForward<R, K> engine(plan, buffers);
       engine.run(begin, end);
+    } else if constexpr (E == Engine::windows) {
+      WindowsForward<R>(plan, buffers).run(begin, end);
     } else if constexpr (E == Engine::masked) {
       forward_masked<R>(plan, buffers, begin, end);
     } else {

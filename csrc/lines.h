@@ -16,6 +16,7 @@ namespace poolwise::POOLWISE_ISA {
 constexpr Int most_memory = Int(1) << 24;     // bytes of scratch; a plan that needs more is left to the general engine
 constexpr Int far = Int(1) << 31;             // starts, steps, dilations and taps up to here multiply without overflow
 constexpr Int prefetch_distance = 1 << 10;    // bytes ahead of a row that is being read
+constexpr Int window_line_bytes = 1 << 17;    // of the lines of one window, which should stay in the second cache
 constexpr Int gather_distance = 1 << 12;      // and of rows that are all that is read, one behind the other
 
 POOLWISE_INLINE bool is_near(const Axis& axis) {

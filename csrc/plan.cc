@@ -32,7 +32,8 @@ Value named(const std::string& field, const std::string& name, const std::pair<c
 }
 
 constexpr std::pair<const char*, Body> bodies[] = {
-    {"max", Body::max}, {"min", Body::min}, {"relumax", Body::relumax}, {"sum", Body::sum}, {"mean", Body::mean}, {"norm", Body::norm}};
+    {"max", Body::max}, {"min", Body::min}, {"relumax", Body::relumax}, {"sum", Body::sum}, {"mean", Body::mean}, {"norm", Body::norm},
+    {"median", Body::median}, {"mode", Body::mode}, {"soft", Body::soft}, {"blur", Body::blur}};
 constexpr std::pair<const char*, Mode> modes[] = {{"absent", Mode::absent},
                                                   {"circular", Mode::circular},
                                                   {"reflect", Mode::reflect},
@@ -317,10 +318,37 @@ double even_divisor(const Plan& plan) {
   return product;
 }
 
+constexpr Int most_line_bytes = Int(1) << 24;
+
+// What the engine of whole windows does not do.
+void check_whole(const Plan& plan) {
+  const Block& block = plan.block;
+  const bool averages = plan.body == Body::soft || plan.body == Body::blur;
+  if (averages && !is_float(plan.dtype)) refuse("dtype must be a float's for a weighted mean, got " + std::string(name_of(plan.dtype)));
+  if (plan.body == Body::soft && plan.dtype == Dtype::float64) refuse("dtype must not be float64 for exponentials, which are float32's");
+  if (plan.body == Body::soft && !(plan.temperature > 0 && plan.temperature <= std::numeric_limits<float>::max()))
+    refuse("temperature must be more than 0 and at most float32's largest, got " + std::to_string(plan.temperature));
+  const Int taps = plan.additions + 1;
+  if (taps > most_window_taps) refuse("a window must have at most " + std::to_string(most_window_taps) + " taps for this operation, got " + std::to_string(taps));
+  for (int a = 0; a < plan.rank; ++a)
+    if (plan.axes[a].spans != nullptr || plan.axes[a].mode != Mode::absent) refuse("windows must be regular, in absent padding, for this operation");
+  if (!block.there) refuse("pooled axes must lie side by side, at most three, for this operation");
+  const Axis& last = block.axes[2];
+  const Wide rows = Wide(block.axes[0].taps) * block.axes[1].taps;
+  if ((Wide(last.taps - 1) * last.dilation + 1 + last.step) * block.inner * 8 * rows > most_line_bytes)
+    refuse("the rows of a window must be shorter for this operation");
+  if (plan.body == Body::blur) {
+    if (static_cast<Int>(plan.held_weights.size()) != taps)
+      refuse("weights must be " + std::to_string(taps) + ", got " + std::to_string(plan.held_weights.size()));
+    for (const double weight : plan.held_weights)
+      if (!(weight >= 0 && weight <= std::numeric_limits<float>::max())) refuse("weights must be at least 0 and at most float32's largest, got " + std::to_string(weight));
+  }
+}
+
 constexpr Int most_mirrored = Int(1) << 31;  // sizes and distances, so that those of the mirror are within 64 bits
 
 std::unique_ptr<Plan> mirror_of(const Plan& plan, const PlanFields& fields) {
-  if (plan.selects() || plan.body == Body::norm || !is_float(plan.dtype)) return nullptr;
+  if (plan.selects() || plan.body >= Body::norm || !is_float(plan.dtype)) return nullptr;
   PlanFields mirrored = fields;
   for (int a = 0; a < plan.rank; ++a) {
     const Axis& axis = plan.axes[a];
@@ -382,6 +410,10 @@ Plan plan_without_mirror(const PlanFields& fields) {
   if (plan.body == Body::mean && plan.dtype == Dtype::boolean) refuse("dtype must not be bool for a mean, got bool");
   if (plan.body == Body::norm && (!is_float(plan.dtype) || plan.dtype == Dtype::float64))
     refuse("dtype must be float16, bfloat16 or float32 for a norm, whose squares are added in float64, got " + std::string(name_of(plan.dtype)));
+  plan.temperature = fields.temperature;
+  plan.held_weights = fields.weights;
+  plan.weights = plan.held_weights.empty() ? nullptr : plan.held_weights.data();
+  if (plan.body != Body::blur && !fields.weights.empty()) refuse("weights are a blur's alone, got " + std::to_string(fields.weights.size()));
   check_axes(fields);
   check_order(fields);
   lay_out_axes(plan, fields);
@@ -391,6 +423,7 @@ Plan plan_without_mirror(const PlanFields& fields) {
   number_taps(plan);
   count_readers(plan);
   find_block(plan);
+  if (plan.whole()) check_whole(plan);
   return plan;
 }
 

@@ -9,10 +9,11 @@
 
 namespace poolwise {
 
-enum class Body { max, min, relumax, sum, mean, norm };
+enum class Body { max, min, relumax, sum, mean, norm, median, mode, soft, blur };
 enum class Dtype { boolean, int8, int16, int32, int64, uint8, uint16, uint32, uint64, float16, bfloat16, float32, float64 };
 enum class Kept { none, bytes, words, longs };  // of one offset inside a window: 1, 4 or 8 bytes
 
+constexpr Int most_window_taps = 49;  // of bodies that need whole windows
 constexpr int most_axes = 64;  // as many as NumPy and PyTorch allow
 
 // One axis of the arrays, in the order of memory. `pooled` is its number among the pooled axes, -1 for an axis of the batch.
@@ -44,6 +45,8 @@ struct Plan {
   bool count_include_pad = false;
   bool truncate = false;  // an integer mean towards zero instead of to the nearest even
   double divisor = 0;     // 0: none is given
+  double temperature = 1;
+  const double* weights = nullptr;  // of the taps of a window, row by row
   Int additions = 0;      // of the longest sum over one window
   Int readers = 1;        // at most so many taps read one element
   int ndim = 0, rank = 0;
@@ -61,11 +64,14 @@ struct Plan {
   std::vector<Axis> held_axes;
   std::vector<std::vector<Span>> held_spans;
   std::vector<Run> held_readers;
+  std::vector<double> held_weights;
 
   Plan() = default;
   Plan(Plan&&) = default;
   Plan(const Plan&) = delete;
 
+  // Whether the body needs all of a window's elements at once.
+  POOLWISE_INLINE bool whole() const { return body >= Body::median; }
   POOLWISE_INLINE bool selects() const { return body == Body::max || body == Body::min || body == Body::relumax; }
 
   // A mean divides by the product of these over the axes; a given divisor stands on the last axis alone.
@@ -97,6 +103,8 @@ struct PlanFields {
   bool count_include_pad = false;
   double divisor = 0;
   bool truncate = false;
+  double temperature = 1;        // of a soft maximum
+  std::vector<double> weights{};  // of a blur, one for each tap
 };
 
 // Checks everything, in 64-bit arithmetic that cannot wrap. Throws std::invalid_argument with a sentence.

@@ -91,14 +91,27 @@ void use_instruction_set(const std::string& name) {
   refuse("use_instruction_set: this machine runs " + here + ", got '" + name + "'");
 }
 
+// Whether the input lies as densely as the output.
+bool is_dense(const Plan& plan, const Int* strides) {
+  if (strides == nullptr) return true;
+  Int run = itemsize_of(plan.dtype);
+  for (int d = plan.ndim - 1; d >= 0; --d) {
+    if (plan.dims[d].input != 1 && strides[d] != run) return false;
+    run *= plan.dims[d].input;
+  }
+  return true;
+}
+
 void run_forward(const Plan& plan, const Buffers& buffers, int threads) {
+  if (plan.whole() && buffers.mask != nullptr) refuse("forward: mask must be none for this operation");
+  if (plan.whole() && !is_dense(plan, buffers.from_strides)) refuse("forward: x must be dense in the plan's order for this operation");
   advise(buffers.to, plan.output_size, result_dtype(plan));
   run(plan, buffers, chosen.load()->forward, threads);
 }
 
 void run_backward(const Plan& plan, const Buffers& buffers, int threads) {
   if (plan.dtype < Dtype::float16) refuse("backward: integers have no gradient, got " + std::string(name_of(plan.dtype)));
-  if (plan.body == Body::norm) refuse("backward: the gradient of a norm needs its input, which is not kept");
+  if (plan.body >= Body::norm) refuse("backward: the gradient of this operation needs its input, which is not kept");
   if (plan.selects() && buffers.kept == nullptr && plan.output_size > 0)
     refuse("backward: kept must be given for a selection, got none");
   if (plan.mirror != nullptr && buffers.mask == nullptr) {

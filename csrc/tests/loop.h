@@ -1,6 +1,7 @@
 // The oracle of the C++ tests: one window at a time, one tap at a time.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <string>
@@ -85,6 +86,28 @@ inline double empty_value(const std::string& body, double least, double most) {
 // Rounds a mean of integers to the nearest, ties to even, or towards zero.
 inline double whole_mean(double sum, double divisor, bool truncate) {
   return divisor == 0 ? 0 : truncate ? std::trunc(sum / divisor) : std::nearbyint(sum / divisor);
+}
+
+// Of the values of one window: its median, its mode, or its mean with these weights (of a soft maximum, with those that follow).
+inline double of_whole_window(const std::string& body, std::vector<double> values, const std::vector<double>& weights, double temperature,
+                              bool whole) {
+  const std::size_t n = values.size();
+  if (n == 0) return whole ? 0 : NAN;
+  if (body == "soft" || body == "blur") {
+    const double top = *std::max_element(values.begin(), values.end());
+    double sum = 0, total = 0;
+    for (std::size_t i = 0; i < n; ++i) {
+      const double weight = body == "soft" ? std::exp(temperature * (values[i] - top)) : weights[i];
+      sum += weight * values[i], total += weight;
+    }
+    return sum / total;
+  }
+  std::sort(values.begin(), values.end());
+  if (body == "median") return whole || n % 2 == 1 ? values[(n - 1) / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
+  double best = values[0];
+  for (const double value : values)
+    if (std::count(values.begin(), values.end(), value) > std::count(values.begin(), values.end(), best)) best = value;
+  return best;
 }
 
 // Everything about one pooling, from x and the output's gradient g; mask may be null.

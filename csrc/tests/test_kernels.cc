@@ -1,6 +1,8 @@
 // Every body, geometry, dtype, instruction set, mask and stride against the loop, between forbidden pages.
 #include <algorithm>
+#include <memory>
 #include <random>
+#include <stdexcept>
 
 #include "../run.h"
 #include "check.h"
@@ -212,6 +214,59 @@ void try_all(const Case& c, const std::string& dtype) {
     }
 }
 
+// Operations on whole windows, where the plan does not refuse the case. Returns whether it was served.
+template <class T>
+bool try_whole(const Case& c, const std::string& body, const std::string& dtype, Touching touching, int threads) {
+  PlanFields fields = fields_of(c, body, dtype);
+  Int taps = 1;
+  for (const RegularFields& axis : c.axes) taps *= axis.taps;
+  for (Int tap = 0; body == "blur" && taps <= most_window_taps && tap < taps; ++tap) fields.weights.push_back(1.0 + double(tap % 5));
+  fields.temperature = 0.5;
+  std::unique_ptr<Plan> served;
+  try {
+    served = std::make_unique<Plan>(plan_of(fields));
+  } catch (const std::invalid_argument&) {
+    return false;
+  }
+  const Plan& plan = *served;
+  constexpr bool whole = std::numeric_limits<T>::is_integer;
+  const std::size_t n = static_cast<std::size_t>(c.input_size()), m = static_cast<std::size_t>(c.output_size());
+  Guarded x(n * sizeof(T), touching), y(m * sizeof(T), touching);
+  std::mt19937 random(11);
+  for (std::size_t i = 0; i < n; ++i) x.as<T>()[i] = static_cast<T>((std::is_unsigned_v<T> ? 0 : -4) + static_cast<int>(random() % 9));
+  x.freeze();
+  Buffers buffers;
+  buffers.from = x.as<T>(), buffers.to = y.as<T>();
+  run_forward(plan, buffers, threads);
+  const Int cells = c.outputs_per_plane(), elements = c.inputs_per_plane();
+  for (Int cell = 0; cell < cells; ++cell) {
+    Int counting = 0;
+    const std::vector<Tap> there = taps_of(c, cell, counting);
+    for (Int o = 0; o < c.outer; ++o)
+      for (Int i = 0; i < c.inner; ++i) {
+        std::vector<double> values, weights;
+        for (const Tap& tap : there) {
+          values.push_back(static_cast<double>(x.as<T>()[(o * elements + tap.flat) * c.inner + i]));
+          if (body == "blur") weights.push_back(fields.weights[static_cast<std::size_t>(tap.offset)]);
+        }
+        const double wanted = of_whole_window(body, values, weights, fields.temperature, whole);
+        const T got = y.as<T>()[(o * cells + cell) * c.inner + i];
+        CHECK(close<T>(wanted, got), "%s, %s of %s: y is %g, not %g", c.name, body.c_str(), dtype.c_str(), double(got), wanted);
+      }
+  }
+  return true;
+}
+
+template <class T>
+void try_whole_windows(const Case& c, const std::string& dtype, int& served) {
+  constexpr bool averages = std::is_floating_point_v<T>;
+  for (const char* body : {"median", "mode", "soft", "blur"}) {
+    if (!averages && (body[0] == 's' || body[0] == 'b')) continue;
+    served += try_whole<T>(c, body, dtype, Touching::behind, 1);
+    served += try_whole<T>(c, body, dtype, Touching::before, 7);
+  }
+}
+
 // Sixteen bits and large arrays are compared in Python; here they meet the forbidden pages.
 void touch_pages(const Case& c, const std::string& dtype) {
   for (const char* body : {"max", "relumax", "sum", "mean"})
@@ -237,6 +292,7 @@ int main() {
   using namespace poolwise;
   for (const std::string& set : instruction_sets()) {
     use_instruction_set(set);
+    int served = 0;
     for (const Case& c : cases()) {
       try_all<float>(c, "float32");
       try_all<double>(c, "float64");
@@ -250,7 +306,14 @@ int main() {
       try_all<std::uint64_t>(c, "uint64");
       touch_pages(c, "float16");
       touch_pages(c, "bfloat16");
+      try_whole_windows<float>(c, "float32", served);
+      try_whole_windows<double>(c, "float64", served);
+      try_whole_windows<std::int8_t>(c, "int8", served);
+      try_whole_windows<std::uint16_t>(c, "uint16", served);
+      try_whole_windows<std::int32_t>(c, "int32", served);
+      try_whole_windows<std::uint64_t>(c, "uint64", served);
     }
+    CHECK(served > 100, "whole windows: %d trials were served", served);
     for (const Case& c : large_cases())
       for (const char* dtype : {"float16", "float32"}) touch_pages(c, dtype);
   }

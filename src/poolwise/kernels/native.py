@@ -13,9 +13,12 @@ from poolwise import _native
 from poolwise.call import WHERE, Call, ShowsMemory
 from poolwise.errors import InvalidType, InvalidValue
 from poolwise.geometry import Axis, Regular
-from poolwise.op import FLOATS, Array, Selection
+from poolwise.op import FLOATS, Array, Selection, tap_weights
 
 BODIES = frozenset(_native.bodies())
+WHOLE = frozenset({"median", "mode", "soft", "blur"})  # those that need all of a window's elements at once
+DIFFERENTIABLE = BODIES - WHOLE - {"norm"}  # whose gradients it computes too
+MOST_WHOLE = 49  # taps; of more the plan refuses them
 KEPT_BYTES = {"": 0, "uint8": 1, "int32": 4, "int64": 8}
 
 
@@ -30,7 +33,7 @@ class Native:
 
     def forward(self, operands: Sequence[Array], call: Call) -> tuple[Array, Any]:
         framework, layout, plan = _memory(call), call.layout, plan_of(call)
-        x = operands[0]
+        x = operands[0] if call.op.name not in WHOLE else framework.dense(operands[0], layout)
         y = framework.empty(call.geometry.output_shape, call.result_dtype, layout, x)
         kept = None
         if call.keep and plan.kept_dtype:
@@ -123,7 +126,17 @@ def plan_of(call: Call) -> _native.Plan:
         count_include_pad=getattr(call.op, "count_include_pad", False),
         divisor=float(getattr(call.op, "divisor", None) or 0.0),
         truncate=getattr(call.op, "rounding", "nearest") == "truncate",
+        temperature=float(getattr(call.op, "temperature", 1.0)),
+        weights=_weights(call),
     )
+
+
+def _weights(call: Call) -> Sequence[float]:
+    """Of the taps of a window, row by row, where they have weights."""
+    if call.op.name not in WHOLE or prod(call.geometry.window) > MOST_WHOLE:
+        return ()
+    found = tap_weights(call.op, call.geometry.window)
+    return () if found is None else np.ravel(found).tolist()
 
 
 def kept_dtype(call: Call) -> str:
@@ -150,6 +163,8 @@ def _refusal(call: Call) -> str | None:
         return "squares of float64 would overflow: it does not scale them"
     if body == "norm" and call.keep:
         return "the gradient of a norm needs the input, which it does not keep"
+    if body in WHOLE:
+        return _whole_refusal(call)
     divisor = getattr(call.op, "divisor", None)
     if divisor is not None and call.dtype not in FLOATS and divisor != int(divisor):
         return f"it divides integers by whole numbers, and the divisor is {divisor}"
@@ -157,4 +172,19 @@ def _refusal(call: Call) -> str | None:
         return f"{call.framework.name}'s tensors do not show their memory"
     if isinstance(call.op, Selection) and call.keep and not plan_of(call).kept_dtype:
         return "a position inside so large a window does not fit 64 bits"
+    return None
+
+
+def _whole_refusal(call: Call) -> str | None:
+    """Why an operation on whole windows is not served; most of it the plan knows."""
+    if call.keep:
+        return "of whole windows it keeps nothing from which a gradient or an index could be told"
+    if call.masked:
+        return "it has no masks for whole windows"
+    if not hasattr(call.framework, "native_forward"):
+        return f"{call.framework.name}'s tensors do not show their memory"
+    try:
+        plan_of(call)
+    except ValueError as cause:
+        return str(cause).removeprefix("Plan: ")
     return None

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import operator
 from ast import literal_eval
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from math import inf
 from typing import Any, cast
@@ -20,7 +22,7 @@ from poolwise.call import INPUT, WHERE, Call, Kernel
 from poolwise.doors import Build, Facts, check_operand_shape
 from poolwise.errors import InvalidValue
 from poolwise.geometry import Geometry, Regular, output_size
-from poolwise.kernels.native import BODIES, kept_dtype
+from poolwise.kernels.native import DIFFERENTIABLE, kept_dtype
 from poolwise.op import FLOATS, WEIGHTS, Array, Operation, Selection, tap_weights
 from poolwise.ops import OPERATIONS
 from poolwise.torch._framework import ONNX, PLAIN, TORCH, dtype_name
@@ -28,6 +30,22 @@ from poolwise.torch._framework import ONNX, PLAIN, TORCH, dtype_name
 OPERATORS = {kind.name: kind for kind in OPERATIONS}
 BUILDERS: dict[str, Build] = {}
 LAYOUTS = {torch.channels_last: (0, 2, 3, 1), torch.channels_last_3d: (0, 2, 3, 4, 1)}
+
+
+_as_one: ContextVar[bool] = ContextVar("as_one", default=False)
+
+
+@contextmanager
+def as_one_call() -> Iterator[None]:
+    """Within it a graph holds each pooling as one call of the registered operator, of which `decoded` tells what it is.
+
+    For those who read graphs: one made so does not run where the compiled module has no kernel with a gradient.
+    """
+    token = _as_one.set(True)
+    try:
+        yield
+    finally:
+        _as_one.reset(token)
 
 
 def builder(build: Build) -> Build:
@@ -63,7 +81,9 @@ def traced(
 
 
 def _is_served(x: torch.Tensor, op: Operation, kernel: str | None) -> bool:
-    return kernel in (None, "native") and op.name in BODIES and x.device.type == "cpu" and dtype_name(x) in FLOATS
+    if not torch.compiler.is_dynamo_compiling() and _as_one.get():  # which the compiler could not trace
+        return True
+    return kernel in (None, "native") and op.name in DIFFERENTIABLE and x.device.type == "cpu" and dtype_name(x) in FLOATS
 
 
 def _composed(
@@ -186,7 +206,7 @@ def _window_slides(build: Build) -> bool:
 @torch.compiler.allow_in_graph
 def _inside(text: str, names: str, return_indices: bool, *operands: torch.Tensor | None) -> Any:
     """The same where the compiler must not read this library's own code, only what comes out of it."""
-    op, build, arguments, kernel = _decoded(text)
+    op, build, arguments, kernel = decoded(text)
     device = f"{cast('torch.Tensor', operands[0]).device.type} (traced)"
     return _composed(operands, tuple(names.split()), op, build, arguments, kernel, return_indices, device)
 
@@ -209,7 +229,8 @@ def _literal(value: Any) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _decoded(text: str) -> tuple[Operation, Build, tuple[Any, ...], str | None]:
+def decoded(text: str) -> tuple[Operation, Build, tuple[Any, ...], str | None]:
+    """The operation, the builder of its geometry and that one's arguments, and the kernel that was asked for."""
     try:
         name, parameters, build, arguments, kernel = text.split("|")
         pairs = [pair.split("=", 1) for pair in parameters.split(";") if pair]
@@ -225,7 +246,7 @@ def _decoded(text: str) -> tuple[Operation, Build, tuple[Any, ...], str | None]:
 def _plan(
     text: str, dtype: str, shape: Sequence[int], layout: tuple[int, ...], masked: bool, *, keep: bool = True
 ) -> tuple[Call, Kernel]:
-    op, build, arguments, _ = _decoded(text)
+    op, build, arguments, _ = decoded(text)
     facts = Facts(tuple(map(int, shape)), dtype, layout, "cpu")
     kinds = tuple(map(type, arguments))
     names = (INPUT, WHERE)[: 1 + masked]
@@ -241,7 +262,7 @@ def _probe(shape: Sequence[int]) -> list[int]:
 
 def _output_shape(text: str, shape: Sequence[Any]) -> list[Any]:
     """The output's sizes by arithmetic that symbolic sizes can do."""
-    _, build, arguments, _ = _decoded(text)
+    _, build, arguments, _ = decoded(text)
     geometry = build(tuple(_probe(shape)), *arguments)
     outputs = list(shape)
     for number, axis in enumerate(geometry.axes):
@@ -296,7 +317,7 @@ def _pool(x: torch.Tensor, where: torch.Tensor | None, text: str, keep: bool) ->
 
 @_pool.register_fake
 def _(x: torch.Tensor, where: torch.Tensor | None, text: str, keep: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    layout, op = _layout(x), _decoded(text)[0]
+    layout, op = _layout(x), decoded(text)[0]
     shape = _output_shape(text, x.shape)
     y = _empty(shape, layout, op.result_dtype(dtype_name(x)), x)
     if not keep or not isinstance(op, Selection):
@@ -307,7 +328,7 @@ def _(x: torch.Tensor, where: torch.Tensor | None, text: str, keep: bool) -> tup
 
 def _window_sizes(text: str, shape: Sequence[Any]) -> Sequence[int]:
     """Sizes that give the same window: any, if windows slide; of bins and whole axes, the sizes themselves."""
-    return _probe(shape) if _window_slides(_decoded(text)[1]) else shape
+    return _probe(shape) if _window_slides(decoded(text)[1]) else shape
 
 
 def _empty(shape: list[Any], layout: tuple[int, ...], dtype: str, like: torch.Tensor) -> torch.Tensor:
@@ -354,7 +375,7 @@ def _(kept: torch.Tensor, text: str, shape: list[int]) -> torch.Tensor:
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
     x, where, ctx.text, _ = inputs
     ctx.shape, ctx.order = list(x.shape), list(_layout(x))
-    selects = isinstance(_decoded(ctx.text)[0], Selection)
+    selects = isinstance(decoded(ctx.text)[0], Selection)
     ctx.save_for_backward(output[1] if selects else None, None if selects else where)
 
 

@@ -6,9 +6,10 @@ import copy
 import logging
 import operator
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -31,7 +32,7 @@ def graph(model: Any, shapes: Sequence[Any]) -> Graph:
     Raises InvalidValue, with what both ways said, for a model that neither can follow.
     """
     sizes = [tuple(shape) for shape in (shapes if isinstance(shapes[0], Sequence) else [shapes])]
-    with _in_eval_mode(model), torch.no_grad(), _quiet():
+    with _in_eval_mode(model), torch.no_grad(), _quiet(), _own_poolings_whole():
         inputs = tuple(_input(model, shape) for shape in sizes)
         try:
             return _exported(model, inputs)
@@ -54,6 +55,12 @@ def _in_eval_mode(model: Any) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+def _own_poolings_whole() -> AbstractContextManager[None]:
+    """Poolings of poolwise stay whole, where there can be any: where its PyTorch door is loaded."""
+    registered = sys.modules.get("poolwise.torch._operator")
+    return registered.as_one_call() if registered is not None else nullcontext()
 
 
 @contextmanager
@@ -209,7 +216,7 @@ def _own(call: Call) -> Meaning:
     """poolwise's registered operator, which carries the pooling as text."""
     from poolwise.torch import _operator as registered  # noqa: PLC0415 (loaded already, or there is no such node)
 
-    op, build, arguments, _ = registered._decoded(call.given["text"])  # pyright: ignore[reportPrivateUsage]
+    op, build, arguments, _ = registered.decoded(call.given["text"])
     geometry = build(call.shape, *arguments)
     name = {"max": "MaxPool", "mean": "AveragePool", "lp": "LpPool"}.get(op.name, f"{type(op).__name__}Pool")
     form = {"torch_bins": "Adaptive", "adaptive": "Adaptive", "whole": "Global"}.get(build.__name__, "")

@@ -1,0 +1,165 @@
+"""The compiled engine of whole windows: median, mode, soft and blur against the reference, by every instruction set."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+import poolwise
+from poolwise import Blur, Geometry, Median, Mode, Soft
+from poolwise.kernels.native import _table
+from poolwise.op import tap_weights
+
+_native = pytest.importorskip("poolwise._native")
+SETS = _native.instruction_sets()
+FLOATS = ("float32", "float16", "float64")
+DTYPES = {
+    Median(): (*FLOATS, "uint8", "int16", "int32", "uint64"),
+    Mode(): ("uint8", "uint16", "uint32", "uint64", "int8", "int64", "bool", "float32"),
+    Soft(): ("float32", "float16"),
+    Soft(30.0): ("float32",),
+    Blur(): FLOATS,
+}
+WINDOWS = {  # sizes, inner, window and the rest
+    "2/2": ((7, 37), 1, (2, 2), {}),
+    "2/2 of rows beyond a pack": ((4, 139), 1, (2, 2), {}),
+    "3/1 padded": ((5, 71), 1, (3, 3), {"stride": 1, "padding": 1}),
+    "3/2 padded": ((6, 35), 1, (3, 3), {"stride": 2, "padding": 1}),
+    "3/3 padded unevenly": ((6, 50), 1, (3, 3), {"stride": 3, "padding": ((0, 2), (1, 0))}),
+    "2x3 at stride 5": ((9, 83), 1, (2, 3), {"stride": 5, "padding": ((0, 0), (1, 1))}),
+    "dilated": ((9, 41), 1, (3, 2), {"stride": 1, "dilation": (2, 3), "padding": 2}),
+    "empty windows": ((3, 11), 1, (2, 2), {"stride": 1, "padding": ((2, 0), (3, 2))}),
+    "5/1 padded": ((7, 19), 1, (5, 5), {"stride": 1, "padding": 2}),
+    "7x7": ((9, 9), 1, (7, 7), {"stride": 1}),
+    "one axis": ((97,), 1, (4,), {"stride": 1, "padding": 3}),
+    "three axes": ((4, 5, 19), 1, (2, 2, 2), {}),
+    "three axes padded": ((3, 4, 17), 1, (2, 3, 2), {"stride": 1, "padding": 1}),
+    "channels 3": ((5, 9), 3, (2, 2), {"stride": 1, "padding": 1}),
+    "channels 3 at stride 2": ((6, 9), 3, (3, 3), {"stride": 2, "padding": 1}),
+    "channels 17 at stride 2": ((4, 7), 17, (2, 2), {}),
+    "channels 70": ((3, 5), 70, (3, 3), {"stride": 1, "padding": 1}),
+    "a line in chunks": ((3, 20_011), 1, (3, 3), {"stride": 2, "padding": 1}),
+}
+
+
+def numbers(op, dtype, shape):
+    """Few labels for a mode; for others, some NaN and infinities among the floats."""
+    rng = np.random.default_rng(5)
+    if isinstance(op, Mode):
+        return rng.integers(0, 2 if dtype == "bool" else 4, shape).astype(dtype)
+    if not dtype.startswith("float"):
+        info = np.iinfo(dtype)
+        return rng.integers(info.min, info.max, shape, dtype=dtype, endpoint=True)
+    x = rng.normal(0, 3, shape)
+    rare = [np.nan, *([] if isinstance(op, Blur) else [np.inf, -np.inf])]
+    return np.where(rng.random(shape) < 0.02, rng.choice(rare, shape), x).astype(dtype)
+
+
+def plan(op, dtype, geometry):
+    weights = tap_weights(op, geometry.window)
+    return _native.Plan(
+        op.name,
+        dtype,
+        geometry.shape,
+        geometry.axes,
+        [_table(table) for table in geometry.tables],
+        tuple(range(len(geometry.shape))),
+        temperature=getattr(op, "temperature", 1.0),
+        weights=() if weights is None else np.ravel(weights).tolist(),
+    )
+
+
+@pytest.mark.parametrize("name", WINDOWS)
+def test_every_set_gives_what_the_reference_gives_and_the_same_bits(name):
+    sizes, inner, window, words = WINDOWS[name]
+    shape, axes = (2, *sizes, inner), tuple(range(1, 1 + len(sizes)))
+    geometry = Geometry.of(shape, axes, window=window, **words)
+    kernel = "gathered" if np.prod(shape) > 9_999 else "reference"  # the reference takes minutes for so many
+    for op, dtypes in DTYPES.items():
+        for dtype in dtypes:
+            x = numbers(op, dtype, shape)
+            with np.errstate(all="ignore"):
+                wanted = poolwise.pool(x, op, window, axes=axes, kernel=kernel, **words)
+            made = plan(op, dtype, geometry)
+            first = None
+            for instructions, threads in itertools.product(SETS, (1, 2, 7)):
+                _native.use_instruction_set(instructions)
+                memory = np.full(wanted.size + 8, 77).astype(dtype)
+                y = memory[4:-4].reshape(wanted.shape)
+                made.forward(x, y, threads=threads)
+                assert (memory[[0, 1, 2, 3, -4, -3, -2, -1]] == np.array(77).astype(dtype)).all()
+                tolerance = {"float16": 2e-3, "float32": 2e-6, "float64": 1e-14}.get(dtype, 0)
+                np.testing.assert_allclose(
+                    y.astype("f8"), wanted.astype("f8"), rtol=tolerance, atol=8 * tolerance, err_msg=f"{op} {dtype}"
+                ) if tolerance else np.testing.assert_array_equal(y, wanted, err_msg=f"{op} {dtype}")
+                first = y.tobytes() if first is None else first
+                assert y.tobytes() == first
+
+
+@pytest.fixture(autouse=True)
+def _best_set():
+    yield
+    _native.use_instruction_set(SETS[-1])
+
+
+@pytest.mark.parametrize("op", DTYPES, ids=repr)
+def test_the_doors_take_it_where_nothing_is_kept_and_any_strides(op):
+    dtype = DTYPES[op][0]
+    x = numbers(op, dtype, (2, 9, 8, 3))
+    swapped = (x.transpose(0, 2, 1, 3), None)  # whose pooled axes memory holds in another order: others serve
+    broadcast = np.broadcast_to(x[:, :1], x.shape)
+    for view, kernel in (
+        (x, "native"),
+        (x[:, ::-1], "native"),
+        (x[..., ::2], "native"),
+        (broadcast, "native"),
+        swapped,
+    ):
+        y = poolwise.pool(view, op, (3, 2), axes=(1, 2), stride=1, padding=1, kernel=kernel)
+        wanted = poolwise.pool(view, op, (3, 2), axes=(1, 2), stride=1, padding=1, kernel="reference")
+        np.testing.assert_allclose(y.astype("f8"), wanted.astype("f8"), rtol=2e-6, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ({"window": (8, 8)}, "at most 49 taps"),
+        ({"window": (3, 3), "padding": 1, "padding_mode": "circular"}, "absent padding"),
+        ({"window": (3, 3), "where": np.ones((9, 9), bool)}, "no masks"),
+    ],
+)
+def test_what_it_does_not_do_it_says(words, says):
+    with pytest.raises(poolwise.InvalidValue, match=says):
+        poolwise.pool(np.ones((9, 9), "f4"), Median(), kernel="native", **words)
+
+
+def test_softs_of_float64_are_left_to_others():
+    with pytest.raises(poolwise.InvalidValue, match="float64"):
+        poolwise.pool(np.ones((4, 4)), Soft(), (2, 2), kernel="native")
+
+
+def test_the_module_itself_refuses_what_it_could_not_compute():
+    geometry = Geometry.of((1, 9, 9), (1, 2), window=(3, 3))
+    table = [_table(each) for each in geometry.tables]
+    order = (0, 1, 2)
+    make = _native.Plan
+    for words, says in (
+        ({"body": "blur", "weights": [1.0] * 8}, "weights must be 9, got 8"),
+        ({"body": "blur", "weights": [-1.0] * 9}, "weights must be at least 0"),
+        ({"body": "blur", "weights": [float("nan")] * 9}, "weights must be at least 0"),
+        ({"body": "median", "weights": [1.0] * 9}, "weights are a blur's alone"),
+        ({"body": "soft", "temperature": float("nan")}, "temperature must be more than 0"),
+        ({"body": "soft", "temperature": 0.0}, "temperature must be more than 0"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            make(words.pop("body"), "float32", (1, 9, 9), (1, 2), table, order, **words)
+    median = make("median", "float32", (1, 9, 9), (1, 2), table, order)
+    x, y = np.ones((1, 9, 9), "f4"), np.empty((1, 3, 3), "f4")
+    with pytest.raises(ValueError, match="mask must be none"):
+        median.forward(x, y, None, np.ones(x.shape, bool))
+    with pytest.raises(ValueError, match="must be dense"):
+        median.forward(x[:, ::-1], y)
+    with pytest.raises(ValueError, match="needs its input"):
+        median.backward(y, x)
