@@ -83,7 +83,9 @@ def traced(
 def _is_served(x: torch.Tensor, op: Operation, kernel: str | None) -> bool:
     if not torch.compiler.is_dynamo_compiling() and _as_one.get():  # which the compiler could not trace
         return True
-    return kernel in (None, "native") and op.name in DIFFERENTIABLE and x.device.type == "cpu" and dtype_name(x) in FLOATS
+    return (
+        kernel in (None, "native") and op.name in DIFFERENTIABLE and x.device.type == "cpu" and dtype_name(x) in FLOATS
+    )
 
 
 def _composed(
