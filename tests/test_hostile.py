@@ -446,7 +446,7 @@ MODULE_REFUSED: dict[str, Row] = {
     "fewer tables than axes": ("plan(tables=[AXIS])", VALUE, ("axes", "2 and 1")),
     "an order that repeats": ("plan(order=(0, 0))", VALUE, ("order", "once")),
     "a pooled axis without elements": ("plan(shape=(0, 4))", VALUE, ("pooled axis", "at least 1", "0")),
-    "a body that is none": ("plan(body='median')", VALUE, ("body", "'median'", "'relumax'")),
+    "a body that is none": ("plan(body='lowest')", VALUE, ("body", "'lowest'", "'relumax'")),
     "a dtype that is none": ("plan(dtype='complex64')", VALUE, ("dtype", "'complex64'", "'bfloat16'")),
     "divisor NaN": ("plan(body='mean', divisor=float('nan'))", VALUE, ("divisor", "nan")),
     "divisor -3": ("plan(body='mean', divisor=-3.0)", VALUE, ("divisor", "-3")),

@@ -198,7 +198,7 @@ class SlidingPooling(OperationLayer):
         """The layer's geometry, but for the sizes."""
         return Slide(self.axes, self.pool_size, self.strides, self.padding)
 
-    def call(self, inputs: Any, training: Any = None, **operands: Any) -> Any:
+    def call(self, inputs: Any, *, training: Any = None, **operands: Any) -> Any:
         """(batch, …sizes, channels) → (batch, …outputs, channels), or the channels first."""
         self._checked_window(inputs.shape)
         op, operands = self._pooling(operands, training, lambda: cells(cast("Any", ops.shape(inputs)), self.slide))
@@ -247,7 +247,7 @@ class GlobalPooling(OperationLayer):
         super().__init__(data_format, **kwargs)
         self.keepdims = keepdims
 
-    def call(self, inputs: Any, training: Any = None, **operands: Any) -> Any:
+    def call(self, inputs: Any, *, training: Any = None, **operands: Any) -> Any:
         """(batch, …sizes, channels) → (batch, channels), or with keepdims the pooled axes of size 1."""
         return self._whole(inputs, None, training, operands)
 
@@ -277,7 +277,7 @@ class MaskedGlobalPooling(GlobalPooling):
         super().__init__(data_format, keepdims, **kwargs)
         self.supports_masking = True
 
-    def call(self, inputs: Any, training: Any = None, mask: Any = None, **operands: Any) -> Any:
+    def call(self, inputs: Any, mask: Any = None, *, training: Any = None, **operands: Any) -> Any:
         """(batch, steps, channels) → (batch, channels); a masked step is absent, not zero."""
         where = None
         if mask is not None:
