@@ -93,7 +93,7 @@ void use_instruction_set(const std::string& name) {
 
 // Whether the input lies as densely as the output.
 bool is_dense(const Plan& plan, const Int* strides) {
-  if (strides == nullptr) return true;
+  if (strides == nullptr || plan.input_size == 0) return true;
   Int run = itemsize_of(plan.dtype);
   for (int d = plan.ndim - 1; d >= 0; --d) {
     if (plan.dims[d].input != 1 && strides[d] != run) return false;

@@ -180,7 +180,7 @@ struct Middle : Sorted<Numbers> {
  private:
   template <int M>
   static POOLWISE_INLINE Pack<A, M> between(Pack<A, M> a, Pack<A, M> b) {
-    if constexpr (Sorted<Numbers>::floats) return a * A(0.5) + b * A(0.5);
+    if constexpr (Sorted<Numbers>::floats) return a == b ? a : a * A(0.5) + b * A(0.5);  // halves of the smallest numbers are 0
     return a;
   }
 };
@@ -268,13 +268,13 @@ struct Softened {
     constexpr float infinity = std::numeric_limits<float>::infinity();
     V top = v[0];
     for (int i = 1; i < k; ++i) top = v[i] > top ? v[i] : top;
-    V total{}, weighted{};
+    V total{}, below{};  // how far below the largest the mean is: nothing overflows on the way
     for (int i = 0; i < k; ++i) {
-      const V share = exponential<N>(temperature * (v[i] - top));
+      const V distance = v[i] - top, share = exponential<N>(temperature * distance);
       total += share;
-      weighted += v[i] == -infinity ? V{} : share * v[i];  // an infinite value has no share, unless all are
+      below += share == 0 ? V{} : share * distance;
     }
-    const V y = (top == infinity) | (top == -infinity) ? top : weighted / total;
+    const V y = (top == infinity) | (top == -infinity) ? top : top + below / total;
     return any_nan<float, N>(v, k) ? nothing<N>() : y;
   }
   template <int N>

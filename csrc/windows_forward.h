@@ -117,7 +117,7 @@ class WindowsForward {
         return compute(
             [step](const A* p, Int left) POOLWISE_LAMBDA {
               Pack<A, N> v{};
-              for (Int i = 0; i < smaller(left, N); ++i) v[i] = p[i * step];
+              for (Int i = 0; i < smaller(left, N); ++i) v[i] = load<A, 1>(p + i * step)[0];
               return v;
             },
             step, from, lanes, to);

@@ -518,7 +518,11 @@ def test_images_that_cannot_be_taken() -> None:
     refused(InvalidValue, r"must run on images of shape \(1, 3, 2, 2\), got", lambda: stages(small, images(1, 3, 2, 2)))
     two = onnx_model([helper.make_node("MaxPool", ["x"], ["y"], kernel_shape=[2])], (1, 2, 4))
     two.graph.input.append(helper.make_tensor_value_info("z", 1, (1,)))
-    refused(InvalidValue, r"model must take one input, got inputs of the shapes \[\(1, 2, 4\), \(1,\)\]", lambda: stages(two))
+    refused(
+        InvalidValue,
+        r"model must take one input, got inputs of the shapes \[\(1, 2, 4\), \(1,\)\]",
+        lambda: stages(two),
+    )
 
 
 # What is imported

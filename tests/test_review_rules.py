@@ -133,11 +133,11 @@ def test_skips_that_cannot_agree_are_one_error_and_the_rest_is_that_of_the_next_
 def test_keras_whose_concatenation_takes_anything_is_held_to_the_same():
     x = keras.Input((None, None, 1))
     y = keras.layers.UpSampling2D(2)(keras.layers.MaxPooling2D(2)(x))
-    model = keras.Model(x, keras.layers.Concatenate()([x, y]))
+    model = keras.Model(x, keras.layers.Concatenate(name="join")([x, y]))
     (said,) = messages(model, (1, 13, 16, 1), "PW201")
     assert said == (
         "it does not run on 1×13×16×1 (branches that meet must have sizes that agree, got 13×16 and 12×16 at "
-        "concatenate), but on 1×14×16×1"
+        "join), but on 1×14×16×1"
     )
 
 
@@ -363,6 +363,40 @@ def keras_two():
 def test_a_model_of_several_inputs_is_given_a_shape_for_each(model, shapes):
     data = review(model, shapes).data()
     assert [stage["op"] for stage in data["stages"]] == ["MaxPool"] and len(data["inputs"]) == 2
+
+
+class Mixed(nn.Module):
+    """An image and a vector, in either order."""
+
+    def __init__(self, image):
+        super().__init__()
+        self.image, self.conv = image, nn.Conv2d(3, 5, 3, 2)
+
+    def forward(self, *given):
+        return F.max_pool2d(self.conv(given[self.image]), 2).mean((2, 3)) + given[1 - self.image]
+
+
+@pytest.mark.parametrize("shapes", [[(1, 3, 32, 32), (1, 5)], [(1, 5), (1, 3, 32, 32)]])
+def test_an_image_beside_a_vector_is_the_image_that_fields_are_held_against(shapes):
+    (finding,) = review(Mixed(len(shapes[0]) == 2), shapes, select=["PW204"]).findings
+    assert "5×5 of the input's 32×32" in finding.message
+
+
+def test_two_images_have_no_one_size_to_hold_fields_against():
+    assert review(Two(), [(1, 1, 8, 8), (1, 1, 4, 4)], select=["PW203", "PW204"]).findings == ()
+
+
+def test_what_a_blur_or_a_mean_smooths_is_not_said_to_alias_and_a_blur_covers_evenly():
+    blurred = net(poolwise.torch.BlurPool2d(3, 1, padding=1), nn.Conv2d(1, 1, 3, 2))
+    assert messages(blurred, (1, 1, 9, 9), "PW106") == []
+    assert messages(net(nn.AvgPool2d(2, 1), nn.MaxPool2d(1, 2)), (1, 1, 9, 9), "PW106") == []
+    assert messages(net(poolwise.torch.MaxBlurPool2d(2, 2)), (1, 1, 9, 9), "PW104") == []
+    assert messages(net(nn.AvgPool2d(3, 2)), (1, 1, 9, 9), "PW104")
+
+
+def test_offsets_inside_large_windows_are_four_bytes():
+    (stage,) = review(net(nn.AdaptiveMaxPool2d(1)), (1, 3, 32, 32)).stages
+    assert stage.kept == (12, 24)
 
 
 def test_too_few_shapes_are_refused():

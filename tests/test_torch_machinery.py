@@ -22,6 +22,12 @@ from poolwise.torch.layers import LAYERS
 from torch_layers import EVEN, input_of, layer_of, shape_of
 
 each_layer = pytest.mark.parametrize("name", LAYERS)
+# What takes seconds is asked of every layer of PyTorch's, and of the others in two dimensions: the ranks share their code.
+SLOWLY = [name for name in LAYERS if hasattr(torch.nn, name) or name.endswith("2d")]
+# A pooling with arrays beside its input is compiled for the sizes that it meets, and anew for others.
+SIZED = ("GeM", "Gated", "LIP", "Mixed")
+SYMBOLIC = [name for name in SLOWLY if not name.startswith(SIZED)]
+each_layer_slowly = pytest.mark.parametrize("name", SLOWLY)
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +58,7 @@ def free(name: str) -> torch.nn.Module:
 
 
 @pytest.mark.slow
-@each_layer
+@each_layer_slowly
 def test_first_second_and_forward_derivatives(name: str) -> None:
     layer, x = layer_of(name), input_of(name)[:1, :2]
     if "Fractional" in name:
@@ -63,7 +69,7 @@ def test_first_second_and_forward_derivatives(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in LAYERS if "Fractional" not in name])  # whose draws are one batch's
+@pytest.mark.parametrize("name", [name for name in SLOWLY if "Fractional" not in name])  # whose draws are one batch's
 def test_transforms_of_torch_func(name: str) -> None:
     layer, x = layer_of(name), input_of(name)
     torch.testing.assert_close(torch.vmap(lambda each: layer(each[None])[0])(x), layer(x))
@@ -79,7 +85,7 @@ def test_transforms_of_torch_func(name: str) -> None:
 
 
 @pytest.mark.slow
-@each_layer
+@each_layer_slowly
 @pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
 def test_it_compiles_into_one_graph(name: str, dynamic: bool) -> None:
     layer, x = layer_of(name), input_of(name).requires_grad_()
@@ -90,7 +96,7 @@ def test_it_compiles_into_one_graph(name: str, dynamic: bool) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in LAYERS if "Fractional" not in name])
+@pytest.mark.parametrize("name", [name for name in SYMBOLIC if "Fractional" not in name])
 def test_one_dynamic_graph_serves_every_size(name: str) -> None:
     graphs = 0
 
@@ -118,7 +124,7 @@ def test_inductor_gives_the_same(name: str, form: torch.memory_format) -> None:
 
 
 @pytest.mark.slow
-@each_layer
+@each_layer_slowly
 @pytest.mark.parametrize("strict", [False, True], ids=["", "strict"])
 def test_export_with_a_dynamic_batch(name: str, strict: bool) -> None:
     layer, x = free(name), input_of(name)
@@ -131,7 +137,7 @@ def test_export_with_a_dynamic_batch(name: str, strict: bool) -> None:
 
 
 @pytest.mark.slow
-@each_layer
+@pytest.mark.parametrize("name", SYMBOLIC)
 def test_export_with_dynamic_sizes(name: str) -> None:
     layer, x = free(name), input_of(name)
     sizes = {0: Dim.DYNAMIC, **dict.fromkeys(range(2, x.ndim), Dim.DYNAMIC)}
@@ -143,7 +149,7 @@ def test_export_with_dynamic_sizes(name: str) -> None:
 
 
 @pytest.mark.slow
-@each_layer
+@each_layer_slowly
 def test_plain_onnx_export_runs_in_onnx_runtime(name: str) -> None:
     import onnxruntime  # noqa: PLC0415
 

@@ -104,6 +104,23 @@ def _best_set():
     _native.use_instruction_set(SETS[-1])
 
 
+def test_nothing_overflows_or_vanishes_on_the_way():
+    large, tiny = np.full((1, 4), 3e38, "f4"), np.full((1, 4), 1e-45, "f4")
+    for sign in (1, -1):
+        assert (poolwise.pool(sign * large, Soft(), (1, 4), kernel="native") == sign * large[0, 0]).all()
+    assert (poolwise.pool(tiny, Median(), (1, 4), kernel="native") == tiny[0, 0]).all()
+    for weight in (1e-25, 1e15, 1e-200, 1e200):
+        for dtype in ("f4", "f8"):
+            x = np.array([1e10, 3e10], dtype)
+            y = poolwise.pool(x, Blur(taps=(weight, weight)), (2,), kernel="native")
+            np.testing.assert_allclose(y, [2e10])
+            np.testing.assert_allclose(poolwise.pool(x, Blur(taps=(weight, weight)), (2,), kernel="reference"), [2e10])
+
+
+def test_an_empty_batch_is_served():
+    assert poolwise.pool(np.empty((0, 4, 4), "f4"), Median(), (2, 2), kernel="native").shape == (0, 2, 2)
+
+
 @pytest.mark.parametrize("op", DTYPES, ids=repr)
 def test_the_doors_take_it_where_nothing_is_kept_and_any_strides(op):
     dtype = DTYPES[op][0]

@@ -56,6 +56,17 @@ class Resampled(torch.nn.Module):
         return self.unpool(*self.pool(x))
 
 
+class OwnLogits(torch.nn.Module):
+    """Local importance pooling, whose logits are the input itself."""
+
+    def __init__(self, pool: torch.nn.Module) -> None:
+        super().__init__()
+        self.pool = pool
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.pool(x, x)
+
+
 class First(torch.nn.Module):
     """The first of a pyramid's maps."""
 
@@ -81,7 +92,10 @@ def layer_of(name: str) -> torch.nn.Module:
     if stem == "FractionalMaxPool":
         arguments["_random_samples"] = torch.full((2, 3, rank), 0.4, dtype=torch.float64)
     layer = LAYERS[name](**arguments)
-    return First(layer) if stem == "PyramidPool" else layer
+    if stem == "StochasticPool":
+        layer.eval()  # in training each call draws anew
+    wrapper = {"PyramidPool": First, "LIPPool": OwnLogits}.get(stem)
+    return layer if wrapper is None else wrapper(layer)
 
 
 def shape_of(name: str) -> tuple[int, ...]:

@@ -89,7 +89,7 @@ void unpooling() {
 int main() {
   using namespace poolwise;
   plan_of(good());
-  refused("a body", [](PlanFields& f) { f.body = "median"; });
+  refused("a body", [](PlanFields& f) { f.body = "lowest"; });
   refused("a dtype", [](PlanFields& f) { f.dtype = "complex64"; });
   refused("a mode", [](PlanFields& f) { f.tables[0].regular.mode = "wrap"; });
   refused("no shape", [](PlanFields& f) { f.shape.clear(); });

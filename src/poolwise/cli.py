@@ -262,13 +262,16 @@ def rule(
     """What a rule of the review means, why, by which source, how to mend it, and when to ignore it."""
     from rich.markdown import Markdown
 
-    from poolwise.design.rules import RULES, chosen
+    from poolwise.design.rules import RULES
 
     if name is None:
         for each in RULES:
             typer.echo(f"{each.id}  {each.severity:<7}  {each.title}")
     else:
-        for each in chosen([name]):
+        asked = [each for each in RULES if name and each.id.startswith(name.upper())]
+        if not asked:
+            raise InvalidValue(f"ID must be one of {', '.join(each.id for each in RULES)}, got {name!r}", "rule")
+        for each in asked:
             _console().print(Markdown(each.page))
 
 

@@ -241,8 +241,8 @@ def tap_weights(op: Operation, window: Sequence[Any], xp: Namespace = np) -> Arr
 
 def checked_number(name: str, value: object, *, least: float, most: float = np.inf) -> None:
     """Refuse a parameter that is no number, NaN, or outside least ≤ value ≤ most."""
-    allowed = f"at least {least}" if most == np.inf else f"between {least} and {most}"
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
         raise InvalidType(f"{name} must be a number, got {value!r}")
     if not least <= value <= most:
+        allowed = f"at least {least}" if most == np.inf else f"between {least} and {most}"
         raise InvalidValue(f"{name} must be {allowed}, got {value!r}")

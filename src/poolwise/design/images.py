@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -126,8 +125,9 @@ def number(name: str, text: str) -> float:
     0.25
     """
     try:
-        return float(Fraction(text.strip()))
-    except (ValueError, ZeroDivisionError, OverflowError):
+        above, slash, below = text.partition("/")
+        return float(above) / float(below) if slash else float(above)
+    except (ValueError, ZeroDivisionError):
         raise InvalidValue(f"{name} must be a number such as 0.5 or 1/255, got {text!r}") from None
 
 

@@ -12,6 +12,7 @@ from poolwise.design.stages import Stage, Views, seen
 
 ENLARGES = {"ConvTranspose", "Resize", "MaxUnpool", "DepthToSpace"}
 DENSE = {"Gemm", "MatMul"}
+FUSED = {"pytorch": "poolwise.torch.accelerate(model)", "keras": "poolwise.keras.ReLUMaxPooling2D in place of both"}
 
 
 def unfit(graph: Graph, _: Sequence[Stage]) -> Iterator[Evidence]:
@@ -58,7 +59,7 @@ def _ancestors(graph: Graph) -> dict[str, set[str]]:
 
 def beyond_the_image(graph: Graph, _: Sequence[Stage]) -> Iterator[Evidence]:
     """Convolutions whose input already sees all of the image."""
-    whole, views = graph.values[graph.inputs[0]].sizes, seen(graph)
+    whole, views = _image(graph), seen(graph)
     wide = [step for step in graph.steps if step.op == "Conv" and step.reads and max(step.reads.window) > 1]
     late = [step for step in wide if _sees(views[step.inputs[0]], whole)]
     if late:
@@ -72,13 +73,13 @@ def beyond_the_image(graph: Graph, _: Sequence[Stage]) -> Iterator[Evidence]:
 
 def within_the_image(graph: Graph, stages: Sequence[Stage]) -> Iterator[Evidence]:
     """What those cells see that see most, of maps with more than one position, where it is less than the image."""
-    whole, views = graph.values[graph.inputs[0]].sizes, seen(graph)
+    whole, views = _image(graph), seen(graph)
 
     def share(step: Step) -> float:
         return min(field / size for field, size in zip(_fields(views[step.output]), whole, strict=True))
 
     maps = [step for step in graph.steps if step.reads and views[step.output] and prod(step.reads.outputs) > 1]
-    widest = max(maps, key=share, default=None) if stages else None
+    widest = max(maps, key=share, default=None) if stages and whole else None
     if widest is not None and share(widest) < 1:
         message = (
             f"no cells see more than its {_shape(_fields(views[widest.output]))} of the input's {_shape(whole)} "
@@ -87,12 +88,18 @@ def within_the_image(graph: Graph, stages: Sequence[Stage]) -> Iterator[Evidence
         yield Evidence(widest.name, message, "more stride, dilation or layers, until the field covers the objects")
 
 
+def _image(graph: Graph) -> tuple[int, ...]:
+    """The sizes of the one input that has positions; none where several have."""
+    sizes = [graph.values[name].sizes for name in graph.inputs if graph.values[name].axes]
+    return sizes[0] if len(sizes) == 1 else ()
+
+
 def _fields(views: Views) -> list[int]:
     return [view.span.field for view in views or ()]
 
 
 def _sees(views: Views, whole: Sequence[int]) -> bool:
-    return bool(views) and all(field >= size for field, size in zip(_fields(views), whole, strict=True))
+    return bool(views) and bool(whole) and all(field >= size for field, size in zip(_fields(views), whole, strict=True))
 
 
 def flattened(graph: Graph, _: Sequence[Stage]) -> Iterator[Evidence]:
@@ -137,13 +144,11 @@ def fusible(graph: Graph, stages: Sequence[Stage]) -> Iterator[Evidence]:
     relus = {step.output for step in graph.steps if step.op == "Relu" and readers.get(step.output) == 1}
     for stage in stages:
         if isinstance(stage.step.pooling, Max) and stage.step.inputs[0] in relus and stage.kept[1]:
-            cells = stage.after.elements
             message = (
                 f"for training the ReLU before it and its indices keep {stage.before.nbytes:,} + {stage.kept[1]:,} "
-                f"bytes in PyTorch; joined with it, {cells:,}"
+                f"bytes in PyTorch; joined with it, {stage.kept[0]:,}"
             )
-            fix = "poolwise.torch.accelerate(model), or poolwise's ReLUMaxPool in place of both"
-            yield Evidence(stage.step.name, message, fix)
+            yield Evidence(stage.step.name, message, FUSED.get(graph.framework, ", or ".join(FUSED.values())))
 
 
 def _shape(sizes: Sequence[int]) -> str:

@@ -179,7 +179,7 @@ def _reads(stages: Sequence[Stage], *, wide: bool) -> Table:
             stage.step.name,
             stage.step.op,
             f"{alike([str(taps) for taps in stage.geometry.window])}/{steps}",
-            f"{times(stage.before.sizes)} → {times(stage.after.sizes)}",
+            f"{times(stage.before.sizes)} → {times(stage.geometry.outputs)}",
             alike([f"{span.jump:g}" for span in spans]) if spans else "?",
             alike([str(span.field) for span in spans]) if spans else "?",
             _nothing_or([_sides(each.before, each.after, each.between) for each in stage.unread]),

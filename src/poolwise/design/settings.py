@@ -38,7 +38,7 @@ def settings(folder: Path) -> Settings:
         return Settings()
     try:
         table: Any = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as cause:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as cause:
         raise InvalidValue(f"{path} must be TOML, got {cause}", "review") from None
     for name in TABLE.split("."):
         table = table.get(name, {}) if isinstance(table, dict) else {}

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from math import prod
 from typing import NamedTuple
 
-from poolwise import Max, Mean, ReLUMax
+from poolwise import Blur, Max, Mean, ReLUMax
 from poolwise.design.graph import Graph, Step
 from poolwise.design.stages import Pads, Stage
 from poolwise.design.trace import Unread
@@ -73,7 +73,10 @@ def skipping(_: Graph, stages: Sequence[Stage]) -> Iterator[Evidence]:
                     f"the stride {table.step} is larger than the window {table.taps}: {gaps} of "
                     f"{table.size} {{axes}} lie between windows"
                 )
-                fix = f"a window of {table.step}, or a {table.step}×{table.step} mean before the step"
+                fix = (
+                    f"a window of {table.step}, or before it a mean of {table.step} that takes the stride, so that "
+                    "this step takes 1"
+                )
                 yield along(stage.step, number, message, fix)
 
 
@@ -94,7 +97,8 @@ def one_sided(_: Graph, stages: Sequence[Stage]) -> Iterator[Evidence]:
 def uneven_coverage(_: Graph, stages: Sequence[Stage]) -> Iterator[Evidence]:
     for stage in stages:
         for number, table, _unread, _pads in sliding(stage):
-            if table.dilation == 1 and 1 < table.step < table.taps and table.taps % table.step:
+            weighted = isinstance(stage.step.pooling, Blur)  # whose weights even it out
+            if table.dilation == 1 and 1 < table.step < table.taps and table.taps % table.step and not weighted:
                 low, high = table.taps // table.step, -(-table.taps // table.step)
                 message = (
                     f"{table.taps} mod {table.step} = {table.taps % table.step}: some {{axes}} are "
@@ -116,8 +120,11 @@ def uneven_bins(_: Graph, stages: Sequence[Stage]) -> Iterator[Evidence]:
                 yield along(stage.step, number, message, fix)
 
 
-def aliasing(_: Graph, stages: Sequence[Stage]) -> Iterator[Evidence]:
+def aliasing(graph: Graph, stages: Sequence[Stage]) -> Iterator[Evidence]:
+    smooth = _smoothed(graph)
     for stage in stages:
+        if stage.step.inputs[0] in smooth:
+            continue
         strides = [getattr(table, "step", 1) for table in stage.geometry.tables]
         is_conv = stage.step.op == "Conv"
         moves = max(strides) > 1 and max(stage.geometry.outputs) > 1
@@ -126,6 +133,15 @@ def aliasing(_: Graph, stages: Sequence[Stage]) -> Iterator[Evidence]:
             message = f"{what} is taken at one of {max(strides)} positions with no low-pass filter before it"
             fix = "the same at stride 1, then a blur of that stride; it is a partial cure"
             yield Evidence(stage.step.name, message, fix)
+
+
+def _smoothed(graph: Graph) -> set[str]:
+    """The values that come out of a low-pass filter: a mean or a blur."""
+    return {
+        step.output
+        for step in graph.steps
+        if isinstance(step.pooling, Mean | Blur) and step.reads and max(step.reads.window) > 1
+    }
 
 
 def empty(_: Graph, stages: Sequence[Stage]) -> Iterator[Evidence]:

@@ -77,7 +77,8 @@ def downsampling(graph: Graph) -> list[Stage]:
         counted.update(step.weights)
         macs += step.macs
         if step.reads is not None and _downsamples(step):
-            stages.append(_stage(step, step.reads, before, after, views[step.output], parameters, macs))
+            seen_by = _reading(step.reads, views[step.inputs[0]])
+            stages.append(_stage(step, step.reads, before, after, seen_by, parameters, macs))
             parameters = macs = 0
     return stages
 
@@ -110,13 +111,16 @@ def _own(value: Value) -> Views:
     return tuple(Even(1, 1, 0) for _ in value.axes) or None
 
 
+def _reading(geometry: Geometry, views: Views) -> Views:
+    return views and tuple(view.through(table) for view, table in zip(views, geometry.tables, strict=True))
+
+
 def _through(step: Step, given: Sequence[tuple[Value, Views]], after: Value) -> Views:
     """What the cells of a step's output see of the network's input."""
     if not after.axes or not step.known:
         return None
     if step.reads is not None:
-        views = given[0][1]
-        return views and tuple(view.through(table) for view, table in zip(views, step.reads.tables, strict=True))
+        return _reading(step.reads, given[0][1])
     around = reaches(step, given[0][0].sizes, after.sizes) if len(given[0][0].axes) == len(after.axes) else None
     if around is not None:
         return given[0][1] and tuple(
@@ -153,7 +157,8 @@ def _stage(
     cells, taps = after.elements, prod(geometry.window)
     selects = isinstance(step.pooling, SELECTIONS)
     adds = isinstance(step.pooling, Mean | Sum)
-    kept = (cells, 8 * cells) if selects else (0, 0) if adds else (before.nbytes, before.nbytes)
+    offset = 1 if taps <= 255 else 4  # bytes that tell which tap won
+    kept = (offset * cells, 8 * cells) if selects else (0, 0) if adds else (before.nbytes, before.nbytes)
     return Stage(
         step,
         geometry,

@@ -74,7 +74,7 @@ class Blur(Operation):
 
     def weights(self, taps: Any, xp: Namespace = np) -> Array:
         if isinstance(self.taps, tuple):
-            return np.array(self.taps)
+            return np.array(self.taps) / sum(self.taps)
         return _binomial(taps) if isinstance(taps, int) and taps <= MOST_EXACT else _by_logarithms(xp, taps)
 
     def refusal(self, geometry: Geometry) -> str | None:

@@ -53,7 +53,7 @@ class Median(Operation):
         if is_integer(values):
             return xp.where(held > 0, low, xp.zeros_like(low))
         high = take_winner(xp, order, held // 2)
-        return or_nan(xp, xp.where(held % 2 == 1, low, low / 2 + high / 2), values, present)
+        return or_nan(xp, xp.where((held % 2 == 1) | (low == high), low, low / 2 + high / 2), values, present)
 
     def result_dtype(self, dtype: str) -> str:
         return dtype

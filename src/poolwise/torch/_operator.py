@@ -217,8 +217,13 @@ def _inside(text: str, names: str, return_indices: bool, *operands: torch.Tensor
 
 
 def _encoded(op: Operation, build: Build, arguments: tuple[Any, ...], kernel: str | None) -> str:
-    parameters = [f"{name}={getattr(op, name)!r}" for name in vars(type(op))["__dataclass_fields__"]]
+    parameters = [f"{name}={_plain(getattr(op, name))!r}" for name in vars(type(op))["__dataclass_fields__"]]
     return "|".join([op.name, ";".join(parameters), build.__name__, _literal(arguments), f"{kernel!r}"])
+
+
+def _plain(value: Any) -> Any:
+    """A number of NumPy's as Python's own, which is written so that it can be read."""
+    return value.item() if hasattr(value, "item") else value
 
 
 def _literal(value: Any) -> str:

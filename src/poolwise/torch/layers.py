@@ -111,20 +111,12 @@ class OperationPool(torch.nn.Module):
 
     def forward(self, input: torch.Tensor, *given: torch.Tensor, **named: torch.Tensor) -> Any:
         operands = self._operands(given, named) if len(self.kind.arrays) > 0 else {}
-        rests = self.evaluated is not None and not self.training and not operands
-        function = cast("Callable[..., Any]", type(self).evaluated) if rests else type(self).function
-        return function(
-            input,
-            self.kernel_size,
-            self.stride,
-            self.padding,
-            self.dilation,
-            self.ceil_mode,
-            self.return_indices,
-            padding_mode=self.padding_mode,
-            **({} if rests else self.parameters_of_operation),
-            **operands,
-        )
+        evaluated = type(self).evaluated
+        window = (self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode, self.return_indices)
+        if evaluated is not None and not self.training and not operands:
+            return evaluated(input, *window, padding_mode=self.padding_mode)
+        further = {**self.parameters_of_operation, **operands}
+        return type(self).function(input, *window, padding_mode=self.padding_mode, **further)
 
     def extra_repr(self) -> str:
         own = {name: getattr(self, name) for name in ("kernel_size", "stride", "padding", "dilation", "ceil_mode")}
