@@ -139,7 +139,7 @@ struct Sorted {
   static POOLWISE_INLINE Pack<L, M> held(int k, const Pack<Accumulator, M>* there, int taps) {
     Pack<L, M> count{};
     for (int t = 0; t < taps; ++t) count -= there[t] != Accumulator(0);  // a comparison that holds is -1
-    return count * static_cast<L>(k / taps);
+    return count * every<L, M>(static_cast<L>(k / taps));
   }
   template <int M>
   POOLWISE_INLINE Pack<Accumulator, M> unless_nan(Pack<Accumulator, M> y, decltype(y != y) nan) const {
