@@ -172,3 +172,13 @@ def test_every_composition_has_its_layers() -> None:
             assert layer is COMPOSED[composed_name(composition, rank)]
             assert layer.__name__ in door.__all__
             assert "Raises" in layer.__doc__ or "what is raised" in layer.__doc__ or "arguments are" in layer.__doc__
+
+
+@pytest.mark.parametrize("op", [poolwise.Max(), poolwise.Mean()], ids=repr)
+def test_fractional_pooling_of_the_backends_tensors_is_that_of_arrays(op):
+    rng = np.random.default_rng(3)
+    x, draws = rng.random((2, 3, 9, 8), "f4"), rng.random((2, 3, 2), "f4")
+    expected = poolwise.fractional_pool(x, op, (2, 3), (4, 3), draws=draws)
+    given, drawn = keras.ops.convert_to_tensor(x), keras.ops.convert_to_tensor(draws)
+    y = poolwise.fractional_pool(given, op, (2, 3), (4, 3), draws=drawn)
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(y), expected, rtol=1e-6)

@@ -520,7 +520,7 @@ def test_images_that_cannot_be_taken() -> None:
     two.graph.input.append(helper.make_tensor_value_info("z", 1, (1,)))
     refused(
         InvalidValue,
-        r"model must take one input, got inputs of the shapes \[\(1, 2, 4\), \(1,\)\]",
+        r"model must take one input, got inputs of the shapes \(1, 2, 4\), \(1,\)",
         lambda: stages(two),
     )
 

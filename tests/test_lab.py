@@ -461,7 +461,11 @@ def test_variants_by_name() -> None:
             rules = {"stride": (variant.stride,) * 2, "operands": operands}
             op = variant.op if variant.op.evaluated is None else variant.op.evaluated()
             expected = poolwise.pool(x, op, (variant.window,) * 2, **rules)
-            torch.testing.assert_close(variant.stage(3).eval()(x), expected)
+            y = variant.stage(3).eval()(x)
+            if variant.name.startswith("gem"):  # a learned p is a tensor, whose powers are rounded otherwise
+                torch.testing.assert_close(y, expected)
+            else:
+                assert torch.equal(y, expected)
 
 
 def test_split_is_balanced_and_fixed() -> None:

@@ -22,8 +22,9 @@ from poolwise.torch.layers import LAYERS
 from torch_layers import EVEN, input_of, layer_of, shape_of
 
 each_layer = pytest.mark.parametrize("name", LAYERS)
-# What takes seconds is asked of all of PyTorch's layers and, of the others, of those over two axes.
-SLOWLY = [name for name in LAYERS if hasattr(torch.nn, name) or name.endswith("2d")]
+# What takes seconds is asked of PyTorch's layers and of those with gradients in C++, and of the others over two axes.
+NATIVE = ("Min", "Sum", "ReLUMax")
+SLOWLY = [name for name in LAYERS if hasattr(torch.nn, name) or name.startswith(NATIVE) or name.endswith("2d")]
 # A pooling with arrays beside its input is compiled for the sizes that it meets, and anew for others.
 LEARNED = ("GeM", "Gated", "Mixed")
 SIZED = (*LEARNED, "LIP")

@@ -33,7 +33,7 @@ def avg_unpool(
     Returns an array of y's own type. Raises InvalidValue or InvalidType that names the argument.
 
     Source: the counterpart for averages of Zeiler & Fergus, Visualizing and understanding convolutional networks, ECCV
-    2014, section 2.1.
+    2014.
 
     >>> import numpy as np, poolwise
     >>> poolwise.avg_unpool(np.array([1.0, 3.0]), (2,))

@@ -53,8 +53,10 @@ def fractional_pool(
         raise fault.within("fractional_pool") from None
     xp, last = door.framework.xp, tuple(range(-len(pooled), 0))
     sizes = [x.shape[axis] for axis in pooled]
-    places = [_places(xp, draws[..., i], *numbers) for i, numbers in enumerate(zip(sizes, taps, outputs, strict=True))]
-    dtype = str(x.dtype).rpartition(".")[2]
+    places = [
+        _places(door, draws[..., i], *numbers) for i, numbers in enumerate(zip(sizes, taps, outputs, strict=True))
+    ]
+    dtype = _dtype(x)
     half = dtype in ("float16", "bfloat16")  # an element that many windows read sums its gradients in float32
     windows = xp.moveaxis(door.framework.cast(x, "float32") if half else x, pooled, last)
     for axis, place in zip(last, places, strict=True):
@@ -67,18 +69,20 @@ def fractional_pool(
     return y if flat is None else (y, xp.moveaxis(_in_input(xp, flat, places, sizes), last, pooled))
 
 
-def _places(xp: Any, draws: Array, size: int, taps: int, outputs: int) -> Array:
+def _places(door: Door, draws: Array, size: int, taps: int, outputs: int) -> Array:
     """(…planes, outputs · taps): the elements that the windows along one axis read, window by window."""
+    xp = door.framework.xp
     start = xp.zeros_like(xp.expand_dims(draws, axis=-1))
     if outputs > 1:
         u, distance = xp.expand_dims(draws, axis=-1), (size - taps) / (outputs - 1)
-        number = xp.astype(xp.arange(outputs - 1, device=draws.device), draws.dtype)
+        dtype = _dtype(draws)
+        number = door.framework.cast(door.framework.constant(np.arange(outputs - 1), draws), dtype)
         start = xp.floor((number + u) * distance) - xp.floor(u * distance)
         start = xp.concat([start, xp.zeros_like(u)], axis=-1)
-    start = xp.astype(start, xp.int64)
-    final = xp.arange(outputs, device=draws.device) == outputs - 1
+    start = door.framework.cast(start, "int64")
+    final = door.framework.constant(np.arange(outputs) == outputs - 1, draws)
     start = xp.where(final | (start > size - taps), size - taps, xp.where(start < 0, 0, start))  # rounded, still inside
-    places = xp.expand_dims(start, axis=-1) + xp.arange(taps, device=draws.device)
+    places = xp.expand_dims(start, axis=-1) + door.framework.constant(np.arange(taps), draws)
     return xp.reshape(places, (*draws.shape, outputs * taps))
 
 
@@ -94,6 +98,11 @@ def _in_input(xp: Any, flat: Array, places: list[Array], sizes: list[int]) -> Ar
     return xp.reshape(result, shape)
 
 
+def _dtype(array: Array) -> str:
+    """Its name, whatever the framework."""
+    return str(getattr(array.dtype, "name", array.dtype)).rpartition(".")[2]
+
+
 def _drawn(draws: Any, seed: int | None, x: Array, pooled: tuple[int, ...], door: Door) -> Array:
     planes = tuple(size for axis, size in enumerate(x.shape) if axis not in pooled)
     wanted = (*planes, len(pooled))
@@ -105,7 +114,7 @@ def _drawn(draws: Any, seed: int | None, x: Array, pooled: tuple[int, ...], door
     found, draws = enter(draws)
     if found is not door:
         raise InvalidType(f"draws must be an array of {door.framework.name}, as x is, got {type(draws).__name__}")
-    name = str(draws.dtype).rpartition(".")[2]
+    name = _dtype(draws)
     if name not in FLOATS:
         raise InvalidType(f"draws must be floats, got {name}")
     if tuple(draws.shape) != wanted:

@@ -42,7 +42,7 @@ def polyphase_pool(
     Returns an array of x's own type; a pooled axis has n / s elements. The gradient goes to the elements that are kept.
     Raises InvalidValue or InvalidType that names the argument, before any work is done.
 
-    Source: Chaman & Dokmanić, Truly shift-invariant convolutional neural networks, CVPR 2021, section 3.2.
+    Source: Chaman & Dokmanić, Truly shift-invariant convolutional neural networks, CVPR 2021.
 
     >>> import numpy as np, poolwise
     >>> poolwise.polyphase_pool(np.array([0.0, 5, 1, 7, 2, 6]), (2,))
@@ -78,7 +78,7 @@ def polyphase_unpool(
     Raises InvalidValue or InvalidType that names the argument.
 
     Source: Chaman & Dokmanić, Truly shift-equivariant convolutional neural networks with adaptive polyphase upsampling,
-    Asilomar 2021, section III.
+    Asilomar 2021.
 
     >>> import numpy as np, poolwise
     >>> y, indices = poolwise.polyphase_pool(np.array([0.0, 5, 1, 7, 2, 6]), (2,), return_indices=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import zipfile
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -35,9 +36,13 @@ def input_shape(model: Any) -> Shape | None:
 
     Raises InvalidType for what is no model, InvalidValue for a model of several inputs.
     """
-    shapes = input_shapes(model)
+    return only(input_shapes(model))
+
+
+def only(shapes: Sequence[Shape]) -> Shape | None:
+    """The shape of the one input, None where none is declared; InvalidValue for several."""
     if len(shapes) > 1:
-        raise InvalidValue(f"model must take one input, got inputs of the shapes {shapes}")
+        raise InvalidValue(f"model must take one input, got inputs of the shapes {', '.join(map(str, shapes))}")
     return shapes[0] if shapes else None
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from poolwise.errors import Fault, InvalidType, InvalidValue
-from poolwise.models import Shape, kind, said
+from poolwise.models import Shape, kind, only, said
 
 Run = Callable[[NDArray[Any]], NDArray[Any]]
 
@@ -26,10 +26,7 @@ def declared(model: Any) -> Shape | None:
 
     Raises InvalidType for what is no model, InvalidValue for a model of several inputs.
     """
-    shapes = import_module(f"poolwise.models.{kind(model)}").declared(model)
-    if len(shapes) > 1:
-        raise InvalidValue(f"model must take one input, got inputs of the shapes {', '.join(map(str, shapes))}")
-    return shapes[0] if shapes else None
+    return only(import_module(f"poolwise.models.{kind(model)}").declared(model))
 
 
 @contextmanager

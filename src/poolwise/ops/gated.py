@@ -25,7 +25,7 @@ class Gated(Mixture):
     places. Prefer it to `Mixed` where one share does not fit every part of an image.
 
     Source: Lee, Gallagher & Tu, Generalizing pooling functions in convolutional neural networks: mixed, gated, and
-    tree, AISTATS 2016, section 3.2.
+    tree, AISTATS 2016 ("gated" max-average pooling).
 
     >>> import poolwise
     >>> poolwise.gated_pool([[1, 3], [2, 4]], (2, 2), gate=[[0, 0], [0, 0]])

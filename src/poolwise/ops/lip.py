@@ -24,7 +24,7 @@ class LIP(Operation):
     gradients. Prefer it where a network should learn what survives a downsampling; it costs that network and a second
     map.
 
-    Source: Gao, Wang & Wu, LIP: Local importance-based pooling, ICCV 2019, section 3.2.
+    Source: Gao, Wang & Wu, LIP: Local importance-based pooling, ICCV 2019.
 
     >>> import poolwise
     >>> poolwise.lip_pool([[1, 3], [2, 4]], (2, 2), logits=[[0, 0], [0, 100]])

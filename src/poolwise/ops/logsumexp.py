@@ -24,7 +24,7 @@ class LogSumExp(Operation):
     may decide (multiple instances, weak labels): smoother than max, sharper than the mean.
 
     Source: Boyd & Vandenberghe, Convex Optimization, 2004, section 3.1.5; as a pooling: Pinheiro & Collobert, From
-    image-level to pixel-level labeling with convolutional networks, CVPR 2015, section 3.2 (there with the mean).
+    image-level to pixel-level labeling with convolutional networks, CVPR 2015 (there with the mean).
 
     >>> import poolwise
     >>> poolwise.pool([[1, 3], [2, 4]], poolwise.LogSumExp(), (2, 2)).round(3)

@@ -51,7 +51,7 @@ class Mixed(Mixture):
     mean is known to be better: it learns which, in one number.
 
     Source: Lee, Gallagher & Tu, Generalizing pooling functions in convolutional neural networks: mixed, gated, and
-    tree, AISTATS 2016, section 3.1.
+    tree, AISTATS 2016 ("mixed" max-average pooling).
 
     >>> import poolwise
     >>> poolwise.pool([[1, 3], [2, 4]], poolwise.Mixed(0.5), (2, 2))

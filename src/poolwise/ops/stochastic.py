@@ -34,8 +34,7 @@ class Stochastic(Selection):
     index is −1. The gradient goes to what was drawn. Layers draw in training, and give `StochasticMean` when a model is
     evaluated. Prefer it, behind a ReLU, to max where a model overfits: it costs no more.
 
-    Source: Zeiler & Fergus, Stochastic pooling for regularization of deep convolutional neural networks, ICLR 2013,
-    section 3.1.
+    Source: Zeiler & Fergus, Stochastic pooling for regularization of deep convolutional neural networks, ICLR 2013.
 
     >>> import poolwise
     >>> poolwise.stochastic_pool([[1, 3], [2, 4]], (2, 2), draws=[[0.5]])  # up to 0.1, 0.4, 0.6, 1

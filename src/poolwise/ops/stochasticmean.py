@@ -20,8 +20,8 @@ class StochasticMean(Operation):
     Where nothing is above 0 all weigh alike. Floats, kept (half precision accumulates in float32). NaN makes NaN. An
     empty window gives NaN. Layers of `Stochastic` give this when a model is evaluated.
 
-    Source: Zeiler & Fergus, Stochastic pooling for regularization of deep convolutional neural networks, ICLR 2013,
-    section 3.2 (probabilistic weighting at test time).
+    Source: Zeiler & Fergus, Stochastic pooling for regularization of deep convolutional neural networks, ICLR 2013
+    (probabilistic weighting at test time).
 
     >>> import poolwise
     >>> poolwise.pool([[1, 3], [2, 4]], poolwise.StochasticMean(), (2, 2))

@@ -24,8 +24,8 @@ class TopKMean(Operation):
     shared by those k, of equal ones by the first. Prefer it to max where one activation is too little evidence, and to
     the mean where most of a window says nothing.
 
-    Source: Durand, Thome & Cord, WELDON: weakly supervised learning of deep convolutional neural networks, CVPR 2016,
-    section 3.1 (its top instances).
+    Source: Durand, Thome & Cord, WELDON: weakly supervised learning of deep convolutional neural networks, CVPR 2016
+    (its top instances).
 
     >>> import poolwise
     >>> poolwise.pool([[1, 3], [2, 4]], poolwise.TopKMean(2), (2, 2))

@@ -47,13 +47,10 @@ def read(model: Any, shapes: Sequence[Any] | None = None, *, trust: bool = False
         return _agreeing(reader(model, sizes))
     except InvalidValue as fault:
         said = _DISAGREE.search(fault.fact)
-        if said is None:
+        fitting = _fitting(reader, model, sizes, said.group().strip()) if said else None
+        if fitting is None:
             raise
-        return _fitting(reader, model, sizes, said.group().strip()) or _raised(fault)
-
-
-def _raised(fault: InvalidValue) -> Graph:
-    raise fault
+        return fitting
 
 
 def _sizes(model: Any, shapes: Sequence[Any] | None) -> Shapes:
