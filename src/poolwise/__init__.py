@@ -10,41 +10,78 @@ array([[2.5]])
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from poolwise import ops
-from poolwise._version import __version__
-from poolwise.api import (
-    SHORT_NAMES,
-    Explanation,
-    PoolFunction,
-    adaptive_pool,
-    adaptive_pool_backward,
-    explain,
-    global_pool,
-    pool,
-    pool_backward,
-)
-from poolwise.compose import COMPOSITIONS
-from poolwise.compose.fractional import fractional_pool
-from poolwise.errors import Fault, InvalidType, InvalidValue, MissingExtra
-from poolwise.geometry import Geometry
-from poolwise.op import Operation
-from poolwise.threads import get_num_threads, set_num_threads
-from poolwise.unpool import max_unpool
+from poolwise._version import __version__ as __version__
 
-globals().update(SHORT_NAMES)
-globals().update({each.function.__name__: each.function for each in COMPOSITIONS})
-globals().update({kind.__name__: kind for kind in ops.OPERATIONS})
-
-_ROOMS = ("bench", "design", "explorer", "lab")  # poolwise.design and its like, imported where they are first named
+# Each name is fetched where it is first used (PEP 562), so that importing poolwise costs next to nothing.
+_NAMES = {
+    "api": (
+        "Explanation",
+        "adaptive_pool",
+        "adaptive_pool_backward",
+        "explain",
+        "global_pool",
+        "pool",
+        "pool_backward",
+    ),
+    "compose.fractional": ("fractional_pool",),
+    "errors": ("Fault", "InvalidType", "InvalidValue", "MissingExtra"),
+    "geometry": ("Geometry",),
+    "op": ("Operation",),
+    "threads": ("get_num_threads", "set_num_threads"),
+    "unpool": ("max_unpool",),
+}
+_HOME = {name: home for home, names in _NAMES.items() for name in names}
+_CORE = {"api", "call", "choose", "compose", "doors", "errors", "geometry", "kernels", "memory", "op", "ops"}
+_CORE |= {"reference", "threads", "unpool"}
+_ROOMS = _CORE | {"bench", "design", "explorer", "lab"}  # those named last may need an extra
 
 
-def _room(name: str) -> object:
+def _listed() -> dict[str, object]:
+    """What has its name from a list: a function of each operation, the compositions, the operations."""
+    api, compose, ops = (import_module(f"poolwise.{room}") for room in ("api", "compose", "ops"))
+    compositions = [each.function for each in compose.COMPOSITIONS]
+    return {**api.SHORT_NAMES, **{each.__name__: each for each in (*compositions, *ops.OPERATIONS)}}
+
+
+def _public() -> list[str]:
+    return [*sorted({"__version__", *_HOME}), *_listed()]
+
+
+def _fetched(name: str) -> object:
     if name in _ROOMS:
         return import_module(f"poolwise.{name}")
-    raise AttributeError(f"module 'poolwise' has no attribute {name!r}")
+    if name in _HOME:
+        found = getattr(import_module(f"poolwise.{_HOME[name]}"), name)
+    elif name == "__all__":
+        found = _public()
+    elif name.startswith("_") or name not in (listed := _listed()):
+        raise AttributeError(f"module 'poolwise' has no attribute {name!r}")
+    else:
+        found = listed[name]
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_CORE, *_public()})
 
 
 if TYPE_CHECKING:
+    from poolwise.api import Explanation as Explanation
+    from poolwise.api import PoolFunction
+    from poolwise.api import adaptive_pool as adaptive_pool
+    from poolwise.api import adaptive_pool_backward as adaptive_pool_backward
+    from poolwise.api import explain as explain
+    from poolwise.api import global_pool as global_pool
+    from poolwise.api import pool as pool
+    from poolwise.api import pool_backward as pool_backward
+    from poolwise.compose.fractional import fractional_pool as fractional_pool
+    from poolwise.errors import Fault as Fault
+    from poolwise.errors import InvalidType as InvalidType
+    from poolwise.errors import InvalidValue as InvalidValue
+    from poolwise.errors import MissingExtra as MissingExtra
+    from poolwise.geometry import Geometry as Geometry
+    from poolwise.op import Operation as Operation
     from poolwise.ops import LIP as LIP
     from poolwise.ops import Blur as Blur
     from poolwise.ops import Gated as Gated
@@ -64,33 +101,13 @@ if TYPE_CHECKING:
     from poolwise.ops import StochasticMean as StochasticMean
     from poolwise.ops import Sum as Sum
     from poolwise.ops import TopKMean as TopKMean
+    from poolwise.threads import get_num_threads as get_num_threads
+    from poolwise.threads import set_num_threads as set_num_threads
+    from poolwise.unpool import max_unpool as max_unpool
+
+    __all__: list[str]
 
     def __getattr__(name: str) -> PoolFunction: ...
 
 else:
-    __getattr__ = _room
-
-
-__all__ = [
-    "Explanation",
-    "Fault",
-    "Geometry",
-    "InvalidType",
-    "InvalidValue",
-    "MissingExtra",
-    "Operation",
-    "__version__",
-    "adaptive_pool",
-    "adaptive_pool_backward",
-    "explain",
-    "fractional_pool",
-    "get_num_threads",
-    "global_pool",
-    "max_unpool",
-    "pool",
-    "pool_backward",
-    "set_num_threads",
-    *SHORT_NAMES,
-    *(each.function.__name__ for each in COMPOSITIONS),
-    *(kind.__name__ for kind in ops.OPERATIONS),
-]
+    __getattr__ = _fetched
