@@ -117,6 +117,11 @@ bool divides(const R& reduction) {
   if constexpr (R::divides) return reduction.is_mean;
   return false;
 }
+template <class R, class V>
+POOLWISE_INLINE V written_by(V divisor) {
+  if constexpr (R::divides) return R::written_by(divisor);
+  return divisor;
+}
 
 template <class R>
 void forward_cells(const Plan& plan, const Buffers& buffers, Int begin, Int end) {
@@ -129,7 +134,7 @@ void forward_cells(const Plan& plan, const Buffers& buffers, Int begin, Int end)
   walk_output(walk, plan, buffers, sizeof(T));
   walk.seek(begin);
   for (Int unit = begin; unit < end; ++unit, walk.advance()) {
-    const A divisor = divides(reduction) ? divisor_at<A>(plan, walk) : A(1);
+    const A divisor = divides(reduction) ? written_by<R>(divisor_at<A>(plan, walk)) : A(1);
     const T* row = x + walk.lane_begin();
     const Int to = walk.target();
     for_lanes_of<R>(walk.lane_count(), [&]<int N, int U>(Int lane) POOLWISE_LAMBDA {
@@ -174,7 +179,7 @@ void forward_masked(const Plan& plan, const Buffers& buffers, Int begin, Int end
   walk_output(walk, plan, buffers, sizeof(T));
   walk.seek(begin);
   for (Int unit = begin; unit < end; ++unit, walk.advance()) {
-    const A divisor = divides(reduction) ? divisor_at<A>(plan, walk) : A(1);
+    const A divisor = divides(reduction) ? written_by<R>(divisor_at<A>(plan, walk)) : A(1);
     const T* row = x + walk.lane_begin();
     const Int to = walk.target(), mask_step = walk.lane_mask();
     for_rare_lanes<full<A>>(walk.lane_count(), [&]<int N, int U>(Int lane) POOLWISE_LAMBDA {
@@ -188,7 +193,7 @@ void forward_masked(const Plan& plan, const Buffers& buffers, Int begin, Int end
         state = reduction.template merged<N>(state, either<R, N>(here, element, nothing));
         if constexpr (R::divides) held += here ? every<A, N>(1) : Pack<A, N>{};
       });
-      out.template put<N>(to + lane, state, counts ? held : every<A, N>(divisor));
+      out.template put<N>(to + lane, state, counts ? written_by<R>(held) : every<A, N>(divisor));
     });
   }
 }

@@ -16,6 +16,7 @@ constexpr Int rows_worth_sliding = 8, taps_worth_doubling = 8;
 constexpr Int line_bytes = 1 << 17, sliding_bytes = 1 << 18;  // what should stay in the first and the second cache
 constexpr Int most_picked = 3;                                // the largest stride at which lanes are picked out of packs
 constexpr Int folded_lanes = 64;                              // of a line on which a window over all of an axis is laid
+constexpr Int few_packs = 4;                                   // that are added one after the other in what is not an accumulator
 constexpr Int band_lanes = 384, most_band_rows = 64;         // of short lines that are reduced across together
 
 // How a plan's lines are cut. `serves` is false where this engine does not.
@@ -82,6 +83,16 @@ POOLWISE_OUTLINE LineLayout line_layout(const Plan& plan) {
   return layout;
 }
 
+template <class R>
+struct FewOf {
+  using type = typename R::Accumulator;
+};
+template <class R>
+  requires requires { typename R::Few; }
+struct FewOf<R> {
+  using type = typename R::Few;
+};
+
 // K: what one offset is kept as.
 template <class R, class K>
 class LinesForward {
@@ -91,6 +102,7 @@ class LinesForward {
   static constexpr int N = full<A>;
   template <int M>
   using State = typename R::template State<M>;
+  using Few = typename FewOf<R>::type;
 
  public:
   POOLWISE_OUTLINE static bool serves(const Plan& plan, const Buffers& buffers) {
@@ -207,6 +219,8 @@ class LinesForward {
       clear(band_, there_begin_ + there_, lanes_);
     }
     spread_divisors();
+    alone_ = block_.axes[0].output == 1 && block_.axes[1].output == 1;
+    if (alone_) find_rows();
   }
 
   // By whole packs, which may run over the end.
@@ -219,10 +233,10 @@ class LinesForward {
       if (!reduction_.is_mean) return;
       const Axis& last = block_.axes[2];
       const Int inner = block_.inner, whole_begin = last.whole_begin - first_column_, whole_end = last.whole_end - first_column_;
-      const A whole = static_cast<A>(plan_.divided_by(last, true, last.whole_begin, 0));
+      const A whole = R::written_by(static_cast<A>(plan_.divided_by(last, true, last.whole_begin, 0)));
       for (Int j = 0; j < columns_; ++j) {
         const bool is_whole = j >= whole_begin && j < whole_end;
-        fill<A>(column_divisors_ + j * inner, inner, is_whole ? whole : static_cast<A>(plan_.divided_by(last, true, first_column_ + j, 0)));
+        fill<A>(column_divisors_ + j * inner, inner, is_whole ? whole : R::written_by(static_cast<A>(plan_.divided_by(last, true, first_column_ + j, 0))));
       }
       fill<A>(column_divisors_ + columns_ * inner, apart_ - columns_ * inner, A(1));
       for (Int b = 1; b < layout_.rows; ++b) std::memcpy(column_divisors_ + b * apart_, column_divisors_, static_cast<std::size_t>(apart_) * sizeof(A));
@@ -232,7 +246,8 @@ class LinesForward {
   // ---- down: the rows of a window into one line ----
 
   void reduce_row(Int number) {
-    const Taps t0 = taps_of(block_.axes[0], plane_, 0), t1 = taps_of(block_.axes[1], row_, 0);
+    if (!alone_) find_rows();
+    const Taps t0 = t0_, t1 = t1_;
     line_ = part(band_, number * layout_.lanes);
     if (t0.count * t1.count == 0)
       clear(line_, 0, layout_.folds ? layout_.lanes : there_begin_ + there_);
@@ -246,9 +261,15 @@ class LinesForward {
       reduce_rows(t0, t1);
     // What was written beyond the row: where it ends, and where the next one begins.
     if (!layout_.folds) clear(line_, there_begin_ + there_, there_begin_ + there_ + N);
+    if constexpr (R::divides) row_divisors_[number] = own_divisor_;
+  }
+
+  // The rows of the window where the engine stands, and what they divide by.
+  void find_rows() {
+    const Axis &planes = block_.axes[0], &rows = block_.axes[1];
+    t0_ = taps_of(planes, plane_, 0), t1_ = taps_of(rows, row_, 0);
     if constexpr (R::divides)
-      if (reduction_.is_mean)
-        row_divisors_[number] = static_cast<A>(plan_.divided_by(block_.axes[0], false, plane_, 0) * plan_.divided_by(block_.axes[1], false, row_, 0));
+      if (reduction_.is_mean) own_divisor_ = R::written_by(static_cast<A>(plan_.divided_by(planes, false, plane_, 0) * plan_.divided_by(rows, false, row_, 0)));
   }
 
   static POOLWISE_INLINE Line<R> part(Line<R> line, Int lane) {
@@ -261,7 +282,7 @@ class LinesForward {
   POOLWISE_INLINE const T* source(Int plane, Int row) const {
     const Int at = outer_ * strides_.outer + plane * strides_.plane + row * strides_.row;
     const T* p = x_ + at + from_lane_;
-    if (at + from_lane_ + read_ + N <= last_row_ + block_.axes[2].size * block_.inner) return p;
+    if (at + from_lane_ + read_ + larger(N, full<Few>) <= last_row_ + block_.axes[2].size * block_.inner) return p;
     std::memcpy(static_cast<void*>(spare_row_), p, static_cast<std::size_t>(read_) * sizeof(T));
     return spare_row_;
   }
@@ -288,8 +309,37 @@ class LinesForward {
     clear(line_, lanes, layout_.lanes);
   }
 
-  // The same where every lane is of one window: in registers, and a pack of them is left.
+  // The same in Few, by turns of as many packs as err by no more than a mean may, which are then added in A: each element passes
+  // through few_packs - 1 additions and two more.
+  POOLWISE_OUTLINE void gather_few(Taps t0, Taps t1) {
+    const Axis &planes = block_.axes[0], &rows = block_.axes[1];
+    constexpr int W = full<Few>;
+    const Int n = block_.axes[2].size;
+    Pack<A, N> sum[2]{};
+    for (Int a = t0.first; a < t0.first + t0.count; ++a)
+      for (Int b = t1.first; b < t1.first + t1.count; ++b) {
+        const T* from = source(planes.first(plane_) + a * planes.dilation, rows.first(row_) + b * rows.dilation);
+        for (Int lane = 0, stop; lane < n; lane = stop) {
+          Pack<Few, W> few[4]{};
+          stop = smaller(n, lane + few_packs * 4 * W);
+          for (; lane + 4 * W <= stop; lane += 4 * W) {
+            ahead<gather_distance>(from + lane, 4 * W * Int(sizeof(T)));
+            for (int u = 0; u < 4; ++u) few[u] += load<Few, W>(from + lane + u * W);
+          }
+          for (int u = 0; lane + W <= stop; lane += W, ++u) few[u] += load<Few, W>(from + lane);
+          if (lane < stop) few[3] += counted<Lane<Few>, W>() < static_cast<Lane<Few>>(stop - lane) ? load<Few, W>(from + lane) : Pack<Few, W>{};
+          const Pack<Few, W> all = (few[0] + few[1]) + (few[2] + few[3]);
+          Pack<Few, N> halves[2];
+          std::memcpy(halves, &all, sizeof all);
+          for (int h = 0; h < 2; ++h) sum[h] += converted<A, Few, N>(halves[h]);
+        }
+      }
+    line_.template store<N>(0, {sum[0] + sum[1]});
+  }
+
+  // Where every lane is of one window: in registers, and a pack of them is left.
   POOLWISE_OUTLINE void gather_rows(Taps t0, Taps t1) {
+    if constexpr (!std::is_same_v<Few, A>) return gather_few(t0, t1);
     const Axis &planes = block_.axes[0], &rows = block_.axes[1];
     const Int n = block_.axes[2].size, rest = n % N;
     State<N> state[4] = {reduction_.template nothing<N>(), reduction_.template nothing<N>(), reduction_.template nothing<N>(), reduction_.template nothing<N>()};
@@ -688,7 +738,9 @@ class LinesForward {
   Stream<Out> stream_;
   bool streams_ = false;
   K *bounced_kept_, *kept_out_ = nullptr;
-  A row_divisor_{1}, row_divisors_[most_band_rows];
+  A row_divisor_{1}, own_divisor_{1}, row_divisors_[most_band_rows];
+  Taps t0_{0, 0}, t1_{0, 0};                                             // the rows of a window in its planes
+  bool alone_ = false;                                                   // they are the same for all windows
   Int taps_ = 0, tap_lanes_ = 0, tap_places_ = 0, width_ = 1;              // of a line, doubled where that is worth it
   Int outer_ = 0, plane_ = 0, chunk_ = 0, row_ = 0;                      // where the engine stands
   Int first_column_ = 0, columns_ = 0, lanes_ = 0;                       // of the chunk

@@ -338,11 +338,22 @@ struct Total {
   using Accumulator = A;
   using Second = void;
   static constexpr bool places = false, divides = true, idempotent = false;
+  // A quotient in double is rounded once more: the product with the reciprocal does as well, and costs an eighth.
+  static constexpr bool scales = std::is_floating_point_v<Number<T>> && sizeof(A) > sizeof(Number<T>);
+  // What a few elements may be added in, see lines_forward.h.
+  using Few = std::conditional_t<scales, Number<T>, A>;
   template <int N>
   using State = Partial<A, void, N>;
 
   bool is_mean, truncates;
   explicit Total(const Plan& plan) : is_mean(plan.body == Body::mean), truncates(plan.truncate) {}
+
+  // What `write` takes for a divisor.
+  template <class V>
+  static POOLWISE_INLINE V written_by(V divisor) {
+    if constexpr (scales) return 1 / divisor;
+    return divisor;
+  }
 
   template <int N>
   POOLWISE_INLINE Pack<A, N> read(const T* p) const {
@@ -386,7 +397,7 @@ struct Total {
     } else if constexpr (std::is_integral_v<T>) {
       store<N, A>(p, rounded<T, A, N>(state.value / divisor, truncates));
     } else {
-      store<N, A>(p, state.value / divisor);
+      store<N, A>(p, scales ? state.value * divisor : state.value / divisor);
     }
   }
 };
@@ -395,6 +406,7 @@ struct Total {
 template <class T>
 struct Norm : Total<T, double> {
   static constexpr bool divides = false;
+  using Few = double;
   template <int N>
   using State = Partial<double, void, N>;
 
@@ -424,6 +436,10 @@ struct LongTotal {
 
   bool is_mean;
   explicit LongTotal(const Plan& plan) : is_mean(plan.body == Body::mean) {}
+  template <class V>
+  static POOLWISE_INLINE V written_by(V divisor) {
+    return divisor;
+  }
 
   template <int N>
   POOLWISE_INLINE Pack<double, N> read(const double* p) const {
