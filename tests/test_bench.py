@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -19,13 +19,14 @@ from poolwise import Fault, Max
 from poolwise import bench as library
 from poolwise.bench import CASES, FULL, Attempt, Bins, Case, Contender, Entry, Row, Size, Sliding, contenders
 from poolwise.bench.apart import APART
-from poolwise.bench.cases import SECTIONS, matching
+from poolwise.bench.cases import SECTIONS, MaxBlur, matching
 from poolwise.bench.goals import behind, goals
 from poolwise.bench.measure import geometric_mean, wrong
 from poolwise.bench.problem import Data, Problem, made, problems
 from poolwise.bench.turns import in_turns
 from poolwise.cli import app
 from poolwise.doctor import machine, usable_cores
+from poolwise.ops import OPERATIONS
 from poolwise.reference import Reference
 
 SMALL = Size("small", 2, 3, 14, 3, 3)
@@ -126,11 +127,19 @@ def test_every_section_has_cases_and_every_case_a_section() -> None:
     assert list(dict.fromkeys(case.section for case in CASES)) == list(SECTIONS)
 
 
+def test_every_operation_has_a_case() -> None:
+    """But for the two that are max and mean over again, and what is drawn at random."""
+    measured = {case.op.name for case in CASES}
+    assert {kind.name for kind in OPERATIONS} - measured == {"min", "sum", "stochastic"}
+
+
 def test_a_case_is_found_by_its_name_or_by_a_part_of_it() -> None:
     assert [case.name for case in matching("max 2/2 NCHW forward")] == ["max 2/2 NCHW forward"]
     assert len(matching("max 2/2 nchw forward,")) > 5
     assert {case.section for case in matching("large windows")} == {"large windows"}
     assert {case.dtype for case in matching("uint8")} == {"uint8"}
+    assert {case.op.name for case in matching("median*")} == {"median"}
+    assert len(matching("quantile(0.25) 3/2")) == 1
 
 
 def test_a_smaller_size_keeps_what_is_ragged() -> None:
@@ -147,7 +156,12 @@ def test_a_smaller_size_keeps_what_is_ragged() -> None:
         ("max 3/1 p1 NCHW training", 1.2),
         ("max 2/2 NCHW training", 1.8),  # its gradient is larger than 32 MiB
         ("max 3/1 p1 NCDHW forward, 3-D", 1.8),
-        ("Lp(2) 2/2 NCHW forward, 112x112", 2.5),
+        ("Lp(2) 2/2 NCHW forward", 2.5),
+        ("median 3/2 NCHW forward, uint8", 2.5),
+        ("mode 2/2 NCDHW forward, uint8", 2.5),
+        ("global avg NHWC forward, 112x112", 2.5),
+        ("GeM 2/2 NCHW forward", None),
+        ("soft 2/2 NCHW training", None),
         ("max 63/1 p31 NCHW forward, large windows", None),
         ("max 2/2 NCHW tiny recorded", 2.0),
     ],
@@ -165,25 +179,41 @@ def distinct() -> list[Case]:
     return list(found.values())
 
 
+def reference(problem: Problem) -> Any:
+    """The output by the library's own reference; of max-blur in float64."""
+    case, x, places = problem.case, problem.x, problem.case.places
+    if isinstance(places, Bins):
+        return poolwise.adaptive_pool(x, cast("Any", case.op), places.output, axes=case.axes, kernel="reference")
+    options: dict[str, Any] = {"stride": places.stride, "padding": places.padding, "axes": case.axes}
+    window = (places.window,) * case.rank
+    if isinstance(case.op, MaxBlur):
+        return poolwise.max_blur_pool(x.astype(np.float64), window, **options)
+    options |= {"padding_mode": places.mode, "operands": dict(problem.operands) or None}
+    return poolwise.pool(x, case.op, window, **options, kernel="reference")
+
+
+def reference_gradient(problem: Problem) -> Any:
+    case, x, places = problem.case, problem.x, problem.case.places
+    assert isinstance(places, Sliding)
+    window, options = (places.window,) * case.rank, {"stride": places.stride, "padding": places.padding}
+    call = poolwise.explain(x, cast("Any", case.op), window, axes=case.axes, **cast("Any", options)).call
+    judge = Reference()
+    _, kept = judge.forward((x,), call)
+    return judge.backward(problem.g, kept, call)[0]
+
+
 @pytest.mark.parametrize("case", distinct(), ids=lambda case: case.name)
 def test_the_right_answers_are_the_references(case: Case) -> None:
     problem = made(case, SMALLEST)
-    x, axes, places = problem.x, case.axes, case.places
-    tolerance = {"float16": 1e-3, "bfloat16": 1e-2}.get(case.dtype, 1e-6)
-    if isinstance(places, Bins):
-        expected = poolwise.adaptive_pool(x, case.op, places.output, axes=axes, kernel="reference")
-        assert not case.gradient
-    else:
-        options: dict[str, Any] = {"stride": places.stride, "padding": places.padding, "axes": axes}
-        expected = poolwise.pool(x, case.op, (places.window,) * case.rank, **options, kernel="reference")
     output, *gradient = problem.truth
-    assert output.dtype == x.dtype
+    expected = reference(problem)
+    tolerance = {"float16": 1e-3, "bfloat16": 1e-2}.get(case.dtype, 1e-6)
+    assert output.dtype == problem.x.dtype
+    if output.dtype.kind in "iu":
+        np.testing.assert_array_equal(output, expected)
     np.testing.assert_allclose(output.astype(float), expected.astype(float), rtol=tolerance, atol=tolerance)
-    if isinstance(places, Sliding) and case.gradient:
-        call = poolwise.explain(x, case.op, (places.window,) * case.rank, **options).call
-        judge = Reference()
-        _, kept = judge.forward((x,), call)
-        np.testing.assert_allclose(gradient[0], judge.backward(problem.g, kept, call)[0], rtol=1e-5, atol=1e-5)
+    if gradient:
+        np.testing.assert_allclose(gradient[0], reference_gradient(problem), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("taps", [3, 13, 31])
@@ -193,12 +223,29 @@ def test_no_window_holds_a_value_twice(taps: int) -> None:
     assert all(len(np.unique(window)) == taps * taps for window in windows[::7])
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "uint32", "uint64"])
+def test_no_tile_of_labels_holds_two_equally_often(dtype: str) -> None:
+    x = made(case_of(f"mode 2/2 NCHW forward, {dtype}"), Size("", 1, 4, 64, 1, 1)).x
+    tiles = np.lib.stride_tricks.sliding_window_view(x, (2, 2), axis=(2, 3))[:, :, ::2, ::2].reshape(-1, 4)
+    counts = [sorted(np.unique(tile, return_counts=True)[1]) for tile in tiles]
+    assert {tuple(map(int, count)) for count in counts} == {(4,), (1, 3)}
+    assert x.max() > np.iinfo(dtype).max // 2
+
+
 def test_cases_on_the_same_data_share_it() -> None:
     names = ("max 2/2 NCHW training", "avg 2/2 NCHW forward", "max 2/2 NCHW forward")
     first, second, third = problems([case_of(name) for name in names], SMALL)
     assert [one.case.name for one in (first, second, third)] == [names[0], names[2], names[1]]
     assert first.data is second.data
     assert first.x is third.x
+
+
+def test_bytes_of_what_an_operation_needs_beside_the_input() -> None:
+    plain, logits = (made(case_of(f"{word} 2/2 NCHW forward"), SMALL) for word in ("log-sum-exp", "LIP"))
+    assert logits.bytes - plain.bytes == plain.x.nbytes
+    blur, soft = (made(case_of(f"{word} NCHW training"), SMALL) for word in ("blur 3/2 p1", "soft 2/2"))
+    assert blur.bytes == 2 * (blur.x.nbytes + blur.g.nbytes)
+    assert soft.bytes == blur.bytes + soft.x.nbytes  # its backward reads the input
 
 
 def test_bytes_that_must_move() -> None:
@@ -238,9 +285,29 @@ def test_every_contender_that_is_installed_serves_a_case(everybody: list[Contend
 
 
 def test_peers_are_what_the_package_for_developers_brings(everybody: list[Contender]) -> None:
-    names = {"PyTorch", "ONNX Runtime", "JAX", "TensorFlow", "scikit-image", "tinybrain"}
+    names = {"PyTorch", "ONNX Runtime", "JAX", "TensorFlow", "scikit-image", "tinybrain", "kornia"}
     assert {one.name for one in everybody} == {"poolwise"} | names
     assert all(one.version() for one in everybody)
+
+
+@pytest.mark.parametrize(
+    ("name", "who"),
+    [
+        ("median 2/2 NCHW forward", "PyTorch, poolwise, scikit-image"),
+        ("median 2/2 NHWC forward", "PyTorch, poolwise"),
+        ("median 3/1 p1 NCHW forward", "poolwise"),
+        ("median 3/1 NCHW forward", "PyTorch, kornia, poolwise"),
+        ("mode 2/2 NCHW forward, uint64", "poolwise, tinybrain"),
+        ("mode 3/2 NCHW forward, uint8", "PyTorch, poolwise"),
+        ("blur 3/2 p1 NCHW forward", "PyTorch, kornia, poolwise"),
+        ("blur 3/2 p1 NCHW training", "PyTorch, kornia, poolwise"),
+        ("blur 3/2 p1 reflect NCHW forward", "PyTorch, poolwise"),
+        ("Lp(2) 2/2 NCHW forward", "JAX, ONNX Runtime, PyTorch, poolwise"),
+        ("gated 2/2 NCHW forward", "PyTorch, poolwise"),
+    ],
+)
+def test_who_has_an_operation(name: str, who: str, everybody: list[Contender]) -> None:
+    assert sorted(one.name for one in everybody if one.serves(case_of(name))) == who.split(", ")
 
 
 def test_a_tiny_call_is_compared_with_pytorch() -> None:
@@ -286,6 +353,28 @@ def test_what_is_wrong_with_an_answer(lie: Any, said: str) -> None:
 def test_integers_must_be_exact() -> None:
     problem = made(case_of("avg 2/2 NCHW forward, uint8"), SMALL)
     assert wrong((problem.truth[0] ^ 1,), problem) == "its output is wrong by up to 1"
+
+
+def test_integers_of_64_bits_must_be_exact() -> None:
+    problem = made(case_of("mode 2/2 NCHW forward, uint64"), SMALL)
+    assert wrong((problem.truth[0] ^ np.uint64(1),), problem) == "its output is wrong by up to 1"
+
+
+@pytest.mark.parametrize(
+    ("name", "step", "allowed"),
+    [
+        ("max 3/2 p1 NCHW forward", 1, False),
+        ("median 2/2 NCHW forward", 1, True),
+        ("median 2/2 NCHW forward", 2, False),
+        ("soft 2/2 NCHW forward", 8, True),
+        ("soft 2/2 NCHW forward", 999, False),
+    ],
+)
+def test_how_exact_an_answer_must_be(name: str, step: int, allowed: bool) -> None:
+    """In units of the last place of the numbers from a half to one, where most of the largest are."""
+    problem = made(case_of(name), SMALL)
+    found = wrong((problem.truth[0] + np.float32(step * 2.0**-24),), problem)
+    assert (found == "") == allowed
 
 
 def test_our_own_wrong_output_ends_in_failure(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -399,6 +488,19 @@ def test_means_beside_their_goals() -> None:
     assert found["rows beyond their own goal", ""].measured == 1
 
 
+def test_the_goals_of_the_literatures_operations() -> None:
+    ratios: dict[str, float] = {"median 2/2 NCHW forward": 4, "blur 3/2 p1 NCHW forward": 1, "GeM 2/2 NCHW forward": 99}
+    ratios["global max NCHW forward, 14x14"] = 2.6
+    rows = [row_of(name, {"poolwise": ratio}) for name, ratio in ratios.items()]
+    found = {(goal.what, goal.over): goal for goal in goals(result_of(*rows))}
+    own = found["median, mode, soft, Lp, blur", "ruler"]
+    assert (own.goal, own.measured, own.met) == (2.5, pytest.approx(2.0), True)
+    assert found["adaptive, global", "ruler"].met is False
+    assert (found["without a goal", "ruler"].goal, found["without a goal", "ruler"].met) == (None, None)
+    beyond = found["rows beyond their own goal", ""]
+    assert (beyond.measured, beyond.said) == (2, "of 3")
+
+
 def test_the_largest_window_beside_the_smallest() -> None:
     result = result_of(
         row_of("max 3/1 p1 NCHW forward, large windows", {"poolwise": 1.0, "PyTorch": 20.0}),
@@ -435,18 +537,21 @@ def printed(result: library.Result, width: int = 100) -> str:
     return console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def test_a_hundred_columns_hold_every_row(everybody: list[Contender]) -> None:
+@pytest.mark.parametrize("width", [80, 100, 200])
+def test_a_terminal_holds_every_row(width: int, everybody: list[Contender]) -> None:
     rows = [
         row_of(
             case.name, {one.name: 10.0 if one.name == "poolwise" else 223.0 for one in everybody if one.serves(case)}
         )
         for case in CASES
     ]
-    said = printed(result_of(*rows))
+    said = printed(result_of(*rows), width)
     assert "…" not in said
-    assert all(title in said for name, title in SECTIONS.items() if name != "tiny")
+    assert max(map(len, said.splitlines())) <= width
+    assert all(title in said for title in SECTIONS.values())
     training = said[said.index("forward + backward") :].splitlines()[0]
     assert "TensorFlow" in training and "tinybrain" not in training
+    assert ("(22×)" in said[said.index("forward, other dtypes") :][:500]) == (width > 80)
 
 
 # Earlier runs

@@ -5,14 +5,34 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
-from poolwise import InvalidValue, Lp, Max, Mean, Operation, ReLUMax
+from poolwise import (
+    LIP,
+    Blur,
+    Gated,
+    GeM,
+    InvalidValue,
+    LogSumExp,
+    Lp,
+    Max,
+    Mean,
+    Median,
+    Mixed,
+    Mode,
+    Operation,
+    Quantile,
+    ReLUMax,
+    Soft,
+    StochasticMean,
+    TopKMean,
+)
 
 Layout: TypeAlias = Literal["first", "last"]  # where the channels stand
 Task: TypeAlias = Literal["forward", "indices", "training", "tiny", "tiny recorded"]
 
 LAYOUTS: tuple[Layout, ...] = ("first", "last")
+WHOLE, AIMLESS = ("order", "weights"), ("without a goal", "trained without a goal")  # sections
 SIDES = {1: "W", 2: "HW", 3: "DHW"}  # what the pooled axes are called
 
 
@@ -44,14 +64,16 @@ QUICK = Size("quick", 2, 16, 112, 3, 300)
 
 @dataclass(frozen=True)
 class Sliding:
-    """Windows of so many taps along each pooled axis, every so many elements."""
+    """Windows of so many taps along each pooled axis, every so many elements. mode: what the padding holds."""
 
     window: int
     stride: int
     padding: int = 0
+    mode: Literal["absent", "reflect"] = "absent"
 
     def __str__(self) -> str:
-        return f"{self.window}/{self.stride}" + (f" p{self.padding}" if self.padding else "")
+        padded = f" p{self.padding}" if self.padding else ""
+        return f"{self.window}/{self.stride}{padded}" + (f" {self.mode}" if self.mode != "absent" else "")
 
     def outputs(self, side: int) -> int:
         """How many windows fit on a side."""
@@ -78,6 +100,31 @@ Places: TypeAlias = Sliding | Bins
 
 
 @dataclass(frozen=True)
+class MaxBlur:
+    """`max_blur_pool`, a composition: a max at stride 1, then a blur of so many taps that reflects the border."""
+
+    taps: int = 3
+
+    name: ClassVar[str] = "max_blur"
+    stems: ClassVar[tuple[str, ...]] = ("max_blur",)
+    operands: ClassVar[tuple[str, ...]] = ()
+
+
+Pooling: TypeAlias = Operation | MaxBlur
+WORDS = {
+    "lp": "Lp({0.p:g})",
+    "relumax": "ReLU + max",
+    "max_blur": "max-blur",
+    "quantile": "quantile({0.q:g})",
+    "topkmean": "top-{0.k} mean",
+    "logsumexp": "log-sum-exp",
+    "gem": "GeM",
+    "lip": "LIP",
+    "stochasticmean": "stochastic mean",
+}
+
+
+@dataclass(frozen=True)
 class Case:
     """One pooling, of one kind of array, for one task.
 
@@ -87,7 +134,7 @@ class Case:
     """
 
     section: str
-    op: Operation
+    op: Pooling
     places: Places
     shape: tuple[int, ...]
     layout: Layout = "first"
@@ -97,7 +144,7 @@ class Case:
     @property
     def label(self) -> str:
         """The operation and its windows, such as "max 3/2 p1"."""
-        word = {"lp": "Lp(2)", "relumax": "ReLU + max"}.get(self.op.name, self.op.stems[0])
+        word = WORDS.get(self.op.name, self.op.stems[0]).format(self.op)
         if isinstance(self.places, Sliding):
             return f"{word} {self.places}"
         if self.places.whole:
@@ -113,8 +160,10 @@ class Case:
     @property
     def note(self) -> str:
         """What sets the name apart from those of the other sections."""
-        if self.section in ("forward", "indices", "training", "relu", "tiny"):
+        if self.section in ("forward", "indices", "training", "relu", "tiny", *AIMLESS):
             return ""
+        if self.section in WHOLE:
+            return "" if self.dtype == "float32" else f", {self.dtype}"
         said = {"dtypes": self.dtype, "others": "x".join(map(str, self.shape[2:])), "1-D and 3-D": f"{self.rank}-D"}
         return f", {said.get(self.section, self.section)}"
 
@@ -136,6 +185,11 @@ class Case:
     def gradient(self) -> bool:
         """Whether the answer has a gradient to compare."""
         return self.task in ("indices", "training", "tiny recorded")
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the data are labels rather than numbers."""
+        return isinstance(self.op, Mode)
 
     @property
     def rank(self) -> int:
@@ -165,7 +219,11 @@ SECTIONS: dict[str, str] = {
     "large windows": "large windows, stride 1",
     "dtypes": "forward, other dtypes",
     "1-D and 3-D": "forward, 1-D and 3-D",
-    "others": "forward, other operations",
+    "order": "forward, median and mode",
+    "weights": "forward, soft, Lp, blur",
+    "others": "forward, adaptive, global",
+    "without a goal": "forward, without a goal",
+    "trained without a goal": "forward + backward, without a goal",
     "tiny": "a tiny call",
 }
 
@@ -240,9 +298,27 @@ def _kinds() -> Iterator[Case]:
     yield from (Case("1-D and 3-D", op, places, volume) for op, places in ((MAX, TWO), (MAX, DENSE), (AVG, TWO)))
 
 
+def _order() -> Iterator[Case]:
+    """Labels of 32 and 64 bits are fewer, so that all have at least 25 MB."""
+    median, mode, bare = Median(), Mode(), Sliding(3, 2)
+    yield from _twice([Case("order", median, TWO, LARGE)])
+    yield Case("order", median, THREE, LARGE)
+    yield Case("order", median, bare, LARGE, dtype="uint8")
+    yield from (Case("order", mode, places, LARGE, dtype="uint8") for places in (TWO, bare))
+    for dtype, batch in (("uint32", 8), ("uint64", 4)):
+        yield Case("order", mode, TWO, (batch, *LARGE[1:]), dtype=dtype)
+    yield from (Case("order", median, places, MIDDLE) for places in (DENSE, Sliding(3, 1)))
+    yield Case("order", mode, TWO, (4, 32, 64, 64, 64), dtype="uint8")
+
+
+def _weights() -> Iterator[Case]:
+    soft, blur = Soft(), Blur()
+    rows = ((soft, TWO), (soft, THREE), (Lp(2), TWO), (blur, THREE), (blur, Sliding(5, 2, 2)), (MaxBlur(), TWO))
+    yield from (Case("weights", *row, LARGE) for row in rows)
+
+
 def _others() -> Iterator[Case]:
     uneven = (32, 64, 113, 113)  # seven bins of 16 and 17, so that no regular window serves them
-    yield Case("others", Lp(2), TWO, LARGE)
     for shape in (LARGE, (32, 512, 14, 14)):
         yield Case("others", MAX, Bins(1), shape)
         yield from _twice([Case("others", AVG, Bins(1), shape)])
@@ -250,12 +326,33 @@ def _others() -> Iterator[Case]:
     yield Case("others", AVG, Bins(6), (32, 256, 13, 13))
 
 
+def _without_goal() -> Iterator[Case]:
+    """Smaller arrays; among them a blur that pads as its paper's code does."""
+    section, shape = "without a goal", (8, 64, 56, 56)
+    others = (LogSumExp(), Quantile(0.25), TopKMean(2), GeM(), LIP(), Mixed(), Gated(), StochasticMean())
+    yield from (Case(section, op, TWO, shape) for op in others)
+    yield from (Case(section, op, Sliding(3, 2), shape) for op in others[:3])
+    yield Case(section, Blur(), Sliding(3, 2, 1, "reflect"), shape)
+    for op, places in ((Lp(2), TWO), (Soft(), TWO), (Blur(), THREE)):
+        yield Case("trained without a goal", op, places, MIDDLE, task="training")
+
+
 def _tiny() -> Iterator[Case]:
     for task in ("tiny", "tiny recorded"):
         yield Case("tiny", MAX, TWO, (1, 1, 8, 8), task=task)
 
 
-CASES: tuple[Case, ...] = (*_forward(), *_recorded(), *_large_windows(), *_kinds(), *_others(), *_tiny())
+CASES: tuple[Case, ...] = (
+    *_forward(),
+    *_recorded(),
+    *_large_windows(),
+    *_kinds(),
+    *_order(),
+    *_weights(),
+    *_others(),
+    *_without_goal(),
+    *_tiny(),
+)
 
 
 def matches(name: str, pattern: str) -> bool:

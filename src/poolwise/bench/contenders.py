@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, ClassVar
@@ -14,13 +14,15 @@ from typing import Any, ClassVar
 import numpy as np
 
 import poolwise
-from poolwise import Lp, Max, Mean, ReLUMax
-from poolwise.bench.cases import Bins, Case, Sliding
+from poolwise import Blur, GeM, LogSumExp, Lp, Max, Mean, Median, Mode, ReLUMax, Soft
+from poolwise.bench import composed
+from poolwise.bench.cases import Bins, Case, MaxBlur, Sliding
 from poolwise.bench.problem import Problem
 from poolwise.bench.truth import Numbers
 from poolwise.doctor import usable_cores, version_of
 
 INTEGERS = ("uint8", "int8", "int32")
+UNSIGNED = ("uint32", "uint64")  # PyTorch holds them, and computes next to nothing with them
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,9 @@ class _Torch(Contender):
         super().__init__(threads)
         self.torch = import_module("torch")
         self.restrain(threads)
+        for function in ("exp", "log", "sqrt", "tanh"):
+            # by one thread first: two that meet in MKL's first call may compute it coarsely (pytorch #188792)
+            getattr(self.torch, function)(self.torch.ones(1))
         self.own = import_module(self.functions)
 
     def restrain(self, threads: int) -> None:
@@ -87,7 +92,8 @@ class _Torch(Contender):
         case = problem.case
         x, g = (self._tensor(array, case) for array in (problem.x, problem.g))
         x.requires_grad_(case.gradient)
-        function, *further = self._asked(case)
+        operands = {name: self._tensor(array, case) for name, array in problem.operands.items()}
+        function, *further = self._asked(case, x, operands)
         arguments = (x, *further)
 
         def forward() -> Any:
@@ -103,7 +109,7 @@ class _Torch(Contender):
 
         return Attempt(training if case.task == "training" else forward, outputs)
 
-    def _asked(self, case: Case) -> tuple[Any, ...]:
+    def _asked(self, case: Case, x: Any, operands: Mapping[str, Any]) -> tuple[Any, ...]:
         """The function, and its arguments after the tensor."""
         op, places, stem = case.op, case.places, case.op.stems[0]
         if isinstance(places, Bins):
@@ -129,12 +135,31 @@ class _Torch(Contender):
 
 
 class Poolwise(_Torch):
-    """poolwise through its PyTorch door."""
+    """poolwise through its PyTorch door; on NumPy's arrays where PyTorch does not compute with such numbers."""
 
     name = "poolwise"
     needs = ("torch", "array_api_compat")
     distributions = ("poolwise",)
     functions = "poolwise.torch.functional"
+
+    def attempt(self, problem: Problem) -> Attempt:
+        if problem.case.dtype in UNSIGNED:
+            return PoolwiseNumPy(self.threads).attempt(problem)
+        return super().attempt(problem)
+
+    def _asked(self, case: Case, x: Any, operands: Mapping[str, Any]) -> tuple[Any, ...]:
+        function, *arguments = super()._asked(case, x, operands)
+        keywords = {**_parameters(case), **operands}
+        return (partial(function, **keywords) if keywords else function, *arguments)
+
+
+def _parameters(case: Case) -> dict[str, Any]:
+    """What is unusual of the operation, and of the geometry."""
+    op, places = case.op, case.places
+    reflected = {"padding_mode": places.mode} if isinstance(places, Sliding) and places.mode != "absent" else {}
+    if isinstance(op, Max | Mean | Lp):  # by PyTorch's own names and defaults
+        return reflected
+    return reflected | {name: value for name, value in vars(op).items() if value != getattr(type(op)(), name)}
 
 
 class PoolwiseNumPy(Contender):
@@ -152,19 +177,23 @@ class PoolwiseNumPy(Contender):
 
     def attempt(self, problem: Problem) -> Attempt:
         self.restrain(self.threads)
-        forward = self._asked(problem.x, problem.case)
+        forward = self._asked(problem.x, problem.case, problem.operands)
         return Attempt(forward, lambda: (forward(),))
 
-    def _asked(self, x: Numbers, case: Case) -> Callable[[], Any]:
-        places, axes = case.places, case.axes
+    def _asked(self, x: Numbers, case: Case, operands: Mapping[str, Numbers]) -> Callable[[], Any]:
+        op, places, axes = case.op, case.places, case.axes
         if isinstance(places, Bins):
-            return lambda: poolwise.adaptive_pool(x, case.op, places.output, axes=axes)
-        window, stride, padding = (places.window,) * case.rank, places.stride, places.padding
-        return lambda: poolwise.pool(x, case.op, window, stride=stride, padding=padding, axes=axes)
+            assert not isinstance(op, MaxBlur)
+            return lambda: poolwise.adaptive_pool(x, op, places.output, axes=axes)
+        options: dict[str, Any] = {"stride": places.stride, "padding": places.padding, "axes": axes}
+        window = (places.window,) * case.rank
+        if isinstance(op, MaxBlur):
+            return partial(poolwise.max_blur_pool, x, window, **options)
+        return partial(poolwise.pool, x, op, window, padding_mode=places.mode, operands=operands or None, **options)
 
 
 class PyTorch(_Torch):
-    """PyTorch's own operations."""
+    """PyTorch's own operations, and what its users make of them."""
 
     name = "PyTorch"
     needs = ("torch",)
@@ -172,20 +201,43 @@ class PyTorch(_Torch):
     functions = "torch.nn.functional"
 
     def serves(self, case: Case) -> bool:
-        return not (isinstance(case.op, Mean) and case.dtype in INTEGERS)
+        if isinstance(case.op, Mean):
+            return case.dtype not in INTEGERS
+        return isinstance(case.op, Max | Lp) or (case.dtype not in UNSIGNED and composed.composes(case))
 
-    def _asked(self, case: Case) -> tuple[Any, ...]:
-        if isinstance(case.op, ReLUMax):
-            own = self.own
-            return (lambda x, *further: own.max_pool2d(own.relu(x), *further), *self._windows(case))
+    def _asked(self, case: Case, x: Any, operands: Mapping[str, Any]) -> tuple[Any, ...]:
+        if not isinstance(case.op, Max | Mean | Lp):
+            return (composed.composed(self.torch, case, x, operands),)
         if isinstance(case.places, Bins) and case.places.whole:  # a reduction is faster than its adaptive pooling
             reduction = self.torch.amax if isinstance(case.op, Max) else self.torch.mean
             return reduction, tuple(range(2, 2 + case.rank)), True
-        return super()._asked(case)
+        return super()._asked(case, x, operands)
 
-    def _windows(self, case: Case) -> tuple[int, int, int]:
-        assert isinstance(case.places, Sliding)
-        return case.places.window, case.places.stride, case.places.padding
+
+class Kornia(PyTorch):
+    """kornia's filters, which are its own or PyTorch's convolution, and have a border of their own."""
+
+    name = "kornia"
+    needs = ("kornia", "torch")
+    distributions = ("kornia",)
+
+    def serves(self, case: Case) -> bool:
+        """Its medians are one for each element, its blurs over zeros, which can be taken out again."""
+        places = case.places
+        if not isinstance(places, Sliding) or case.layout != "first" or case.rank != 2 or case.dtype != "float32":
+            return False
+        if isinstance(case.op, Median):
+            return case.task == "forward" and places == Sliding(places.window, 1) and places.window % 2 == 1
+        return isinstance(case.op, Blur) and places.mode == "absent" and 2 * places.padding + 1 == places.window
+
+    def _asked(self, case: Case, x: Any, operands: Mapping[str, Any]) -> tuple[Any, ...]:
+        filters, places = import_module("kornia.filters"), case.places
+        assert isinstance(places, Sliding)
+        if isinstance(case.op, Median):
+            inner = slice(places.window // 2, -(places.window // 2))
+            return (lambda x: filters.median_blur(x, places.window)[..., inner, inner],)
+        whole = composed.restoring(self.torch, places, tuple(x.shape))
+        return (lambda x: filters.blur_pool2d(x, places.window, places.stride).mul_(whole),)
 
 
 class OnnxRuntime(Contender):
@@ -203,11 +255,9 @@ class OnnxRuntime(Contender):
     }
 
     def serves(self, case: Case) -> bool:
-        if (
-            case.layout != "first"
-            or case.task != "forward"
-            or (isinstance(case.places, Bins) and not case.places.whole)
-        ):
+        if case.layout != "first" or case.task != "forward" or not isinstance(case.op, Max | Mean | Lp | ReLUMax):
+            return False
+        if isinstance(case.places, Bins) and not case.places.whole:
             return False
         sliding_max = isinstance(case.op, Max) and isinstance(case.places, Sliding)
         return case.dtype in (self.types if sliding_max else ("float16", "float32"))
@@ -272,7 +322,9 @@ class Jax(Contender):
             return False
         if isinstance(case.op, Mean) and case.dtype in INTEGERS:
             return False
-        return isinstance(case.places, Sliding) or case.places.whole
+        if not isinstance(case.op, Max | Mean | ReLUMax | Lp | Soft | LogSumExp | GeM):
+            return False
+        return case.places.mode == "absent" if isinstance(case.places, Sliding) else case.places.whole
 
     def attempt(self, problem: Problem) -> Attempt:
         case, jax = problem.case, self.jax
@@ -295,15 +347,24 @@ class Jax(Contender):
         op, axes, places, nn = case.op, case.axes, case.places, self.jax.nn
         if isinstance(places, Bins):
             return lambda x: (x.max if isinstance(op, Max) else x.mean)(axes, keepdims=True)
-        if isinstance(op, Mean):
-            summed = self._windows(case, places, "add", np.zeros((), dtype))
-            return lambda x: summed(x) / places.window**case.rank
-        if isinstance(op, Lp):
-            summed = self._windows(case, places, "add", np.zeros((), dtype))
-            return lambda x: summed(x * x) ** 0.5
+        if not isinstance(op, Max | ReLUMax):
+            return self._of_sums(case, places, self._windows(case, places, "add", np.zeros((), dtype)))
         least = np.array(np.iinfo(dtype).min if dtype.kind in "iu" else -np.inf, dtype)
         largest = self._windows(case, places, "max", least)
         return (lambda x: largest(nn.relu(x))) if isinstance(op, ReLUMax) else largest
+
+    def _of_sums(self, case: Case, places: Sliding, summed: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """What windows' sums are enough for; their padding adds 0."""
+        op, jnp, taps = case.op, self.jax.numpy, places.window**case.rank
+        if isinstance(op, Lp):
+            return lambda x: summed(x * x) ** 0.5
+        if isinstance(op, Soft):
+            return lambda x: summed(x * jnp.exp(x)) / summed(jnp.exp(x))
+        if isinstance(op, LogSumExp):
+            return lambda x: jnp.log(summed(jnp.exp(x)))
+        if isinstance(op, GeM) and (power := op.p):
+            return lambda x: (summed(jnp.maximum(x, op.eps) ** power) / taps) ** (1 / power)
+        return lambda x: summed(x) / taps
 
     def _windows(self, case: Case, places: Sliding, what: str, empty: Any) -> Callable[[Any], Any]:
         ndim, lax = case.rank + 2, self.jax.lax
@@ -397,23 +458,21 @@ class _Images(Contender):
 
 
 class ScikitImage(_Images):
-    """`skimage.measure.block_reduce`; its means of integers are float64."""
+    """`skimage.measure.block_reduce`; its means and medians of integers are float64."""
 
     name = "scikit-image"
     needs = ("skimage",)
     distributions = ("scikit-image",)
 
     def tiles(self, case: Case) -> bool:
-        if not isinstance(case.op, Max | Mean) or (isinstance(case.op, Mean) and case.dtype in INTEGERS):
+        if not isinstance(case.op, Max | Mean | Median) or (not isinstance(case.op, Max) and case.dtype in INTEGERS):
             return False
         places = case.places
         return places.whole if isinstance(places, Bins) else _tiling(case, places)
 
     def _asked(self, x: Numbers, case: Case) -> Callable[[], Numbers]:
-        reduce, reduction = (
-            import_module("skimage.measure").block_reduce,
-            np.max if isinstance(case.op, Max) else np.mean,
-        )
+        reduce = import_module("skimage.measure").block_reduce
+        reduction = {"max": np.max, "mean": np.mean, "median": np.median}[case.op.name]
         sides = x.shape[2:] if isinstance(case.places, Bins) else (case.places.window,) * case.rank
         return lambda: reduce(x, (1, 1, *sides), reduction)
 
@@ -430,12 +489,14 @@ class TinyBrain(_Images):
         if not isinstance(places, Sliding) or places.window != 2 or not _tiling(case, places):
             return False
         averages = isinstance(case.op, Mean) and case.rank > 1 and case.dtype != "float16"
-        return averages or isinstance(case.op, Max)
+        return averages or isinstance(case.op, Max | Mode)
 
     def _asked(self, x: Numbers, case: Case) -> Callable[[], Numbers]:
-        brain, factor = import_module("tinybrain"), (2,) * case.rank
-        function = brain.downsample_with_max_pooling if isinstance(case.op, Max) else brain.downsample_with_averaging
-        image = x.reshape(-1, *x.shape[2:]).T
+        names = {"max": "with_max_pooling", "mean": "with_averaging", "mode": "segmentation"}
+        function = getattr(import_module("tinybrain"), f"downsample_{names[case.op.name]}")
+        factor = (2,) * case.rank
+        stacked = case.rank == 3 and isinstance(case.op, Mode)  # of several channels it writes beyond its memory
+        image = x.reshape(-1, *x.shape[3 if stacked else 2 :]).T
         pooled = (*x.shape[:2], *(n // 2 for n in x.shape[2:]))
         return lambda: function(image, factor)[0].T.reshape(pooled)  # a view
 
@@ -454,6 +515,7 @@ CONTENDERS: tuple[type[Contender], ...] = (
     TensorFlow,
     ScikitImage,
     TinyBrain,
+    Kornia,
 )
 
 

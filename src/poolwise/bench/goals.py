@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from poolwise.bench.cases import WINDOWS, same
+from poolwise.bench.cases import AIMLESS, WHOLE, WINDOWS, same
 from poolwise.bench.measure import OURS, RULER, Result, Row, geometric_mean
 from poolwise.bench.problem import FRESH_GOAL
 
@@ -22,7 +22,10 @@ GROUPS: dict[str, Callable[[Row], bool]] = {
     "ReLU + max, training": lambda row: row.case.section == "relu" and row.case.task == "training",
     "other dtypes": lambda row: row.case.section == "dtypes",
     "1-D and 3-D": lambda row: row.case.section == "1-D and 3-D",
-    "Lp, adaptive, global": lambda row: row.case.section == "others",
+    "median, mode, soft, Lp, blur": lambda row: row.case.section in WHOLE,
+    "adaptive, global": lambda row: row.case.section == "others",
+    "without a goal": lambda row: row.case.section == AIMLESS[0],
+    "without a goal, training": lambda row: row.case.section == AIMLESS[1],
 }
 MEAN_GOALS = {"forward": 1.15}  # tighter than the rows' own, of those whose goal is 1.25
 SPEED_GOALS = {
@@ -75,12 +78,13 @@ def report(result: Result) -> dict[str, Any]:
 def _groups(result: Result) -> Iterator[Goal]:
     for name, belongs in GROUPS.items():
         rows = [row for row in result.rows if belongs(row)]
-        aims = sorted({row.goal for row in rows if row.goal})
+        aims = sorted({row.goal for row in rows}, key=lambda goal: goal or 0)
         for goal in aims:
             alike = [row for row in rows if row.goal == goal]
             mean = geometric_mean([row.ratio(OURS) for row in alike])
             what = f"{name}, > 32 MiB" if goal == FRESH_GOAL and len(aims) > 1 else name
-            yield Goal(what, "≤", MEAN_GOALS.get(what, goal), mean, said=f"mean of {len(alike)}", over=RULER)
+            sign = "≤" if goal else ""
+            yield Goal(what, sign, MEAN_GOALS.get(what, goal), mean, said=f"mean of {len(alike)}", over=RULER)
         yield from _speed_ups(name, rows, result.peers)
 
 

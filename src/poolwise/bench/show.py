@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import groupby
 
 from rich import box
@@ -23,6 +24,8 @@ LEGEND = (
     "[red]red[/red]: a peer that is more than 5 % faster."
 )
 
+SHORTER = {"TensorFlow": "Tensor-Flow", "tinybrain": "tiny-brain", OURS: "pool-wise"}  # where space is tight
+TIGHTEST = 2
 BUSY = 0.5
 BUSY_WARNING = (
     "The machine was not quiet before (a load of {:.1f}). Do not trust these numbers: whose threads wait "
@@ -52,7 +55,8 @@ def show(result: Result, console: Console) -> None:
         rows = result.of(name)
         if rows:
             console.print()
-            console.print(_tiny_table(rows, result) if name == "tiny" else _table(title, rows, result))
+            make = partial(_tiny_table if name == "tiny" else _table, title, rows, result)
+            console.print(_fitting(make, console))
     _print_goals(goals(result), result.peers, console)
     _print_notes(result, console)
 
@@ -61,7 +65,7 @@ def _print_goals(found: Sequence[Goal], peers: Sequence[str], console: Console) 
     means, numbers = [goal for goal in found if goal.over], [goal for goal in found if not goal.over]
     if means:
         console.print()
-        console.print(_means_table(means, peers))
+        console.print(_fitting(partial(_means_table, means, peers), console))
     if numbers:
         console.print()
         console.print(_goals_table(numbers))
@@ -87,14 +91,22 @@ def _threads(result: Result) -> str:
     return "1 thread" if result.threads == 1 else f"{result.threads} threads"
 
 
-def _table(title: str, rows: Sequence[Row], result: Result) -> Table:
+def _fitting(make: Callable[[int], Table], console: Console) -> Table:
+    """The table as the console holds it: as it is, or with long names on two lines, or without its brackets too."""
+    wide = console.options.update(width=1000)
+    tables = (make(tightness) for tightness in range(TIGHTEST))
+    fitting = (table for table in tables if console.measure(table, options=wide).maximum <= console.width)
+    return next(fitting, None) or make(TIGHTEST)
+
+
+def _table(title: str, rows: Sequence[Row], result: Result, tight: int) -> Table:
     """A section: the rows under their shapes, and a column for each peer that has something to say."""
     peers = [name for name in result.peers if any(name in row.entries for row in rows)]
-    grid = _grid(title, ["goal", OURS, *peers])
+    grid = _grid(title, ["goal", OURS, *peers], tight)
     for shape, alike in groupby(rows, _logical):
         grid.add_row(f"[dim]{'×'.join(map(str, shape))}[/dim]")
         for row in alike:
-            grid.add_row(f" {_about(row, rows)}", *_cells(row, peers))
+            grid.add_row(f" {_about(row, rows)}", *_cells(row, peers, tight))
     return grid
 
 
@@ -105,16 +117,18 @@ def _logical(row: Row) -> tuple[int, ...]:
 
 def _about(row: Row, rows: Sequence[Row]) -> str:
     """What neither the section's title nor what is usual says."""
-    usual = {"order": "NCHW", "dtype": "float32", "task": rows[0].case.task}
+    usual = {"order": "NCHW", "task": rows[0].case.task}
     told = [name for name, value in usual.items() if any(getattr(other.case, name) != value for other in rows)]
-    return " ".join([row.case.label, *(getattr(row.case, name) for name in told)]).removesuffix(" forward")
+    words = [row.case.label, *(getattr(row.case, name) for name in told), row.case.dtype]
+    return " ".join(words).removesuffix(" float32").removesuffix(" forward")
 
 
-def _grid(first: str, names: Sequence[str]) -> Table:
-    crowded = len(names) > 6  # a hundred columns hold every peer only so
+def _grid(first: str, names: Sequence[str], tight: int = 0) -> Table:
+    crowded = tight or len(names) > 6  # a hundred columns hold every peer only so
+    names = [SHORTER.get(name, name) for name in names] if tight else names
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 0, 0, 0 if crowded else 1))
     tall = any(map(_broken, names))  # headers stand at the top: the title belongs beside the last line
-    grid.add_column("\n" * (tall and "\n" not in first) + first, no_wrap=True)
+    grid.add_column("\n" * (tall and "\n" not in first) + first, no_wrap=tight < TIGHTEST)
     for name in names:
         grid.add_column(_broken(name) or "\n" * tall + name, justify="right", no_wrap=True)
     return grid
@@ -126,9 +140,9 @@ def _broken(name: str) -> str:
     return f"{first}{between.strip()}\n{second}" if second else ""
 
 
-def _cells(row: Row, peers: Sequence[str]) -> list[str]:
+def _cells(row: Row, peers: Sequence[str], tight: int) -> list[str]:
     goal = f"{row.goal:g}" if row.goal else "–"
-    return [goal, _own(row, row.ratio(OURS)), *(_peer(row, name) for name in peers)]
+    return [goal, _own(row, row.ratio(OURS)), *(_peer(row, name, tight) for name in peers)]
 
 
 def _own(row: Row, ratio: float | None) -> str:
@@ -143,13 +157,15 @@ def _coloured(said: str, met: bool | None) -> str:
     return f"[{colour}]{said}[/{colour}]"
 
 
-def _peer(row: Row, name: str) -> str:
+def _peer(row: Row, name: str, tight: int) -> str:
     ratio, faster = row.ratio(name), row.speed_up(name)
     if ratio is None:
         return _absent(row, name)
     if not faster:
         return _short(ratio)
     colour = "red" if faster * BEHIND < 1 else "dim"
+    if tight == TIGHTEST:
+        return f"[{colour}]{_short(ratio)}[/{colour}]"
     return f"{_short(ratio)} [{colour}]{f'({_short(faster)}×)':>6}[/{colour}]"  # brackets under one another
 
 
@@ -164,10 +180,10 @@ def _short(number: float) -> str:
     return f"{number:.1f}" if number < 9.95 else f"{number:.0f}"
 
 
-def _tiny_table(rows: Sequence[Row], result: Result) -> Table:
+def _tiny_table(title: str, rows: Sequence[Row], result: Result, tight: int) -> Table:
     """Microseconds of a tiny call."""
     names = [OURS, *(name for name in result.peers if any(row.time(name) for row in rows))]
-    grid = _grid("1×1×8×8, µs a call", ["goal", *names])
+    grid = _grid(f"{title}, 1×1×8×8, µs", ["goal", *names], tight)
     for row in rows:
         kind = "recorded for backward" if row.case.gradient else "no gradient"
         times = [_absent(row, name) if (time := row.time(name)) is None else f"{1e6 * time:.1f}" for name in names]
@@ -178,26 +194,27 @@ def _tiny_table(rows: Sequence[Row], result: Result) -> Table:
     return grid
 
 
-def _means_table(found: Sequence[Goal], peers: Sequence[str]) -> Table:
+def _means_table(found: Sequence[Goal], peers: Sequence[str], tight: int) -> Table:
     """Groups of rows: time over the ruler, and speed-ups over peers; in brackets the goal."""
-    cells = {(goal.what, goal.over): _mean(goal) for goal in found}
+    cells = {(goal.what, goal.over): _mean(goal, tight) for goal in found}
     columns = [name for name in (RULER, *peers) if any(goal.over == name for goal in found)]
-    grid = _grid("geometric means", columns)
+    grid = _grid("geometric means", columns, tight)
     for what in dict.fromkeys(goal.what for goal in found):
         grid.add_row(f" {what}", *(cells.get((what, name), "[dim]–[/dim]") for name in columns))
     return grid
 
 
-def _mean(goal: Goal) -> str:
+def _mean(goal: Goal, tight: int) -> str:
     if goal.measured is None:
         return "[dim]–[/dim]"
     said = f"{goal.measured:.2f}" if goal.over == RULER else f"{_short(goal.measured)}{goal.unit}"
-    return _coloured(said, goal.met) + (f" [dim]({goal.goal:g})[/dim]" if goal.goal is not None else "")
+    aim = f" [dim]({goal.goal:g})[/dim]" if goal.goal is not None and tight < TIGHTEST else ""
+    return _coloured(said, goal.met) + aim
 
 
 def _goals_table(found: Sequence[Goal]) -> Table:
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 0, 0, 2))
-    grid.add_column("single numbers", no_wrap=True)
+    grid.add_column("single numbers")
     for name in ("goal", "measured"):
         grid.add_column(name, justify="right", no_wrap=True)
     grid.add_column("", no_wrap=True)

@@ -1,7 +1,8 @@
-"""The right answers in plain NumPy, axis by axis, with nothing of the library in them.
+"""The right answers in plain NumPy, with nothing of the library in them: here those that go axis by axis.
 
 A pooling's windows are, along each axis, ranges of elements: `Ranges` holds where each begins and ends. A maximum is
-found tap by tap along one axis after the other; a sum is the difference of two cumulative sums in float64.
+found tap by tap along one axis after the other; a sum is the difference of two cumulative sums in float64. What needs
+a whole window is in `windowed`.
 """
 
 from __future__ import annotations
@@ -13,12 +14,15 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from poolwise import Lp, Max, Mean, Operation, ReLUMax
-from poolwise.bench.cases import Bins, Places, Sliding
+from poolwise import Lp, Max, Mean, ReLUMax
+from poolwise.bench import windowed
+from poolwise.bench.cases import Bins, Places, Pooling, Sliding
+from poolwise.bench.windowed import Numbers, Operands
 
-Numbers: TypeAlias = NDArray[Any]
 Ints: TypeAlias = NDArray[np.int64]
 HALVES = ("float16", "bfloat16")
+AXIS_BY_AXIS = (Max, ReLUMax, Mean, Lp)
+NOTHING: Operands = {}
 
 
 class Ranges(NamedTuple):
@@ -37,23 +41,25 @@ def ranges(places: Places, side: int) -> Ranges:
     return Ranges(np.maximum(starts, 0), np.minimum(starts + places.window, side))
 
 
-def output(x: Numbers, op: Operation, places: Places, axes: Sequence[int]) -> Numbers:
-    """The pooled array, in x's dtype."""
-    return _each(x, axes, lambda part, inner: _output(part, op, places, inner))
+def output(x: Numbers, op: Pooling, places: Places, axes: Sequence[int], operands: Operands = NOTHING) -> Numbers:
+    """The pooled array, in x's dtype. operands: by name, as large as x or as a window."""
+    # the batch in parts: what a part needs fits a cache better than what all need
+    beside = (
+        {name: each[i] if each.ndim == x.ndim else each for name, each in operands.items()} for i in range(len(x))
+    )
+    inner = [axis - 1 for axis in axes]
+    return np.stack([_output(*part, op, places, inner) for part in zip(x, beside, strict=True)]).astype(x.dtype)
 
 
-def gradient(x: Numbers, g: Numbers, op: Operation, places: Places, axes: Sequence[int]) -> Numbers:
+def gradient(x: Numbers, g: Numbers, op: Pooling, places: Places, axes: Sequence[int]) -> Numbers:
     """That of Σ g · output(x), in x's dtype. No window may hold its largest value twice."""
     grads = [_gradient(part, its, op, places, [axis - 1 for axis in axes]) for part, its in zip(x, g, strict=True)]
     return np.stack(grads).astype(x.dtype)
 
 
-def _each(x: Numbers, axes: Sequence[int], answer: Any) -> Numbers:
-    """The batch in parts: what a part needs fits a cache better than what all need."""
-    return np.stack([answer(part, [axis - 1 for axis in axes]) for part in x]).astype(x.dtype)
-
-
-def _output(x: Numbers, op: Operation, places: Places, axes: Sequence[int]) -> Numbers:
+def _output(x: Numbers, operands: Operands, op: Pooling, places: Places, axes: Sequence[int]) -> Numbers:
+    if isinstance(places, Sliding) and not isinstance(op, AXIS_BY_AXIS):
+        return windowed.output(x, op, places, axes, operands)
     along = [(axis, ranges(places, x.shape[axis])) for axis in axes]
     if isinstance(op, Max | ReLUMax):
         best = x.astype(np.float32) if x.dtype.name in HALVES else x
@@ -62,14 +68,16 @@ def _output(x: Numbers, op: Operation, places: Places, axes: Sequence[int]) -> N
         return np.maximum(best, 0) if isinstance(op, ReLUMax) else best
     if isinstance(op, Lp):
         return np.sqrt(_summed(x.astype(np.float64) ** 2, along))
-    mean = _summed(x, along) / _divisor(op, places, along, x.ndim)
+    mean = _summed(x, along) / _divisor(places, along, x.ndim)
     return np.trunc(mean) if x.dtype.kind in "iu" else mean
 
 
-def _gradient(x: Numbers, g: Numbers, op: Operation, places: Places, axes: Sequence[int]) -> Numbers:
+def _gradient(x: Numbers, g: Numbers, op: Pooling, places: Places, axes: Sequence[int]) -> Numbers:
+    if isinstance(places, Sliding) and not isinstance(op, Max | ReLUMax | Mean):
+        return windowed.gradient(x, g, op, places, axes)
     along = [(axis, ranges(places, x.shape[axis])) for axis in axes]
     if isinstance(op, Mean):
-        shares = g / _divisor(op, places, along, x.ndim)
+        shares = g / _divisor(places, along, x.ndim)
         return _summed(shares, [(axis, _readers(taps, x.shape[axis])) for axis, taps in along])
     best, where = _winners(x, along)
     g = np.where(best > 0, g, 0) if isinstance(op, ReLUMax) else g
@@ -118,7 +126,7 @@ def _readers(taps: Ranges, side: int) -> Ranges:
     return Ranges(np.searchsorted(taps.stops, elements, "right"), np.searchsorted(taps.starts, elements, "right"))
 
 
-def _divisor(op: Operation, places: Places, along: Sequence[tuple[int, Ranges]], rank: int) -> Any:
+def _divisor(places: Places, along: Sequence[tuple[int, Ranges]], rank: int) -> Any:
     """The taps of a window, those in the padding too; of a bin, its elements."""
     if isinstance(places, Sliding):
         return places.window ** len(along)
