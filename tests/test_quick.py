@@ -109,6 +109,45 @@ def test_a_known_call_keeps_one_byte_per_output() -> None:
         assert sizes == [y.numel()]
 
 
+GRADIENTS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "plain": torch.Tensor.clone,
+    "channels last": lambda g: g.to(memory_format=torch.channels_last),
+    "every second": lambda g: g.repeat_interleave(2, 3)[..., ::2],
+    "one number for all": lambda g: g[:1, :1, :1, :1].expand(g.shape),
+    "negated view": lambda g: torch.imag(torch.complex(g, -g).conj()),
+    "parameter": torch.nn.Parameter,
+}
+
+
+@pytest.mark.parametrize("given", GRADIENTS)
+@pytest.mark.parametrize("call", ["max", "avg"])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_the_gradient_of_a_known_call(call: str, given: str, layout: torch.memory_format) -> None:
+    x = X.clone(memory_format=layout).requires_grad_()
+    g = GRADIENTS[given](torch.randn(CALLS[call](ours, x).shape, generator=torch.Generator().manual_seed(2)))
+    twin = X.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(CALLS[call](stock, twin), twin, g)
+    for again in (False, True):
+        (gradient,) = torch.autograd.grad(CALLS[call](ours, x), x, g, create_graph=again)
+        torch.testing.assert_close(gradient, expected)
+        assert gradient.stride() == x.stride()
+        assert gradient.requires_grad == (again and g.requires_grad)
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"), [(torch.Tensor.int, InvalidType), (lambda kept: kept[..., :1].contiguous(), InvalidValue)]
+)
+def test_what_hooks_did_to_what_a_known_call_kept_is_seen(
+    change: Callable[[torch.Tensor], torch.Tensor], fault: type[Exception]
+) -> None:
+    x = X.clone().requires_grad_()
+    ours.max_pool2d(x, 2)
+    with torch.autograd.graph.saved_tensors_hooks(change, lambda kept: kept):
+        y = ours.max_pool2d(x, 2)
+    with pytest.raises(fault, match="kept must"):
+        y.sum().backward()
+
+
 def test_indices_are_never_forgotten() -> None:
     ours.max_pool2d(X, 2)
     assert isinstance(ours.max_pool2d(X, 2, return_indices=True), tuple)

@@ -9,6 +9,7 @@ are equal, but not one object. What is known goes straight to the compiled modul
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
 from typing import Any, cast
 
@@ -40,19 +41,23 @@ class Quick:
     def __init__(self) -> None:
         self.known: dict[Any, Ready] = {}
 
-    def __call__(self, x: torch.Tensor, *arguments: Any) -> torch.Tensor | None:
-        """The result, or None for a call that the long way must serve."""
+    def find(
+        self, x: torch.Tensor, a: Any, b: Any = None, c: Any = None, d: Any = None, e: Any = None, f: Any = None
+    ) -> torch.Tensor | None:
+        """The result, or None for a call that the long way must serve; a to f are the function's arguments."""
         if _compiling() or x.__class__ not in FORMS or _transforms() or _profiled() or _tracing() is not None:
             return None
         try:
-            ready = self.known.get((x.shape, x.stride(), x.dtype, *map(id, arguments)))
+            ready = self.known.get((x.shape, x.stride(), x.dtype, id(a), id(b), id(c), id(d), id(e), id(f)))
         except RuntimeError:  # a layout that has no strides
             return None
         if ready is None or not x.is_cpu or x.is_neg() or forward_ad._current_level >= 0:
             return None
         if x.requires_grad and _recording():
-            return _apply(x, ready)
-        return ready.run(x, None)
+            return (ready.recorded or ready.recording())(x)
+        y = _empty_like(ready.y) if ready.small else ready.fresh(ready.result_dtype, x)
+        ready.forward(x.data_ptr(), y.data_ptr(), 0, 0, ready.strides, None, _threads())
+        return y
 
     def learn(self, x: Any, arguments: tuple[Any, ...], op: Operation, build: Build, asked: tuple[Any, ...]) -> None:
         """Know a call that the long way has served."""
@@ -64,7 +69,8 @@ class Quick:
         if choice.kernel.name == "native":
             if len(self.known) >= MOST:
                 self.known.clear()
-            self.known[x.shape, x.stride(), x.dtype, *map(id, arguments)] = Ready(call, choice.kernel, x, arguments)
+            every = (*arguments, *(None,) * (6 - len(arguments)))
+            self.known[x.shape, x.stride(), x.dtype, *map(id, every)] = Ready(call, choice.kernel, x, arguments)
 
 
 def _is_itself(argument: Any) -> bool:
@@ -75,49 +81,76 @@ def _is_itself(argument: Any) -> bool:
 
 
 class Ready:
-    """A known call: the module's plan, patterns of the outputs, the input's strides in bytes."""
+    """A known call: the module's plan, patterns of what is small, the input's strides in bytes.
 
-    __slots__ = ("arguments", "call", "forward", "kept", "kept_dtype", "kernel", "strides", "y")
+    recorded: the call as autograd records it, once that was asked for.
+    """
+
+    __slots__ = (
+        *("arguments", "call", "forward", "kept", "kernel", "plan", "recorded", "result_dtype", "small", "strides"),
+        "y",
+    )
 
     def __init__(self, call: Call, kernel: Kernel, x: torch.Tensor, arguments: tuple[Any, ...]) -> None:
-        plan = plan_of(call)
-        self.call, self.kernel, self.forward = call, kernel, plan.forward_at
+        self.plan = plan_of(call)
+        self.call, self.kernel, self.forward, self.result_dtype = call, kernel, self.plan.forward_at, call.result_dtype
         self.arguments = arguments  # held, so that no other object can have their identity
         self.strides = tuple([stride * x.element_size() for stride in x.stride()])
-        self.kept_dtype = plan.kept_dtype
-        small = 8 * prod(call.geometry.output_shape) <= SMALL
-        self.y = self.fresh(call.result_dtype, x) if small else None
-        self.kept = self.fresh(plan.kept_dtype, x) if small and plan.kept_dtype else None
+        self.small = 8 * prod(call.geometry.output_shape) <= SMALL
+        self.y: Any = self.fresh(call.result_dtype, x) if self.small else None
+        self.kept: Any = self.fresh(self.plan.kept_dtype, x) if self.small and self.plan.kept_dtype else None
+        self.recorded: Callable[[torch.Tensor], torch.Tensor] | None = None
 
     def fresh(self, dtype: str, x: torch.Tensor) -> torch.Tensor:
         """Memory for an output."""
         return TORCH.empty(self.call.geometry.output_shape, dtype, self.call.layout, x.detach())
 
-    def run(self, x: torch.Tensor, kept: torch.Tensor | None) -> torch.Tensor:
-        """The output, by the module; what backward needs goes into `kept`."""
-        y = self.fresh(self.call.result_dtype, x) if self.y is None else _empty_like(self.y)
-        address = 0 if kept is None else kept.data_ptr()
-        self.forward(x.data_ptr(), y.data_ptr(), address, 0, self.strides, None, _threads())
-        return y
+    def recording(self) -> Callable[[torch.Tensor], torch.Tensor]:
+        """The call as autograd records it."""
+        # past what torch.func needs, which `Quick` has asked for
+        recorded = self.recorded = cast("Any", super(torch.autograd.Function, _recorded(self))).apply
+        return recorded
 
 
-class _Recorded(torch.autograd.Function):
-    """A known call that is differentiated; its further derivatives are `_Backward`'s."""
+def _recorded(ready: Ready) -> type[torch.autograd.Function]:
+    """A known call that is differentiated; its further derivatives are `backward_of`'s.
 
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, ready: Ready) -> torch.Tensor:
-        ctx.ready = ready
-        if not ready.kept_dtype:
-            return ready.run(x, None)
-        kept = ready.fresh(ready.kept_dtype, x) if ready.kept is None else _empty_like(ready.kept)
-        ctx.save_for_backward(kept)
-        return ready.run(x, kept)
+    A class for each: what is the same at every call need not be handed to autograd and back.
+    """
+    call, small, like, like_kept = ready.call, ready.small, ready.y, ready.kept
+    forward_at, backward_at, strides = ready.forward, ready.plan.backward_at, ready.strides
+    result_dtype, kept_dtype = ready.result_dtype, ready.plan.kept_dtype
+    tiny = small and 8 * prod(call.geometry.shape) <= SMALL
+    like_x: Any = TORCH.empty(call.geometry.shape, call.dtype, call.layout, like) if tiny else None
 
-    @staticmethod
-    def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor | None, None]:
-        ready = ctx.ready
-        return backward_of(g, ctx.saved_tensors[0] if ready.kept_dtype else None, ready.call, ready.kernel), None
+    class _Recorded(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+            y = _empty_like(like) if small else ready.fresh(result_dtype, x)
+            if not kept_dtype:
+                forward_at(x.data_ptr(), y.data_ptr(), 0, 0, strides, None, _threads())
+                return y
+            kept = _empty_like(like_kept) if small else ready.fresh(kept_dtype, x)
+            ctx.save_for_backward(kept)
+            forward_at(x.data_ptr(), y.data_ptr(), kept.data_ptr(), 0, strides, None, _threads())
+            return y
+
+        @staticmethod
+        def backward(ctx: Any, g: torch.Tensor) -> torch.Tensor | None:
+            kept = ctx.saved_tensors[0] if kept_dtype else None
+            again = _recording() or _transforms()  # whether the gradient may be differentiated
+            if not tiny or again or not (_alike(g, like) and _alike(kept, like_kept)):
+                return backward_of(g, kept, call, ready.kernel)
+            gx = _empty_like(like_x)
+            backward_at(g.data_ptr(), gx.data_ptr(), 0 if kept is None else kept.data_ptr(), 0, None, _threads())
+            return gx
+
+    return _Recorded
 
 
-# past what torch.func needs, which `Quick` has asked for
-_apply = cast("Any", super(torch.autograd.Function, _Recorded)).apply
+def _alike(x: torch.Tensor | None, like: torch.Tensor | None) -> bool:
+    """Whether a tensor's memory is as the module expects it: hooks may have changed what was kept."""
+    if x is None or like is None:
+        return x is like
+    plain = x.__class__ is torch.Tensor and x.is_cpu and not x.is_neg()
+    return plain and x.dtype is like.dtype and x.shape == like.shape and x.stride() == like.stride()

@@ -144,6 +144,7 @@ def _served(
 
 def _max_pool(rank: int) -> Callable[..., Any]:
     name, quick = f"max_pool{rank}d", Quick()
+    find = quick.find
 
     def function(
         input: Any,
@@ -154,10 +155,10 @@ def _max_pool(rank: int) -> Callable[..., Any]:
         ceil_mode: bool = False,
         return_indices: bool = False,
     ) -> Any:
-        given = (kernel_size, stride, padding, dilation, ceil_mode, return_indices)
-        y = quick(input, *given)
+        y = find(input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
         if y is not None:
             return y
+        given = (kernel_size, stride, padding, dilation, ceil_mode, return_indices)
         arguments = (rank, _frozen(kernel_size), _frozen(stride), _frozen(padding), _frozen(dilation), ceil_mode)
         return _served(quick, name, input, given, _MAX, torch_windows, arguments, return_indices)
 
@@ -166,6 +167,7 @@ def _max_pool(rank: int) -> Callable[..., Any]:
 
 def _avg_pool(rank: int) -> Callable[..., Any]:
     name, quick = f"avg_pool{rank}d", Quick()
+    find = quick.find
 
     def function(
         input: Any,
@@ -176,10 +178,10 @@ def _avg_pool(rank: int) -> Callable[..., Any]:
         count_include_pad: bool = True,
         divisor_override: int | None = None,
     ) -> Any:
-        given = (kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
-        y = quick(input, *given)
+        y = find(input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
         if y is not None:
             return y
+        given = (kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
         arguments = (rank, _frozen(kernel_size), _frozen(stride), _frozen(padding), 1, ceil_mode)
         try:
             op = _mean(count_include_pad, divisor_override)
@@ -195,7 +197,7 @@ def _adaptive_max_pool(rank: int) -> Callable[..., Any]:
 
     def function(input: Any, output_size: Any, return_indices: bool = False) -> Any:
         given = (output_size, return_indices)
-        y = quick(input, *given)
+        y = quick.find(input, *given)
         if y is not None:
             return y
         return _served(quick, name, input, given, _MAX, torch_bins, (rank, _frozen(output_size)), return_indices)
@@ -207,7 +209,7 @@ def _adaptive_avg_pool(rank: int) -> Callable[..., Any]:
     name, quick = f"adaptive_avg_pool{rank}d", Quick()
 
     def function(input: Any, output_size: Any) -> Any:
-        y = quick(input, output_size)
+        y = quick.find(input, output_size)
         if y is not None:
             return y
         return _served(quick, name, input, (output_size,), _MEAN_OF_ELEMENTS, torch_bins, (rank, _frozen(output_size)))
@@ -343,7 +345,7 @@ def operation_pool(kind: type[Operation], rank: int) -> Callable[..., Any]:
     ) -> Any:
         given = (kernel_size, stride, padding, dilation, ceil_mode, return_indices)
         usual = plain and not parameters and padding_mode == "absent"
-        y = quick(input, *given) if usual else None
+        y = quick.find(input, *given) if usual else None
         if y is not None:
             return y
         arguments = (rank, *map(_frozen, (kernel_size, stride, padding, dilation)), ceil_mode, padding_mode)
