@@ -8,6 +8,7 @@ array([[2.5]])
 """
 
 from importlib import import_module
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from poolwise._version import __version__ as __version__
@@ -36,15 +37,16 @@ _CORE |= {"reference", "threads", "unpool"}
 _ROOMS = _CORE | {"bench", "design", "explorer", "lab"}  # those named last may need an extra
 
 
-def _listed() -> dict[str, object]:
-    """What has its name from a list: a function of each operation, the compositions, the operations."""
-    api, compose, ops = (import_module(f"poolwise.{room}") for room in ("api", "compose", "ops"))
-    compositions = [each.function for each in compose.COMPOSITIONS]
-    return {**api.SHORT_NAMES, **{each.__name__: each for each in (*compositions, *ops.OPERATIONS)}}
+def _lists() -> "Iterator[dict[str, object]]":
+    """What has its name from a list: a function of each operation, the operations, the compositions."""
+    yield import_module("poolwise.api").SHORT_NAMES
+    yield {each.__name__: each for each in import_module("poolwise.ops").OPERATIONS}
+    functions = [each.function for each in import_module("poolwise.compose").COMPOSITIONS]
+    yield {each.__name__: each for each in functions}
 
 
 def _public() -> list[str]:
-    return [*sorted({"__version__", *_HOME}), *_listed()]
+    return list(dict.fromkeys([*sorted({"__version__", *_HOME}), *chain.from_iterable(_lists())]))
 
 
 def _fetched(name: str) -> object:
@@ -54,10 +56,11 @@ def _fetched(name: str) -> object:
         found = getattr(import_module(f"poolwise.{_HOME[name]}"), name)
     elif name == "__all__":
         found = _public()
-    elif name.startswith("_") or name not in (listed := _listed()):
-        raise AttributeError(f"module 'poolwise' has no attribute {name!r}")
     else:
-        found = listed[name]
+        known = () if name.startswith("_") else _lists()
+        found = next((names[name] for names in known if name in names), None)
+        if found is None:
+            raise AttributeError(f"module 'poolwise' has no attribute {name!r}")
     globals()[name] = found
     return found
 
@@ -67,6 +70,8 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from poolwise.api import Explanation as Explanation
     from poolwise.api import PoolFunction
     from poolwise.api import adaptive_pool as adaptive_pool
