@@ -9,6 +9,7 @@ from itertools import groupby
 
 from rich import box
 from rich.console import Console
+from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -200,8 +201,13 @@ def _means_table(found: Sequence[Goal], peers: Sequence[str], tight: int) -> Tab
     columns = [name for name in (RULER, *peers) if any(goal.over == name for goal in found)]
     grid = _grid("geometric means", columns, tight)
     for what in dict.fromkeys(goal.what for goal in found):
-        grid.add_row(f" {what}", *(cells.get((what, name), "[dim]–[/dim]") for name in columns))
+        grid.add_row(_inset(what), *(cells.get((what, name), "[dim]–[/dim]") for name in columns))
     return grid
+
+
+def _inset(text: str) -> Padding:
+    """Its further lines too, where it is broken."""
+    return Padding(text, (0, 0, 0, 1))
 
 
 def _mean(goal: Goal, tight: int) -> str:
@@ -220,7 +226,7 @@ def _goals_table(found: Sequence[Goal]) -> Table:
     grid.add_column("", no_wrap=True)
     for goal in found:
         measured = "–" if goal.measured is None else _coloured(_number(goal.measured, goal.unit), goal.met)
-        grid.add_row(f" {goal.what}", _aim(goal), measured, f"[dim]{goal.said}[/dim]")
+        grid.add_row(_inset(goal.what), _aim(goal), measured, f"[dim]{goal.said}[/dim]")
     return grid
 
 
