@@ -1,65 +1,13 @@
-// The kernels of one instruction set. Compiled once per set, with POOLWISE_ISA its namespace and name, POOLWISE_VECTOR_BYTES
-// the width of its packs. Whatever is defined here lives in that namespace: nothing may be shared between sets.
+// The kernels of one instruction set, but for those of whole windows.
 #include "cells.h"
-#include "kernels.h"
+#include "isa.h"
 #include "lines_backward.h"
 #include "lines_forward.h"
 #include "planes_backward.h"
 #include "scatter.h"
-#include "windows_forward.h"
 
 namespace poolwise::POOLWISE_ISA {
 namespace {
-
-// ---- which body serves a plan ------------------------------------------------------------------------------------------
-
-template <class T>
-inline constexpr bool floats = std::is_floating_point_v<Number<T>>;
-// A sequential sum of n additions in float errs by at most n / 2 ulp of the sum of magnitudes, in half precision's ulp by far less.
-template <class T>
-bool needs_double(Int additions) {
-  return additions > (sizeof(T) == 2 ? 4096 : 8);
-}
-
-// Calls run.operator()<T>() with the element type of the plan.
-template <class Run>
-void with_floats(const Plan& plan, Run&& run) {
-  switch (plan.dtype) {
-    case Dtype::float16: return run.template operator()<Half>();
-    case Dtype::bfloat16: return run.template operator()<Brain>();
-    case Dtype::float32: return run.template operator()<float>();
-    case Dtype::float64: return run.template operator()<double>();
-    default: return;  // integers have no gradient; the module refuses them before
-  }
-}
-
-template <class Run>
-void with_elements(const Plan& plan, Run&& run) {
-  switch (plan.dtype) {
-    case Dtype::boolean: return run.template operator()<Truth>();
-    case Dtype::int8: return run.template operator()<std::int8_t>();
-    case Dtype::int16: return run.template operator()<std::int16_t>();
-    case Dtype::int32: return run.template operator()<std::int32_t>();
-    case Dtype::int64: return run.template operator()<std::int64_t>();
-    case Dtype::uint8: return run.template operator()<std::uint8_t>();
-    case Dtype::uint16: return run.template operator()<std::uint16_t>();
-    case Dtype::uint32: return run.template operator()<std::uint32_t>();
-    case Dtype::uint64: return run.template operator()<std::uint64_t>();
-    default: return with_floats(plan, run);
-  }
-}
-
-// Calls run.operator()<T>() with the element type of a selection: integers by their size, as `Whole` knows their signs.
-template <class Run>
-void with_ordered(const Plan& plan, Run&& run) {
-  switch (plan.dtype) {
-    case Dtype::int8: return run.template operator()<std::uint8_t>();
-    case Dtype::int16: return run.template operator()<std::uint16_t>();
-    case Dtype::int32: return run.template operator()<std::uint32_t>();
-    case Dtype::int64: return run.template operator()<std::uint64_t>();
-    default: return with_elements(plan, run);
-  }
-}
 
 // ---- forward -----------------------------------------------------------------------------------------------------------
 
@@ -72,7 +20,7 @@ template <class T>
 using RareNumbers = std::conditional_t<floats<T>, Floating<T, double>, Whole<T, std::int64_t>>;
 
 // The body of any plan, and which engine is to walk for it.
-enum class Engine { lines, cells, masked, windows };
+enum class Engine { lines, cells, masked };
 
 template <class R, class K, class Run>
 void lines_or_cells(const Plan& plan, const Buffers& buffers, Run&& run) {
@@ -141,24 +89,9 @@ void with_norm(const Plan& plan, const Buffers& buffers, Run&& run) {
   }
 }
 
-template <class T, class Run>
-void with_whole_window(const Plan& plan, Run&& run) {
-  using Ordered = std::conditional_t<floats<T>, Floating<T>, Whole<T>>;
-  if (plan.body == Body::median) return run.template operator()<Middle<Ordered>, std::uint8_t, Engine::windows>();
-  if (plan.body == Body::mode) return run.template operator()<Commonest<Ordered>, std::uint8_t, Engine::windows>();
-  if constexpr (floats<T>) {
-    if constexpr (!std::is_same_v<T, double>) {
-      if (plan.body == Body::soft) return run.template operator()<Softened<T>, std::uint8_t, Engine::windows>();
-      if (!needs_double<T>(plan.additions)) return run.template operator()<Weighted<T, float>, std::uint8_t, Engine::windows>();
-    }
-    run.template operator()<Weighted<T, double>, std::uint8_t, Engine::windows>();
-  }
-}
-
 template <class Run>
 void with_forward(const Plan& plan, const Buffers& buffers, Run&& run) {
   if (plan.selects()) return with_ordered(plan, [&]<class T>() { with_selection<T>(plan, buffers, run); });
-  if (plan.whole()) return with_ordered(plan, [&]<class T>() { with_whole_window<T>(plan, run); });
   if (plan.body == Body::norm) return with_norm(plan, buffers, run);
   with_elements(plan, [&]<class T>() {
     const bool wide = buffers.mask != nullptr || needs_double<T>(plan.additions);
@@ -181,12 +114,11 @@ Units cells_units(const Plan& plan, const Buffers& buffers, Int itemsize) {
 }
 
 Units forward_units(const Plan& plan, const Buffers& buffers) {
+  if (plan.whole()) return windows_units(plan);
   Units units{0};
   with_forward(plan, buffers, [&]<class R, class K, Engine E>() {
     if constexpr (E == Engine::lines)
       units = LinesForward<R, K>::units(plan);
-    else if constexpr (E == Engine::windows)
-      units = WindowsForward<R>::units(plan);
     else
       units = cells_units(plan, buffers, sizeof(typename R::Element));
   });
@@ -194,12 +126,11 @@ Units forward_units(const Plan& plan, const Buffers& buffers) {
 }
 
 void forward(const Plan& plan, const Buffers& buffers, Int begin, Int end) {
+  if (plan.whole()) return windows_forward(plan, buffers, begin, end);
   with_forward(plan, buffers, [&]<class R, class K, Engine E>() {
     if constexpr (E == Engine::lines) {
       LinesForward<R, K> engine(plan, buffers);
       engine.run(begin, end);
-    } else if constexpr (E == Engine::windows) {
-      WindowsForward<R>(plan, buffers).run(begin, end);
     } else if constexpr (E == Engine::masked) {
       forward_masked<R>(plan, buffers, begin, end);
     } else {
@@ -265,12 +196,14 @@ Units units_of(const Plan& plan, const Buffers& buffers) {
 }
 
 Units backward_units(const Plan& plan, const Buffers& buffers) {
+  if (plan.sends) return windows_backward_units(plan);
   Units units{0};
   with_backward(plan, buffers, [&]<class Engine>() { units = units_of<Engine>(plan, buffers); });
   return units;
 }
 
 void backward(const Plan& plan, const Buffers& buffers, Int begin, Int end) {
+  if (plan.sends) return windows_backward(plan, buffers, begin, end);
   with_backward(plan, buffers, [&]<class Engine>() {
     Engine engine(plan, buffers);
     engine.run(begin, end);

@@ -197,22 +197,46 @@ struct Line {
 // ---- lanes that lie a stride apart -------------------------------------------------------------------------------------
 
 // Every second lane of two packs, from 0 or from 1 on. Lanes narrower than 32 bits have no shuffle of two packs before AVX-512's
-// VBMI: there the halves of wider lanes are cut off.
+// VBMI: there the halves of wider lanes are cut off, which `joined` does for both packs at once.
+template <class Half, class W, int N>
+POOLWISE_INLINE Pack<Half, 2 * N> joined(Pack<W, N> a, Pack<W, N> b) {
+  using To = Pack<Half, 2 * N>;
+#if defined(__AVX512BW__)
+  if constexpr (sizeof(a) == 64) {
+    const auto v = same_bits<__m512i>(a), w = same_bits<__m512i>(b);
+    const __m512i pairs = sizeof(W) == 2 ? _mm512_packus_epi16(v, w) : _mm512_packus_epi32(v, w);  // of 16 bytes each
+    return same_bits<To>(_mm512_permutexvar_epi64(_mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7), pairs));
+  }
+#endif
+#if defined(__AVX2__)
+  if constexpr (sizeof(a) == 32) {
+    const auto v = same_bits<__m256i>(a), w = same_bits<__m256i>(b);
+    return same_bits<To>(_mm256_permute4x64_epi64(sizeof(W) == 2 ? _mm256_packus_epi16(v, w) : _mm256_packus_epi32(v, w), 0xd8));
+  }
+#endif
+#if defined(__SSE4_1__)
+  if constexpr (sizeof(a) == 16) {
+    const auto v = same_bits<__m128i>(a), w = same_bits<__m128i>(b);
+    return same_bits<To>(sizeof(W) == 2 ? _mm_packus_epi16(v, w) : _mm_packus_epi32(v, w));
+  }
+#endif
+  To to;
+  const auto low = converted<Half, W, N>(a), high = converted<Half, W, N>(b);
+  std::memcpy(&to, &low, sizeof low);
+  std::memcpy(reinterpret_cast<char*>(&to) + sizeof low, &high, sizeof high);
+  return to;
+}
+
 template <int From, class T, int N>
 POOLWISE_INLINE Pack<T, N> halved(Pack<T, N> a, Pack<T, N> b) {
   if constexpr (sizeof(T) < 4 && N > 1) {
-    using W = std::make_unsigned_t<typename IntegerOf<2 * sizeof(T)>::type>;
     using Half = std::make_unsigned_t<Lane<T>>;
-    const auto cut = [](Pack<T, N> v) {
-      auto wide = same_bits<Pack<W, N / 2>>(v);
-      if constexpr (From == 1) wide >>= 8 * sizeof(T);
-      return converted<Half, W, N / 2>(wide);
+    using W = std::make_unsigned_t<typename IntegerOf<2 * sizeof(T)>::type>;
+    const auto cut = [](Pack<T, N> v) POOLWISE_LAMBDA {
+      const auto wide = same_bits<Pack<W, N / 2>>(v);
+      return From == 1 ? wide >> (8 * sizeof(T)) : wide & static_cast<W>(std::numeric_limits<Half>::max());
     };
-    Pack<T, N> out;
-    const auto low = cut(a), high = cut(b);
-    std::memcpy(&out, &low, sizeof low);
-    std::memcpy(reinterpret_cast<char*>(&out) + sizeof low, &high, sizeof high);
-    return out;
+    return same_bits<Pack<T, N>>(joined<Half, W, N / 2>(cut(a), cut(b)));
   } else {
     const Pack<T, N> both[2] = {a, b};
     return one_phase<T, N, 2, From>(both, a);

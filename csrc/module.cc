@@ -143,6 +143,16 @@ void* kept_address(std::uintptr_t address, const Plan& plan) {
   return address_of(address, "kept", plan.output_size, kept_size(plan.kept));
 }
 
+// What a gradient needs: offsets, or the input.
+void* needed_memory(const Memory& memory, const Plan& plan) {
+  return plan.keeps_input() ? dense(memory, "kept", plan.dtype, plan, &Dim::input) : kept_memory(memory, plan);
+}
+
+void* needed_address(std::uintptr_t address, const Plan& plan) {
+  if (!plan.keeps_input() || address == 0) return kept_address(address, plan);
+  return address_of(address, "kept", plan.input_size, itemsize_of(plan.dtype));
+}
+
 // ---- entries -----------------------------------------------------------------------------------------------------------
 
 using Runner = void (*)(const Plan&, const Buffers&, int);
@@ -196,7 +206,7 @@ void backward(const Plan& plan, nb::handle g, nb::handle gx, nb::handle kept, nb
   Buffers buffers;
   buffers.from = dense(from, "g", plan.dtype, plan, &Dim::output);
   buffers.to = dense(to, "gx", plan.dtype, plan, &Dim::input);
-  buffers.kept = offsets ? kept_memory(*offsets, plan) : nullptr;
+  buffers.kept = offsets ? needed_memory(*offsets, plan) : nullptr;
   present.into(buffers);
   run(run_backward, plan, buffers, threads);
 }
@@ -233,7 +243,7 @@ void backward_at(const Plan& plan, std::uintptr_t g, std::uintptr_t gx, std::uin
   Buffers buffers;
   buffers.from = address_of(g, "g", plan.output_size, itemsize_of(plan.dtype));
   buffers.to = address_of(gx, "gx", plan.input_size, itemsize_of(plan.dtype));
-  buffers.kept = kept_address(kept, plan);
+  buffers.kept = needed_address(kept, plan);
   if (mask != 0) {
     if (!mask_strides) refuse("mask_strides: must be given with a mask, got none");
     buffers.mask = reinterpret_cast<const std::uint8_t*>(mask);
@@ -373,6 +383,8 @@ NB_MODULE(_native, m) {
            nb::arg("temperature") = 1.0, nb::arg("weights") = std::vector<double>())
       .def_prop_ro("kept_dtype", [](const Plan& plan) { return kept_name(plan.kept); })
       .def_prop_ro("result_dtype", [](const Plan& plan) { return name_of(result_dtype(plan)); })
+      .def_prop_ro("keeps_input", [](const Plan& plan) { return plan.keeps_input(); })
+      .def_prop_ro("has_gradient", [](const Plan& plan) { return plan.dtype >= Dtype::float16 && (plan.body < Body::norm || plan.sends); })
       .def_ro("input_size", &Plan::input_size)
       .def_ro("output_size", &Plan::output_size)
       .def("forward", forward, nb::arg("x"), nb::arg("y"), nb::arg("kept") = nb::none(), nb::arg("mask") = nb::none(),

@@ -319,6 +319,7 @@ double even_divisor(const Plan& plan) {
 }
 
 constexpr Int most_line_bytes = Int(1) << 24;
+constexpr double least_temperature = 1e-30;  // whose shares float32 can tell from nothing
 
 // What the engine of whole windows does not do.
 void check_whole(const Plan& plan) {
@@ -326,23 +327,32 @@ void check_whole(const Plan& plan) {
   const bool averages = plan.body == Body::soft || plan.body == Body::blur;
   if (averages && !is_float(plan.dtype)) refuse("dtype must be a float's for a weighted mean, got " + std::string(name_of(plan.dtype)));
   if (plan.body == Body::soft && plan.dtype == Dtype::float64) refuse("dtype must not be float64 for exponentials, which are float32's");
-  if (plan.body == Body::soft && !(plan.temperature > 0 && plan.temperature <= std::numeric_limits<float>::max()))
-    refuse("temperature must be more than 0 and at most float32's largest, got " + std::to_string(plan.temperature));
+  if (plan.body == Body::soft && !(plan.temperature >= least_temperature && plan.temperature <= std::numeric_limits<float>::max()))
+    refuse("temperature must be at least 1e-30 and at most float32's largest, got " + std::to_string(plan.temperature));
   const Int taps = plan.additions + 1;
   if (taps > most_window_taps) refuse("a window must have at most " + std::to_string(most_window_taps) + " taps for this operation, got " + std::to_string(taps));
   for (int a = 0; a < plan.rank; ++a)
     if (plan.axes[a].spans != nullptr || plan.axes[a].mode != Mode::absent) refuse("windows must be regular, in absent padding, for this operation");
   if (!block.there) refuse("pooled axes must lie side by side, at most three, for this operation");
-  const Axis& last = block.axes[2];
-  const Wide rows = Wide(block.axes[0].taps) * block.axes[1].taps;
-  if ((Wide(last.taps - 1) * last.dilation + 1 + last.step) * block.inner * 8 * rows > most_line_bytes)
-    refuse("the rows of a window must be shorter for this operation");
   if (plan.body == Body::blur) {
     if (static_cast<Int>(plan.held_weights.size()) != taps)
       refuse("weights must be " + std::to_string(taps) + ", got " + std::to_string(plan.held_weights.size()));
     for (const double weight : plan.held_weights)
       if (!(weight >= 0 && weight <= std::numeric_limits<float>::max())) refuse("weights must be at least 0 and at most float32's largest, got " + std::to_string(weight));
   }
+}
+
+// Whether the engine of whole windows computes the gradient: what it holds of a row must not be too much.
+bool sends_from_windows(const Plan& plan) {
+  const Block& block = plan.block;
+  if (plan.body != Body::norm && plan.body != Body::soft && plan.body != Body::blur) return false;
+  const Int taps = plan.additions + 1;
+  if (!block.there || taps > most_window_taps) return false;
+  for (const Axis& axis : block.axes)
+    if (axis.spans != nullptr || axis.mode != Mode::absent) return false;
+  const Axis &rows = block.axes[1], &last = block.axes[2];
+  const Wide row = (Wide(last.output) + Wide(last.taps - 1) * last.dilation / last.step + 1) * block.inner;
+  return row * 8 * (taps + 4) * (rows.taps + 1) <= most_line_bytes;
 }
 
 constexpr Int most_mirrored = Int(1) << 31;  // sizes and distances, so that those of the mirror are within 64 bits
@@ -424,6 +434,7 @@ Plan plan_without_mirror(const PlanFields& fields) {
   count_readers(plan);
   find_block(plan);
   if (plan.whole()) check_whole(plan);
+  plan.sends = sends_from_windows(plan);
   return plan;
 }
 

@@ -57,6 +57,8 @@ struct Plan {
   // divide by a number that is the same for all, or by none where `is_even` is false.
   std::unique_ptr<Plan> mirror;
   bool is_even = false;
+  // Whether the gradient is computed from whole windows, and whether their elements are needed for it: the input is kept then.
+  bool sends = false;
   Int input_size = 0, output_size = 0, planes = 1;
 
   // What the pointers above and those of the axes point to; kernels do not look here.
@@ -72,6 +74,7 @@ struct Plan {
 
   // Whether the body needs all of a window's elements at once.
   POOLWISE_INLINE bool whole() const { return body >= Body::median; }
+  POOLWISE_INLINE bool keeps_input() const { return sends && body != Body::blur; }
   POOLWISE_INLINE bool selects() const { return body == Body::max || body == Body::min || body == Body::relumax; }
 
   // A mean divides by the product of these over the axes; a given divisor stands on the last axis alone.

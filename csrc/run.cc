@@ -111,7 +111,9 @@ void run_forward(const Plan& plan, const Buffers& buffers, int threads) {
 
 void run_backward(const Plan& plan, const Buffers& buffers, int threads) {
   if (plan.dtype < Dtype::float16) refuse("backward: integers have no gradient, got " + std::string(name_of(plan.dtype)));
-  if (plan.body >= Body::norm) refuse("backward: the gradient of this operation needs its input, which is not kept");
+  if (plan.body >= Body::norm && !plan.sends) refuse("backward: there is no gradient of this operation on such windows");
+  if (plan.sends && buffers.mask != nullptr) refuse("backward: mask must be none for this operation");
+  if (plan.keeps_input() && buffers.kept == nullptr && plan.input_size > 0) refuse("backward: kept must be the input for this operation, got none");
   if (plan.selects() && buffers.kept == nullptr && plan.output_size > 0)
     refuse("backward: kept must be given for a selection, got none");
   if (plan.mirror != nullptr && buffers.mask == nullptr) {

@@ -1,9 +1,9 @@
 // What the engine of whole windows computes with: operations that need all of a window's elements at once.
 //
-// A body is an object made from a plan: read(pointer) → values; of(values, k, weights) → the result of k of them, in lanes that never
-// meet; of_some(values, k, weights, there, taps) → the same where lanes lack taps: what is absent has the value absent(), there[t] is 1
-// in the lanes that have tap t of each line and else 0, and a lane that has none gets nothing(); write(pointer, result). The values
-// are scratch.
+// A body is an object made from a plan: reader, whose read<N>(pointer) → values; weigh(weights, k): of the windows that follow; of<N, K>(values, k, weights) → the result of k of them, in lanes that
+// never meet; of_some<N, K, Across>(values, k, weights, some) → the same where lanes lack taps: what is absent has the value absent(),
+// and a lane that has none gets nothing(); write(pointer, result). K and Across are k and the taps of a row where the compiler knows
+// them, else 0. The values are scratch.
 #pragma once
 
 #include <array>
@@ -56,56 +56,81 @@ POOLWISE_INLINE void sort_by_network(V (&v)[K], std::integer_sequence<int, I...>
   (exchange(v[Network<K>::pairs[I].first], v[Network<K>::pairs[I].second]), ...);
 }
 
-// Calls run(sorted) with an array of K sorted values in registers. What `run` does not look at is not computed.
+// Calls run(sorted, k) with k sorted values: in registers where the compiler knows k, and then what `run` does not look at is not
+// computed.
 template <int K, class V, class Run>
-POOLWISE_INLINE V sorted_in_registers(const V* v, Run&& run) {
-  V held[K];
-  for (int i = 0; i < K; ++i) held[i] = v[i];
-  sort_by_network(held, std::make_integer_sequence<int, Network<K>::size>{});
-  return run(held, K);
-}
-
-// The same of k values: in registers for the windows that are everywhere (2×2, 2×2×2, 3×3, and 3×3 without a row), else in memory.
-template <class V, class Run>
 POOLWISE_INLINE V sorted(V* v, int k, Run&& run) {
-  switch (k) {
-    case 4: return sorted_in_registers<4>(v, run);
-    case 6: return sorted_in_registers<6>(v, run);
-    case 8: return sorted_in_registers<8>(v, run);
-    case 9: return sorted_in_registers<9>(v, run);
+  if constexpr (K > 0) {
+    V held[K];
+    for (int i = 0; i < K; ++i) held[i] = v[i];
+    sort_by_network(held, std::make_integer_sequence<int, Network<K>::size>{});
+    return run(held, K);
+  } else {
+    for_exchanges(k, [&](int i, int j) POOLWISE_LAMBDA { exchange(v[i], v[j]); });
+    return run(v, k);
   }
-  for_exchanges(k, [&](int i, int j) POOLWISE_LAMBDA { exchange(v[i], v[j]); });
-  return run(v, k);
-}
-
-// Lanes of element number `place` of k sorted values, another place in each lane.
-template <class A, int N>
-POOLWISE_INLINE Pack<A, N> picked_by_place(const Pack<A, N>* v, int k, Pack<Lane<A>, N> place) {
-  Pack<A, N> found = v[0];
-  for (int i = 1; i < k; ++i) found = place == static_cast<Lane<A>>(i) ? v[i] : found;
-  return found;
 }
 
 // ---- the bodies ------------------------------------------------------------------------------------------------------------
 
+// Which taps of a row of the window each lane has, 1 or 0, and how many.
+template <class A, int N>
+struct Some {
+  const Pack<A, N>* there;
+  int across;
+  Pack<Lane<A>, N> held;
+
+  template <int Across>
+  POOLWISE_INLINE Pack<A, N> has(int tap) const {
+    return there[tap % (Across > 0 ? Across : across)];
+  }
+};
+
+// Where one of the two is not a number.
+template <class A, int N>
+POOLWISE_INLINE Pack<Lane<A>, N> unordered(Pack<A, N> a, Pack<A, N> b) {
+#if defined(__AVX512BW__)
+  if constexpr (std::is_same_v<A, float> && N == 16)
+    return same_bits<Pack<Lane<A>, N>>(_mm512_movm_epi32(_mm512_cmp_ps_mask(same_bits<__m512>(a), same_bits<__m512>(b), _CMP_UNORD_Q)));
+#endif
+#if defined(__AVX2__)
+  if constexpr (std::is_same_v<A, float> && N == 8)
+    return same_bits<Pack<Lane<A>, N>>(_mm256_cmp_ps(same_bits<__m256>(a), same_bits<__m256>(b), _CMP_UNORD_Q));
+#endif
+  return (a != a) | (b != b);
+}
+
 // Where an element is not a number there is no order: the result of such lanes is NaN.
 template <class A, int N>
-POOLWISE_INLINE auto any_nan(const Pack<A, N>* v, int k) {
-  auto nan = v[0] != v[0];
-  for (int i = 1; i < k; ++i) nan |= v[i] != v[i];
+POOLWISE_INLINE Pack<Lane<A>, N> any_nan(const Pack<A, N>* v, int k) {
+  Pack<Lane<A>, N> nan{};
+  if constexpr (std::is_floating_point_v<A>)
+    for (int i = 0; i < k; i += 2) nan |= unordered<A, N>(v[i], v[i + 1 < k ? i + 1 : i]);
   return nan;
 }
+
+// Floats as numbers of type A.
+template <class T, class A>
+struct Plain {
+  using Element = T;
+  template <int N>
+  POOLWISE_INLINE Pack<A, N> read(const T* p) const {
+    return load<A, N>(p);
+  }
+};
 
 // What the bodies of sorted elements share. What is absent sorts behind all that is there.
 template <class N>
 struct Sorted {
+  using Reader = N;
   using Element = typename N::Element;
   using Accumulator = typename N::Number;
   using L = Lane<Accumulator>;
   static constexpr bool floats = std::is_floating_point_v<Accumulator>;
 
-  N numbers;
-  explicit Sorted(const Plan& plan) : numbers(plan) {}
+  N reader;
+  explicit Sorted(const Plan& plan) : reader(plan) {}
+  void weigh(const Accumulator*, int) {}
 
   Accumulator absent() const {
     if constexpr (floats)
@@ -114,12 +139,8 @@ struct Sorted {
       return std::numeric_limits<Accumulator>::max();
   }
   template <int M>
-  POOLWISE_INLINE Pack<Accumulator, M> read(const Element* p) const {
-    return numbers.template read<M>(p);
-  }
-  template <int M>
   POOLWISE_INLINE void write(Element* p, Pack<Accumulator, M> v) const {
-    numbers.template write<M>(p, v);
+    reader.template write<M>(p, v);
   }
   // NaN, or the integer 0 among the numbers in order.
   template <int M>
@@ -128,19 +149,12 @@ struct Sorted {
       return every<Accumulator, M>(std::numeric_limits<Accumulator>::quiet_NaN());
     } else {
       const Element zero{};
-      const Pack<Accumulator, 1> key = numbers.template read<1>(&zero);
+      const Pack<Accumulator, 1> key = reader.template read<1>(&zero);
       return every<Accumulator, M>(key[0]);
     }
   }
 
  protected:
-  // How many elements each lane has.
-  template <int M>
-  static POOLWISE_INLINE Pack<L, M> held(int k, const Pack<Accumulator, M>* there, int taps) {
-    Pack<L, M> count{};
-    for (int t = 0; t < taps; ++t) count -= there[t] != Accumulator(0);  // a comparison that holds is -1
-    return count * every<L, M>(static_cast<L>(k / taps));
-  }
   template <int M>
   POOLWISE_INLINE Pack<Accumulator, M> unless_nan(Pack<Accumulator, M> y, decltype(y != y) nan) const {
     if constexpr (floats) return nan ? nothing<M>() : y;
@@ -154,34 +168,37 @@ struct Middle : Sorted<Numbers> {
   using A = typename Numbers::Number;
   using Sorted<Numbers>::Sorted;
 
-  template <int M>
+  template <int M, int K>
   POOLWISE_INLINE Pack<A, M> of(Pack<A, M>* v, int k, const A*) const {
     using V = Pack<A, M>;
     const auto nan = any_nan<A, M>(v, k);
-    const V y = sorted(v, k, [](const V* held, int n) POOLWISE_LAMBDA -> V {
-      if (n % 2 || !Sorted<Numbers>::floats) return held[(n - 1) / 2];
-      return between<M>(held[n / 2 - 1], held[n / 2]);
-    });
-    return this->template unless_nan<M>(y, nan);
+    return this->template unless_nan<M>(sorted<K>(v, k, [](const V* held, int n) POOLWISE_LAMBDA { return middle<M>(held, n); }), nan);
   }
-  template <int M>
-  POOLWISE_INLINE Pack<A, M> of_some(Pack<A, M>* v, int k, const A*, const Pack<A, M>* there, int taps) const {
+  // Lanes lack whole columns of the window, so there are few numbers of elements that they may have.
+  template <int M, int K, int Across>
+  POOLWISE_INLINE Pack<A, M> of_some(Pack<A, M>* v, int k, const A*, const Some<A, M>& some) const {
     using V = Pack<A, M>;
     const auto nan = any_nan<A, M>(v, k);
-    const auto count = this->template held<M>(k, there, taps);
-    const V y = sorted(v, k, [count](const V* held, int n) POOLWISE_LAMBDA -> V {
-      const V low = picked_by_place<A, M>(held, n, (count - 1) >> 1);
-      if constexpr (Sorted<Numbers>::floats) return (count & 1) == 0 ? between<M>(low, picked_by_place<A, M>(held, n, count >> 1)) : low;
-      return low;
+    const int across = Across > 0 ? Across : some.across;
+    const V y = sorted<K>(v, k, [&](const V* held, int n) POOLWISE_LAMBDA {
+      V found = middle<M>(held, n);
+      for (int columns = 1; columns < across; ++columns)
+        found = some.held == static_cast<Lane<A>>(columns) ? middle<M>(held, n / across * columns) : found;
+      return found;
     });
-    return count == 0 ? this->template nothing<M>() : this->template unless_nan<M>(y, nan);
+    return some.held == 0 ? this->template nothing<M>() : this->template unless_nan<M>(y, nan);
   }
 
  private:
   template <int M>
-  static POOLWISE_INLINE Pack<A, M> between(Pack<A, M> a, Pack<A, M> b) {
-    if constexpr (Sorted<Numbers>::floats) return a == b ? a : a * A(0.5) + b * A(0.5);  // halves of the smallest numbers are 0
-    return a;
+  static POOLWISE_INLINE Pack<A, M> middle(const Pack<A, M>* held, int n) {
+    const Pack<A, M> low = held[(n - 1) / 2];
+    if constexpr (Sorted<Numbers>::floats) {
+      if (n % 2) return low;
+      const Pack<A, M> high = held[n / 2];
+      return low == high ? low : low * A(0.5) + high * A(0.5);  // halves of the smallest numbers are 0
+    }
+    return low;
   }
 };
 
@@ -192,18 +209,18 @@ struct Commonest : Sorted<Numbers> {
   using L = Lane<A>;
   using Sorted<Numbers>::Sorted;
 
-  template <int M>
+  template <int M, int K>
   POOLWISE_INLINE Pack<A, M> of(Pack<A, M>* v, int k, const A*) const {
     using V = Pack<A, M>;
     const auto nan = any_nan<A, M>(v, k);
-    const V y = sorted(v, k, [](const V* held, int n) POOLWISE_LAMBDA { return longest_run<M>(held, n, every<L, M>(static_cast<L>(n))); });
+    const V y = sorted<K>(v, k, [](const V* held, int n) POOLWISE_LAMBDA { return longest_run<M>(held, n, every<L, M>(static_cast<L>(n))); });
     return this->template unless_nan<M>(y, nan);
   }
-  template <int M>
-  POOLWISE_INLINE Pack<A, M> of_some(Pack<A, M>* v, int k, const A*, const Pack<A, M>* there, int taps) const {
+  template <int M, int K, int Across>
+  POOLWISE_INLINE Pack<A, M> of_some(Pack<A, M>* v, int k, const A*, const Some<A, M>& some) const {
     const auto nan = any_nan<A, M>(v, k);
-    const auto count = this->template held<M>(k, there, taps);
-    const Pack<A, M> y = sorted(v, k, [count](const Pack<A, M>* held, int n) POOLWISE_LAMBDA { return longest_run<M>(held, n, count); });
+    const auto count = some.held * static_cast<L>(k / (Across > 0 ? Across : some.across));
+    const Pack<A, M> y = sorted<K>(v, k, [count](const Pack<A, M>* held, int n) POOLWISE_LAMBDA { return longest_run<M>(held, n, count); });
     return count == 0 ? this->template nothing<M>() : this->template unless_nan<M>(y, nan);
   }
 
@@ -223,105 +240,178 @@ struct Commonest : Sorted<Numbers> {
   }
 };
 
-// exp(x) for x ≤ 0, to about 2 ulp: 2^n · e^r with |r| ≤ ln 2 / 2 and a polynomial (Taylor's, degree 7: the next term is below 1e-8);
-// 0 where it would be below the normal numbers.
+// 2^x for -126 ≤ x ≤ 0, to 2e-7 of it, and 1 of 0: 2^n · 2^f with |f| ≤ 1/2 and the polynomial of the least relative error (9e-8)
+// among those of degree 5 that are 1 at 0.
 template <int N>
-POOLWISE_INLINE Pack<float, N> exponential(Pack<float, N> x) {
+POOLWISE_INLINE Pack<float, N> power_of_two(Pack<float, N> x) {
   using V = Pack<float, N>;
-  constexpr float big = 0x1.8p23f;
-  const V kept = x < -87.0f ? every<float, N>(-87.0f) : x;
-  const V n = (kept * 0x1.715476p0f + big) - big;
-  const V r = (kept - n * 0x1.62e4p-1f) - n * 0x1.7f7d1cp-20f;  // ln 2 in two parts, the first of 15 bits
-  V sum = r * (1.0f / 5040) + 1.0f / 720;
-  sum = sum * r + 1.0f / 120;
-  sum = sum * r + 1.0f / 24;
-  sum = sum * r + 1.0f / 6;
-  sum = sum * r + 0.5f;
-  sum = (sum * r) * r + r + 1.0f;
-  const auto power = converted<std::int32_t, float, N>(n) << 23;
-  const V y = same_bits<V>(same_bits<Pack<std::int32_t, N>>(sum) + power);
-  return x < -87.0f ? V{} : y;
+  constexpr float big = 0x1.8p23f;  // a sum with it has the nearest integer in its last bits
+  const V whole = x + big, f = x - (whole - big);
+  V sum = f * 0x1.5bba14p-10f + 0x1.3cea88p-7f;
+  sum = sum * f + 0x1.c6b752p-5f;
+  sum = sum * f + 0x1.ebf9bcp-3f;
+  sum = sum * f + 0x1.62e42ap-1f;
+  sum = sum * f + 1.0f;
+  return same_bits<V>(same_bits<Pack<std::int32_t, N>>(sum) + (same_bits<Pack<std::int32_t, N>>(whole) << 23));
 }
 
 // Σ x·exp(t·x) / Σ exp(t·x), the largest taken off every exponent; where that is infinite it is the result.
 template <class T>
 struct Softened {
+  using Reader = Plain<T, float>;
   using Element = T;
   using Accumulator = float;
+  static constexpr bool reads = true;
 
-  float temperature;
-  explicit Softened(const Plan& plan) : temperature(static_cast<float>(plan.temperature)) {}
+  Reader reader;
+  explicit Softened(const Plan& plan)
+      : temperature_(static_cast<float>(plan.temperature)),
+        exponent_(static_cast<float>(plan.temperature * 0x1.715476p0 < most ? plan.temperature * 0x1.715476p0 : most)),
+        least_(-100 / exponent_) {}
 
-  float absent() const { return -std::numeric_limits<float>::infinity(); }  // has no share
+  float absent() const { return -infinity; }  // has no share
+  void weigh(const float*, int) {}
 
-  template <int N>
-  POOLWISE_INLINE Pack<float, N> read(const T* p) const {
-    return load<float, N>(p);
-  }
   template <int N>
   POOLWISE_INLINE Pack<float, N> nothing() const {
     return every<float, N>(std::numeric_limits<float>::quiet_NaN());
   }
-  template <int N>
+  template <int N, int K>
   POOLWISE_INLINE Pack<float, N> of(Pack<float, N>* v, int k, const float*) const {
     using V = Pack<float, N>;
-    constexpr float infinity = std::numeric_limits<float>::infinity();
-    V top = v[0];
-    for (int i = 1; i < k; ++i) top = v[i] > top ? v[i] : top;
+    const V top = largest<N>(v, k);
     V total{}, below{};  // how far below the largest the mean is: nothing overflows on the way
     for (int i = 0; i < k; ++i) {
-      const V distance = v[i] - top, share = exponential<N>(temperature * distance);
+      const V distance = distance_of<N>(v[i], top), share = power_of_two<N>(exponent_ * distance);
       total += share;
-      below += share == 0 ? V{} : share * distance;
+      below += share * distance;
     }
-    const V y = (top == infinity) | (top == -infinity) ? top : top + below / total;
+    const V y = is_infinite<N>(top) ? top : top + below / total;
     return any_nan<float, N>(v, k) ? nothing<N>() : y;
   }
-  template <int N>
-  POOLWISE_INLINE Pack<float, N> of_some(Pack<float, N>* v, int k, const float* weights, const Pack<float, N>* there, int taps) const {
-    Pack<float, N> held = there[0];
-    for (int t = 1; t < taps; ++t) held += there[t];
-    return held == 0 ? nothing<N>() : of<N>(v, k, weights);
+  template <int N, int K, int Across>
+  POOLWISE_INLINE Pack<float, N> of_some(Pack<float, N>* v, int k, const float* weights, const Some<float, N>& some) const {
+    return some.held == 0 ? nothing<N>() : of<N, K>(v, k, weights);
+  }
+
+  // The share of each times 1 + t (x - y): that is the derivative of y. Where y is infinite, the share alone.
+  template <int N, int K, int Across>
+  POOLWISE_INLINE void send(Pack<float, N>* v, int k, const float*, Pack<float, N> g, const Some<float, N>* some) const {
+    using V = Pack<float, N>;
+    const V top = largest<N>(v, k);
+    const auto even = is_infinite<N>(top), nan = any_nan<float, N>(v, k);
+    V shares[K > 0 ? K : most_window_taps], total{}, below{};
+    for (int i = 0; i < k; ++i) {
+      const V one = some == nullptr ? every<float, N>(1) : some->template has<Across>(i);
+      const V distance = even ? V{} : distance_of<N>(v[i], top), share = power_of_two<N>(exponent_ * distance);
+      shares[i] = even ? (v[i] == top ? one : V{}) : share;
+      total += shares[i];
+      below += shares[i] * distance;
+      v[i] = distance;
+    }
+    const V mean = below / total;
+    for (int i = 0; i < k; ++i) v[i] = nan ? nothing<N>() : g * (shares[i] / total) * (1 + temperature_ * (v[i] - mean));
   }
   template <int N>
   POOLWISE_INLINE void write(T* p, Pack<float, N> v) const {
     store<N, float>(p, v);
   }
+
+ private:
+  static constexpr float infinity = std::numeric_limits<float>::infinity(), most = std::numeric_limits<float>::max();
+
+  // From the largest. Beyond some the share is as good as none: it is not let fall to where arithmetic is slow, or makes NaN.
+  template <int N>
+  POOLWISE_INLINE Pack<float, N> distance_of(Pack<float, N> v, Pack<float, N> top) const {
+    const Pack<float, N> distance = v - top;
+    return distance < least_ ? every<float, N>(least_) : distance;
+  }
+  template <int N>
+  static POOLWISE_INLINE Pack<float, N> largest(const Pack<float, N>* v, int k) {
+    Pack<float, N> top = v[0];
+    for (int i = 1; i < k; ++i) top = v[i] > top ? v[i] : top;
+    return top;
+  }
+  template <int N>
+  static POOLWISE_INLINE auto is_infinite(Pack<float, N> v) {
+    return (v == infinity) | (v == -infinity);
+  }
+
+  float temperature_, exponent_, least_;  // of e, of 2, and the least distance
 };
 
 // Σ w·x / Σ w over the elements that are there, added in A.
 template <class T, class A>
 struct Weighted {
+  using Reader = Plain<T, A>;
   using Element = T;
   using Accumulator = A;
+  static constexpr bool reads = false;  // the gradient does not depend on the elements
 
+  Reader reader;
   explicit Weighted(const Plan&) {}
 
   A absent() const { return 0; }
-  template <int N>
-  POOLWISE_INLINE Pack<A, N> read(const T* p) const {
-    return load<A, N>(p);
+  void weigh(const A* weights, int k) {
+    all_ = 0;
+    for (int i = 0; i < k; ++i) all_ += weights[i];
   }
   template <int N>
   POOLWISE_INLINE Pack<A, N> nothing() const {
     return every<A, N>(std::numeric_limits<A>::quiet_NaN());
   }
-  template <int N>
+  template <int N, int K>
   POOLWISE_INLINE Pack<A, N> of(const Pack<A, N>* v, int k, const A* weights) const {
     Pack<A, N> sum = v[0] * weights[0];
-    A total = weights[0];
-    for (int i = 1; i < k; ++i) sum += v[i] * weights[i], total += weights[i];
-    return sum / total;
+    for (int i = 1; i < k; ++i) sum += v[i] * weights[i];
+    return all_ == 1 ? sum : sum / all_;
   }
-  template <int N>
-  POOLWISE_INLINE Pack<A, N> of_some(const Pack<A, N>* v, int k, const A* weights, const Pack<A, N>* there, int taps) const {
-    Pack<A, N> sum{}, total{};
-    for (int i = 0; i < k; ++i) sum += v[i] * weights[i], total += there[i % taps] * weights[i];
-    return sum / total;  // NaN where nothing is there
+  template <int N, int K, int Across>
+  POOLWISE_INLINE Pack<A, N> of_some(const Pack<A, N>* v, int k, const A* weights, const Some<A, N>& some) const {
+    Pack<A, N> sum{};
+    for (int i = 0; i < k; ++i) sum += v[i] * weights[i];
+    return sum / total<N, Across>(k, weights, some);  // NaN where nothing is there
+  }
+  template <int N, int K, int Across>
+  POOLWISE_INLINE void send(Pack<A, N>* v, int k, const A* weights, Pack<A, N> g, const Some<A, N>* some) const {
+    const Pack<A, N> all = some == nullptr ? every<A, N>(all_) : total<N, Across>(k, weights, *some);
+    for (int i = 0; i < k; ++i) v[i] = g * (weights[i] / all);
   }
   template <int N>
   POOLWISE_INLINE void write(T* p, Pack<A, N> v) const {
     store<N, A>(p, v);
+  }
+
+ private:
+  template <int N, int Across>
+  static POOLWISE_INLINE Pack<A, N> total(int k, const A* weights, const Some<A, N>& some) {
+    Pack<A, N> sum{};
+    for (int i = 0; i < k; ++i) sum += some.template has<Across>(i) * weights[i];
+    return sum;
+  }
+
+  A all_ = 1;  // the sum of the weights of a window
+};
+
+// The derivative of a Euclidean norm, which the engine of lines computes: x over it; 0 where it is 0. In float64 no square overflows.
+template <class T>
+struct OverNorm {
+  using Reader = Plain<T, double>;
+  using Element = T;
+  using Accumulator = double;
+  static constexpr bool reads = true;
+
+  Reader reader;
+  explicit OverNorm(const Plan&) {}
+
+  double absent() const { return 0; }
+  void weigh(const double*, int) {}
+  template <int N, int K, int Across>
+  POOLWISE_INLINE void send(Pack<double, N>* v, int k, const double*, Pack<double, N> g, const Some<double, N>*) const {
+    Pack<double, N> sum{};
+    for (int i = 0; i < k; ++i) sum += v[i] * v[i];
+    const Pack<double, N> norm = root<N>(sum);
+    for (int i = 0; i < k; ++i) v[i] = norm == 0 ? Pack<double, N>{} : g * (v[i] / norm);
   }
 };
 

@@ -393,3 +393,52 @@ def test_fractional_pooling_draws_as_pytorch_does() -> None:
     y, indices = ours.fractional_max_pool2d(x, (2, 3), output_ratio=(0.5, 0.7), return_indices=True)
     torch.testing.assert_close(y, expected)
     torch.testing.assert_close(indices, where)
+
+
+KEEPING_THE_INPUT = (poolwise.Lp(2), poolwise.Soft(), poolwise.Soft(5.0))  # whose compiled gradients need it
+
+
+@pytest.mark.parametrize("op", [*KEEPING_THE_INPUT, poolwise.Blur()], ids=repr)
+@pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last])
+def test_compiled_gradients_of_whole_windows_are_those_of_pytorchs_operations(
+    op: poolwise.Operation, form: torch.memory_format
+) -> None:
+    x = torch.randn(2, 3, 7, 9, generator=torch.Generator().manual_seed(1)).to(memory_format=form).requires_grad_()
+    pools = [
+        partial(poolwise.pool, op=op, window=(3, 3), axes=(2, 3), stride=2, padding=1, kernel=kernel)
+        for kernel in ("native", "gathered")
+    ]
+    g = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(2))
+    own, wanted = (torch.autograd.grad(pool(x), x, g)[0] for pool in pools)
+    torch.testing.assert_close(own, wanted)
+    assert own.is_contiguous(memory_format=form)
+
+
+@pytest.mark.parametrize("op", KEEPING_THE_INPUT, ids=repr)
+def test_compiled_gradients_of_whole_windows_are_differentiated_again(op: poolwise.Operation) -> None:
+    def pool(x: torch.Tensor) -> torch.Tensor:
+        return poolwise.pool(
+            x, op, (2, 2), axes=(1, 2), stride=1, padding=1, kernel="native" if x.dtype is torch.float32 else None
+        )
+
+    x = torch.randn(1, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(3)).requires_grad_()
+    assert torch.autograd.gradgradcheck(pool, (x,))
+    single = x.detach().float().requires_grad_()
+    (gx,) = torch.autograd.grad(pool(single).sum(), single, create_graph=True)
+    (second,) = torch.autograd.grad((gx**2).sum(), single)
+    (gx,) = torch.autograd.grad(pool(x).sum(), x, create_graph=True)
+    torch.testing.assert_close(second, torch.autograd.grad((gx**2).sum(), x)[0].float(), rtol=1e-4, atol=1e-5)
+    tangent = torch.ones_like(single)
+    moved = torch.func.jvp(pool, (single.detach(),), (tangent,))[1]
+    torch.testing.assert_close(moved, torch.func.jvp(pool, (x.detach(),), (tangent.double(),))[1].float())
+
+
+@pytest.mark.parametrize("function", ["soft_pool2d", "lp_pool2d", "blur_pool2d"])
+def test_functions_called_again_have_the_same_gradients(function: str) -> None:
+    """A known call goes a shorter way."""
+    pool = getattr(ours, function)
+    arguments = (2.0, 2) if function == "lp_pool2d" else (2,)
+    x = torch.randn(1, 2, 6, 6, generator=torch.Generator().manual_seed(4)).requires_grad_()
+    grads = [torch.autograd.grad(pool(x, *arguments).square().sum(), x)[0] for _ in range(3)]
+    torch.testing.assert_close(grads[0], torch.autograd.grad(pool(x.double(), *arguments).square().sum(), x)[0])
+    assert grads[0].equal(grads[1]) and grads[0].equal(grads[2])

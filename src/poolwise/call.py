@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from math import prod
 from typing import Any, ClassVar, Protocol
+
+import numpy as np
 
 from poolwise.errors import InvalidType, InvalidValue
 from poolwise.geometry import Geometry
@@ -126,6 +129,12 @@ class Call:
     def masked(self) -> bool:
         """Whether the operand `where` says which elements are there."""
         return WHERE in self.operands
+
+    @property
+    def input_bytes(self) -> int:
+        """What the input takes in memory."""
+        itemsize = 2 if self.dtype == "bfloat16" else np.dtype(self.dtype).itemsize
+        return prod(self.geometry.shape) * itemsize
 
     def over(self, name: str) -> str:
         """What the operand of that name lies over."""

@@ -64,7 +64,7 @@ class Reference:
         return tuple(_gradient(grads.get(name), operand) for name, operand in zip(call.operands, kept, strict=True))
 
     def kept_bytes(self, call: Call) -> int:
-        return int(np.prod(call.geometry.shape)) * np.dtype(call.dtype).itemsize
+        return call.input_bytes
 
     def indices(self, kept: Any, call: Call) -> Array:
         flat = np.full(call.geometry.output_shape, -1, np.int64)

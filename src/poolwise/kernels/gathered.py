@@ -75,7 +75,7 @@ class Gathered:
 
     def kept_bytes(self, call: Call) -> int:
         outputs = 8 * prod(call.geometry.output_shape)
-        return outputs if isinstance(call.op, Selection) else prod(call.geometry.shape) * np.dtype(call.dtype).itemsize
+        return outputs if isinstance(call.op, Selection) else call.input_bytes
 
     def indices(self, kept: Any, call: Call) -> Array:
         """From the winner's column among the gathered taps to its flat position over the pooled axes."""

@@ -17,13 +17,16 @@ from poolwise.op import FLOATS, Array, Selection, tap_weights
 
 BODIES = frozenset(_native.bodies())
 WHOLE = frozenset({"median", "mode", "soft", "blur"})  # those that need all of a window's elements at once
-DIFFERENTIABLE = BODIES - WHOLE - {"norm"}  # whose gradients it computes too
+DIFFERENTIABLE = BODIES - WHOLE - {"norm"}  # whose gradients it computes for every window, from what it kept alone
 MOST_WHOLE = 49  # taps; of more the plan refuses them
 KEPT_BYTES = {"": 0, "uint8": 1, "int32": 4, "int64": 8}
 
 
 class Native:
-    """Compiled for each instruction set, chosen at run time; keeps one byte per output of a max, nothing of a mean."""
+    """Compiled for each instruction set, chosen at run time.
+
+    It keeps one byte per output of a max, nothing of a mean or a blur, and the input of an Lp or a SoftPool.
+    """
 
     name: ClassVar[str] = "native"
     traced: ClassVar[bool] = False
@@ -33,7 +36,7 @@ class Native:
 
     def forward(self, operands: Sequence[Array], call: Call) -> tuple[Array, Any]:
         framework, layout, plan = _memory(call), call.layout, plan_of(call)
-        x = operands[0] if call.op.name not in WHOLE else framework.dense(operands[0], layout)
+        x = framework.dense(operands[0], layout) if call.op.name in WHOLE or plan.keeps_input else operands[0]
         y = framework.empty(call.geometry.output_shape, call.result_dtype, layout, x)
         kept = None
         if call.keep and plan.kept_dtype:
@@ -43,7 +46,7 @@ class Native:
             framework.native_forward(plan, (x, y, kept, mask))
             return y, mask if kept is None and call.keep else kept
         framework.native_forward(plan, (x, y, kept, None))
-        return y, kept
+        return y, x if call.keep and plan.keeps_input else kept
 
     def backward(self, g: Array, kept: Any, call: Call) -> tuple[Array | None, ...]:
         framework, plan = _memory(call), plan_of(call)
@@ -51,6 +54,9 @@ class Native:
         gx = framework.empty(call.geometry.shape, call.dtype, call.layout, g)
         if plan.kept_dtype:
             framework.native_backward(plan, (g, gx, _dense("kept", kept, plan.kept_dtype, call), None))
+        elif plan.keeps_input:
+            _check("kept", kept, call.dtype, call.geometry.shape)
+            framework.native_backward(plan, (g, gx, framework.dense(kept, call.layout), None))
         elif call.masked:
             _check("kept", kept, "bool", call.geometry.shape)
             framework.native_backward(plan, (g, gx, None, kept))
@@ -59,6 +65,8 @@ class Native:
         return gx, *(None,) * (len(call.operands) - 1)
 
     def kept_bytes(self, call: Call) -> int:
+        if plan_of(call).keeps_input:
+            return call.input_bytes
         return KEPT_BYTES[plan_of(call).kept_dtype] * prod(call.geometry.output_shape)
 
     def indices(self, kept: Any, call: Call) -> Array:
@@ -161,8 +169,6 @@ def _refusal(call: Call) -> str | None:
         return f"it has no body for {call.op.name}"
     if body == "norm" and call.dtype == "float64":
         return "squares of float64 would overflow: it does not scale them"
-    if body == "norm" and call.keep:
-        return "the gradient of a norm needs the input, which it does not keep"
     if body in WHOLE:
         return _whole_refusal(call)
     divisor = getattr(call.op, "divisor", None)
@@ -172,19 +178,27 @@ def _refusal(call: Call) -> str | None:
         return f"{call.framework.name}'s tensors do not show their memory"
     if isinstance(call.op, Selection) and call.keep and not plan_of(call).kept_dtype:
         return "a position inside so large a window does not fit 64 bits"
-    return None
+    return _norm_refusal(call) if body == "norm" and call.keep else None
+
+
+def _norm_refusal(call: Call) -> str | None:
+    if call.masked:
+        return "it has no masks for the gradient of a norm"
+    return (
+        None if plan_of(call).has_gradient else f"of a norm it has gradients for regular windows to {MOST_WHOLE} taps"
+    )
 
 
 def _whole_refusal(call: Call) -> str | None:
     """Why an operation on whole windows is not served; most of it the plan knows."""
-    if call.keep:
-        return "of whole windows it keeps nothing from which a gradient or an index could be told"
     if call.masked:
         return "it has no masks for whole windows"
     if not hasattr(call.framework, "native_forward"):
         return f"{call.framework.name}'s tensors do not show their memory"
     try:
-        plan_of(call)
+        plan = plan_of(call)
     except ValueError as cause:
         return str(cause).removeprefix("Plan: ")
+    if call.keep and not plan.has_gradient:
+        return f"it has no gradient of {call.op.name} on such windows"
     return None

@@ -41,9 +41,11 @@ class Soft(Operation):
         return weighted(shares(w.values, self.temperature), w.values)
 
     def window_grad(self, w: Window, g: float) -> tuple[NDArray[Any], ...]:
-        share, y = shares(w.values, self.temperature), self.window(w)
-        moves = 1 + self.temperature * np.where(share > 0, w.values - y, 0.0) if np.isfinite(y) else 1.0
-        return (g * share * moves,)
+        share, top = shares(w.values, self.temperature), w.values.max(initial=-inf)
+        if not np.isfinite(top):
+            return (g * share,)
+        below = np.where(share > 0, w.values - top, 0.0)
+        return (g * share * (1 + self.temperature * (below - np.sum(share * below))),)
 
     def gathered(self, xp: Namespace, values: Array, present: Array, count: Array, extras: Extras) -> Array:
         return weighted_sum(xp, softmax(xp, values, present, self.temperature), values)

@@ -17,10 +17,12 @@ from poolwise.call import Call, Kernel
 from poolwise.doors import NUMPY, Build, Facts, check_mask_shape, checked_seed
 from poolwise.errors import InvalidType, InvalidValue
 from poolwise.geometry import Geometry
+from poolwise.kernels.gathered import Gathered
 from poolwise.op import DTYPES, Array, Operation, Selection
 from poolwise.torch._framework import FORMS, TORCH, dtype_name, layout_of
 from poolwise.torch._operator import traced
 
+GATHERED = Gathered()
 _transforms_active = torch._C._are_functorch_transforms_active
 _profiled = cast("Any", torch._C)._autograd._profiler_enabled
 
@@ -73,6 +75,8 @@ class TorchDoor:
     def _run(self, kernel: Kernel, operands: Sequence[Array], call: Call) -> tuple[Array, Any]:
         if not call.keep or kernel.traced:
             return kernel.forward(operands, call)
+        if not call.op.linear_gradient:
+            return _run_of_input(kernel, operands, call)
         bridge = _Forward if _transforms_active() else _Eager
         return bridge.apply(call, kernel, *(TORCH.spread(operand, call.geometry.shape) for operand in operands))
 
@@ -157,6 +161,32 @@ class _Eager(torch.autograd.Function):
 
     backward = _Forward.backward  # pyright: ignore[reportAssignmentType]
     jvp = _Forward.jvp  # pyright: ignore[reportAssignmentType]
+
+
+def _run_of_input(kernel: Kernel, operands: Sequence[Array], call: Call) -> tuple[Array, Any]:
+    """Of a gradient that depends on the input more than `kept` could say, transforms see PyTorch's own operations."""
+    if _transforms_active() or forward_ad._current_level >= 0:
+        return GATHERED.forward(operands, call)
+    return cast("torch.Tensor", _OfInput.apply(operands[0], call, kernel)), None
+
+
+class _OfInput(torch.autograd.Function):
+    """A kernel that keeps the input; where its gradient is differentiated, that is of PyTorch's own operations."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, call: Call, kernel: Kernel) -> torch.Tensor:
+        ctx.call, ctx.kernel = call, kernel
+        ctx.save_for_backward(x)
+        return kernel.forward((x,), call)[0]
+
+    @staticmethod
+    def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor | None, None, None]:
+        (x,) = ctx.saved_tensors
+        if not torch.is_grad_enabled() and not _transforms_active():
+            return ctx.kernel.backward(g, x, ctx.call)[0], None, None
+        with torch.enable_grad():
+            y, _ = GATHERED.forward((x,), ctx.call)
+        return torch.autograd.grad(y, x, g, create_graph=True)[0], None, None
 
 
 def backward_of(g: torch.Tensor, kept: torch.Tensor | None, call: Call, kernel: Kernel) -> torch.Tensor | None:

@@ -19,7 +19,7 @@ from torch.autograd import forward_ad
 from poolwise.api import planned
 from poolwise.call import INPUT, Call, Kernel
 from poolwise.doors import Build
-from poolwise.kernels.native import plan_of
+from poolwise.kernels.native import DIFFERENTIABLE, plan_of
 from poolwise.op import Operation
 from poolwise.torch._bridge import TorchDoor, backward_of
 from poolwise.torch._framework import FORMS, TORCH
@@ -66,7 +66,7 @@ class Quick:
         facts = TorchDoor().facts(x)
         kinds = tuple(map(type, asked))
         call, choice = planned(TORCH, facts, op, build, asked, kinds, (INPUT,), None, True)
-        if choice.kernel.name == "native":
+        if choice.kernel.name == "native" and op.name in DIFFERENTIABLE:
             if len(self.known) >= MOST:
                 self.known.clear()
             every = (*arguments, *(None,) * (6 - len(arguments)))

@@ -1,0 +1,116 @@
+"""The compiled gradients of whole windows: norm, soft and blur against the reference, by every instruction set."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+import poolwise
+from poolwise import Blur, Geometry, Lp, Soft
+from test_whole_windows import FLOATS, SETS, WINDOWS, _native, plan
+
+OPS = {Lp(): ("float32", "float16"), Soft(): ("float32", "float16"), Soft(20.0): ("float32",), Blur(): FLOATS}
+MORE = {
+    "channels 3 at stride 4": ((5, 14), 3, (2, 3), {"stride": 4, "padding": 1}),
+    "windows apart": ((9, 40), 1, (2, 2), {"stride": (3, 7)}),
+    "dilated and strided": ((9, 41), 1, (3, 3), {"stride": 2, "dilation": 2, "padding": 1}),
+    "dilated beyond the stride": ((9, 41), 2, (2, 3), {"stride": 3, "dilation": 4, "padding": 3}),
+    "rows of many bands": ((150, 23), 1, (3, 3), {"stride": 1, "padding": 1}),
+    "planes that overlap": ((5, 6, 17), 2, (3, 2, 3), {"stride": (2, 1, 2), "padding": 1}),
+}
+GEOMETRIES = {name: case for name, case in (WINDOWS | MORE).items() if name != "a line in chunks"}
+
+
+def made(op, dtype, geometry):
+    return plan(op, dtype, geometry, "norm" if isinstance(op, Lp) else op.name)
+
+
+@pytest.fixture(autouse=True)
+def _best_set():
+    yield
+    _native.use_instruction_set(SETS[-1])
+
+
+def run(made, x, g, threads):
+    memory = np.full(x.size + 8, 77).astype(x.dtype)
+    gx = memory[4:-4].reshape(x.shape)
+    made.backward(g, gx, x if made.keeps_input else None, threads=threads)
+    assert (memory[[0, 1, 2, 3, -4, -3, -2, -1]] == 77).all()
+    return gx
+
+
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_every_set_gives_what_the_reference_gives_and_the_same_bits(name):
+    sizes, inner, window, words = GEOMETRIES[name]
+    shape, axes = (2, *sizes, inner), tuple(range(1, 1 + len(sizes)))
+    geometry = Geometry.of(shape, axes, window=window, **words)
+    rng = np.random.default_rng(6)
+    for op, dtypes in OPS.items():
+        for dtype in dtypes:
+            x = rng.normal(0, 2, shape).astype(dtype)
+            x[rng.random(shape) < 0.3] = 0
+            g = rng.normal(0, 1, geometry.output_shape).astype(dtype)
+            with np.errstate(all="ignore"):
+                wanted = poolwise.pool_backward(g, x, op, window, axes=axes, kernel="reference", **words)
+            first = None
+            for instructions, threads in itertools.product(SETS, (1, 2, 7)):
+                _native.use_instruction_set(instructions)
+                gx = run(made(op, dtype, geometry), x, g, threads)
+                tolerance = {"float16": 2e-3, "float32": 2e-6, "float64": 1e-14}[dtype]
+                np.testing.assert_allclose(
+                    gx.astype("f8"), wanted.astype("f8"), rtol=tolerance, atol=10 * tolerance, err_msg=f"{op} {dtype}"
+                )
+                first = gx.tobytes() if first is None else first
+                assert gx.tobytes() == first, (op, dtype, instructions, threads)
+
+
+@pytest.mark.parametrize("op", OPS, ids=repr)
+def test_numbers_that_have_no_neighbours(op):
+    """Infinities, NaN, sizes whose squares or exponentials overflow, and nothing but padding."""
+    dtype = OPS[op][0]
+    rare = np.array([np.inf, -np.inf, np.nan, 3e38, -3e38, 1e-45, 0, 1e4, -1e4], dtype)
+    rng = np.random.default_rng(7)
+    for padding in (0, 2):
+        x = rng.choice(rare, (40, 3, 9)).astype(dtype)
+        x[:20] = rng.choice(rare[3:], (20, 3, 9))
+        geometry = Geometry.of(x.shape, (1, 2), window=(2, 2), stride=1, padding=padding)
+        g = rng.normal(0, 1, geometry.output_shape).astype(dtype)
+        with np.errstate(all="ignore"):
+            wanted = poolwise.pool_backward(
+                g, x, op, (2, 2), axes=(1, 2), stride=1, padding=padding, kernel="reference"
+            )
+            wanted = wanted.astype(dtype)
+        got = run(made(op, dtype, geometry), x, g, 2)
+        close = (
+            (np.abs(got - wanted) <= 1e-5 * (1 + np.abs(wanted))) | (got == wanted) | (np.isnan(got) & np.isnan(wanted))
+        )
+        assert close.all(), (x[~close], got[~close], wanted[~close])
+
+
+def test_an_empty_batch_has_a_gradient():
+    geometry = Geometry.of((0, 4, 4), (1, 2), window=(2, 2))
+    x, g = np.empty((0, 4, 4), "f4"), np.empty((0, 2, 2), "f4")
+    made(Soft(), "float32", geometry).backward(g, np.empty_like(x), x)
+
+
+def test_the_module_asks_for_the_input_and_takes_no_other():
+    geometry = Geometry.of((1, 4, 4), (1, 2), window=(2, 2))
+    x, g = np.ones((1, 4, 4), "f4"), np.ones((1, 2, 2), "f4")
+    soft = made(Soft(), "float32", geometry)
+    assert soft.keeps_input and soft.has_gradient and soft.kept_dtype == ""
+    assert made(Blur(), "float32", geometry).has_gradient and not made(Blur(), "float32", geometry).keeps_input
+    for kept, says in (
+        (None, "kept must be the input"),
+        (g, "must have the shape"),
+        (x.astype("f8"), "must be float32"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            soft.backward(g, np.empty_like(x), kept)
+    with pytest.raises(ValueError, match="mask must be none"):
+        soft.backward(g, np.empty_like(x), x, np.ones(x.shape, bool))
+    large = made(Lp(), "float32", Geometry.of((1, 8, 8), (1, 2), window=(8, 8)))
+    assert not large.has_gradient
+    with pytest.raises(ValueError, match="no gradient of this operation"):
+        large.backward(np.ones((1, 1, 1), "f4"), np.empty((1, 8, 8), "f4"))
