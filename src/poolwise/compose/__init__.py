@@ -13,31 +13,41 @@ from typing import Any
 
 from poolwise.compose.avg_unpool import avg_unpool
 from poolwise.compose.avgmax import adaptive_avgmax_pool, adaptive_catavgmax_pool, avgmax_pool, catavgmax_pool
+from poolwise.compose.balanced import balanced_pool
+from poolwise.compose.draws import per_axis, per_plane
+from poolwise.compose.fractional import fractional_avg_pool, fractional_max_pool
 from poolwise.compose.max_blur import max_blur_pool
 from poolwise.compose.polyphase import polyphase_pool, polyphase_unpool
 from poolwise.compose.pyramid import pyramid_pool, spatial_pyramid_pool
 from poolwise.compose.space_to_depth import depth_to_space, space_to_depth
 from poolwise.errors import Fault, InvalidType
 
-PLACED = ("axes", "channel_axis", "where")  # what a layer's door knows, or has no word for
+PLACED = ("axes", "channel_axis", "where", "draws", "kernel")  # what a layer's door knows, or has no word for
 
 
 @dataclass(frozen=True)
 class Composition:
     """A public function, and how the doors call the layers that they make of it.
 
-    function: its first `inputs` parameters are arrays, which a layer is called with; the others, but for `axes`,
-        `channel_axis` and `where`, are the layer's arguments, in their order.
-    torch: the PyTorch layers' name, to which the number of axes is added (`MaxBlurPool` → `MaxBlurPool2d`).
+    function: its first `inputs` parameters are arrays, which a layer is called with; the others, but for those in
+        `PLACED`, are the layer's arguments, in their order.
+    torch: the PyTorch layers' name, to which the number of axes is added (`MaxBlurPool` → `MaxBlurPool2d`); None:
+        PyTorch has its own.
     keras: the Keras layers' (`MaxBlurPooling` → `MaxBlurPooling2D`).
     ranked: False: one layer serves any number of axes, and its name is used as it is.
+    draws: the shape of the function's argument `draws`, random numbers u, 0 ≤ u < 1, for an input's shape and its
+        pooled axes; beside it the function has `seed`. A layer draws in training.
+    rests: an argument that says where what is drawn stands in evaluation, and what it is where a layer is given none;
+        None: a layer draws in evaluation too.
     """
 
     function: Callable[..., Any]
-    torch: str
+    torch: str | None
     keras: str
     inputs: int = 1
     ranked: bool = True
+    draws: Callable[[Sequence[Any], Sequence[int]], Sequence[Any]] | None = None
+    rests: tuple[str, Any] | None = None
 
     arguments: tuple[inspect.Parameter, ...] = field(init=False)  # a layer's
     over_channels: bool = field(init=False)  # whether the function asks where the channels are
@@ -67,6 +77,19 @@ class Composition:
             found[each.name] = asked.get(name, each.default)
         return found
 
+    def drawing(self, training: bool) -> bool:
+        """Whether a layer draws."""
+        return self.draws is not None and (training or self.rests is None)
+
+    def at_rest(self, arguments: Mapping[str, Any], training: bool) -> dict[str, Any]:
+        """The arguments of a call, out of a layer's: what is drawn in training stands still in evaluation."""
+        if self.rests is None:
+            return {**arguments}
+        name, place = self.rests
+        if training:
+            return {**arguments, name: None}
+        return {**arguments, "seed": None, name: place if arguments[name] is None else arguments[name]}
+
     def run(self, said: str, words: Mapping[str, str], arrays: Sequence[Any], arguments: Mapping[str, Any]) -> Any:
         """The function's result; its faults in the door's words."""
         try:
@@ -78,6 +101,9 @@ class Composition:
 
 COMPOSITIONS: tuple[Composition, ...] = (
     Composition(max_blur_pool, "MaxBlurPool", "MaxBlurPooling"),
+    Composition(balanced_pool, "BalancedPool", "BalancedPooling", draws=per_axis, rests=("offsets", "middle")),
+    Composition(fractional_max_pool, None, "FractionalMaxPooling", draws=per_plane),
+    Composition(fractional_avg_pool, None, "FractionalAveragePooling", draws=per_plane),
     Composition(polyphase_pool, "PolyphasePool", "PolyphasePooling"),
     Composition(polyphase_unpool, "PolyphaseUnpool", "PolyphaseUnpooling", inputs=2),
     Composition(avgmax_pool, "AvgMaxPool", "AverageMaxPooling"),

@@ -8,13 +8,11 @@ from typing import Any
 
 from poolwise.api import adaptive_pool
 from poolwise.compose.blocks import sizes_of
+from poolwise.compose.named import operation
 from poolwise.doors import Door, enter
 from poolwise.errors import Fault, InvalidType, InvalidValue
 from poolwise.geometry import Whole, channel, pooled_axes
 from poolwise.op import Array, Operation
-from poolwise.ops import OPERATIONS
-
-KINDS = {name: kind for kind in OPERATIONS for name in (kind.name, kind.stems[0])}
 
 
 def spatial_pyramid_pool(
@@ -102,7 +100,7 @@ def _grids(
         raise InvalidType(f"levels must be a tuple, of bins for each level, got {levels!r}")
     if not levels:
         raise InvalidValue(f"levels must have at least 1 level, got {levels!r}")
-    made, shape = _operation(op), door.facts(x).shape
+    made, shape = operation(op), door.facts(x).shape
     pooled = {pooled_axes(shape, axes, level, "levels") for level in levels}
     if len(pooled) > 1:
         raise InvalidValue(f"levels must have as many entries each, got {levels!r}")
@@ -110,17 +108,3 @@ def _grids(
         return pooled.pop(), [adaptive_pool(x, made, level, axes=axes, where=where) for level in levels]
     except Fault as fault:  # what is called a level here
         raise type(fault)(fault.fact.replace("output_size", "levels", 1)) from None
-
-
-def _operation(op: Any) -> Operation:
-    """The operation, or the one of that name."""
-    if isinstance(op, Operation):
-        return op
-    if not isinstance(op, str):
-        raise InvalidType(f"op must be an operation such as Max(), or the name of one, got {op!r}")
-    if op not in KINDS:
-        raise InvalidValue(f"op must be one of {', '.join(sorted(KINDS))}, got {op!r}")
-    try:
-        return KINDS[op]()
-    except TypeError:
-        raise InvalidValue(f"op must be made with its parameters where it has no defaults, got {op!r}") from None

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import keras
 from keras import ops
 
 from poolwise import doors
 from poolwise.api import planned
 from poolwise.call import INPUT, WHERE, Call, Kernel
-from poolwise.doors import Build, Facts, check_mask_shape
+from poolwise.doors import Build, Facts, check_mask_shape, checked_seed
 from poolwise.errors import InvalidType, InvalidValue
 from poolwise.keras._framework import BACKEND, KERAS
 from poolwise.keras._windows import dtype_of
@@ -46,7 +47,8 @@ class KerasDoor:
         return array
 
     def drawn(self, shape: tuple[int, ...], seed: Any, x: Array) -> Array:
-        raise NotImplementedError("what a Keras layer draws it draws itself, from its seed generator")
+        own = isinstance(seed, keras.random.SeedGenerator)
+        return keras.random.uniform(shape, dtype="float32", seed=seed if own else checked_seed(seed))
 
     def keeps(self, x: Array) -> bool:
         return False

@@ -124,6 +124,8 @@ def _own_refusal(call: Call) -> str | None:
         return f"Keras has no {op.name} pooling"
     if call.masked:
         return "Keras's pooling takes no mask"
+    if call.keep:
+        return "Keras's pooling does not say which element won"
     if call.dtype not in FLOATS:
         return f"Keras's backends differ on integers, and x is {call.dtype}"
     if BACKEND == "tensorflow" and call.dtype == "float64" and len(geometry.axes) == MOST_AXES:
@@ -143,6 +145,8 @@ def _geometry_refusal(geometry: Geometry, padding_counts: bool) -> str | None:
     if not geometry.regular or any(isinstance(table, Regular) and table.dilation != 1 for table in geometry.tables):
         return "Keras's windows are neither dilated nor uneven, and their padding is absent"
     tables = [table for table in geometry.tables if isinstance(table, Regular)]
+    if any(table.offset for table in tables):
+        return "Keras's windows start with the padding"
     valid = all(table.low == table.high == 0 for table in tables)
     if not valid and not all(_is_same(table) for table in tables):
         return 'Keras pads every axis as "valid" or every axis as "same"'

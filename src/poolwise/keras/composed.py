@@ -47,8 +47,8 @@ class Composed(keras.layers.Layer):
         self.arguments = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
         self.data_format = data_format or keras.config.image_data_format()
 
-    def composed(self, *inputs: Any) -> Any:
-        """The composition's result."""
+    def composed(self, *inputs: Any, **more: Any) -> Any:
+        """The composition's result; more: arguments of this call in the place of the layer's."""
         inputs = tuple(each.read_value() if hasattr(each, "read_value") else each for each in inputs)
         rank = len(inputs[0].shape) - 2
         if rank != (self.rank or rank) or rank < 1:
@@ -57,11 +57,15 @@ class Composed(keras.layers.Layer):
                 f"got shape {tuple(inputs[0].shape)}",
                 type(self).__name__,
             )
-        first = 1 if self.data_format == "channels_last" else 2
-        places: dict[str, Any] = {"axes": tuple(range(first, first + rank))}
+        places: dict[str, Any] = {"axes": self.axes(rank)}
         if self.composition.over_channels:
-            places["channel_axis"] = rank + 1 if first == 1 else 1
-        return self.composition.run(type(self).__name__, WORDS, inputs, {**self.arguments, **places})
+            places["channel_axis"] = rank + 1 if self.data_format == "channels_last" else 1
+        return self.composition.run(type(self).__name__, WORDS, inputs, {**self.arguments, **more, **places})
+
+    def axes(self, rank: int) -> tuple[int, ...]:
+        """The pooled axes of an input."""
+        first = 1 if self.data_format == "channels_last" else 2
+        return tuple(range(first, first + rank))
 
     def compute_output_spec(self, *inputs: Any, **keywords: Any) -> Any:
         """The output's shape and dtype, from the input's; a size that an unknown size changes is unknown."""
@@ -121,6 +125,22 @@ class ComposedPooling(Composed):
         self.built = True
 
 
+class DrawnPooling(ComposedPooling):
+    """Base of those that draw: from `seed`, an int, or else from Keras's own."""
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self.seed_generator = keras.random.SeedGenerator(self.arguments["seed"])
+
+    def call(self, inputs: Any, training: Any = None) -> Any:
+        """(batch, …sizes, channels), or the channels first."""
+        more = self.composition.at_rest({**self.arguments, "seed": None}, bool(training))
+        if self.composition.drawing(bool(training)) and (rank := len(inputs.shape) - 2) >= 1:
+            shape = cast("Any", self.composition.draws)(cast("Any", keras.ops.shape(inputs)), self.axes(rank))
+            more["draws"] = keras.random.uniform(shape, dtype="float32", seed=self.seed_generator)
+        return self.composed(inputs, **more)
+
+
 class ComposedUnpooling(Composed):
     """Base of those that read a second tensor."""
 
@@ -142,7 +162,8 @@ class ComposedUnpooling(Composed):
 def composed_layer(composition: Composition, rank: int | None) -> type[Composed]:
     """The layer of a composition over `rank` axes: `MaxBlurPooling2D(pool_size, strides=None, …, taps=3)`."""
     name = composed_name(composition, rank)
-    base = ComposedPooling if composition.inputs == 1 else ComposedUnpooling
+    reading = ComposedPooling if composition.inputs == 1 else ComposedUnpooling
+    base = reading if composition.draws is None else DrawnPooling
     says = (inspect.getdoc(composition.function) or "").partition("\n\n>>>")[0]  # the example is NumPy's
     more_said = (inspect.getdoc(Composed) or "").partition("\n\n")[2]
     own = [each.replace(name=WORDS.get(each.name, each.name)) for each in composition.arguments]

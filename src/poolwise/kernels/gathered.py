@@ -81,7 +81,7 @@ class Gathered:
         """From the winner's column among the gathered taps to its flat position over the pooled axes."""
         xp, geometry = call.framework.xp, call.geometry
         tables = [table.table() for table in geometry.tables]
-        column, flat, scale = kept, 0, 1
+        column, flat, scale = call.framework.cast(kept, "int64"), 0, 1  # TensorFlow adds no int32 of an argmax to these
         for number in reversed(range(len(tables))):
             index = tables[number].index
             width = index.shape[1]

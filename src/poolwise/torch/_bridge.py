@@ -59,8 +59,10 @@ class TorchDoor:
         return value
 
     def drawn(self, shape: tuple[int, ...], seed: Any, x: torch.Tensor) -> torch.Tensor:
-        if not isinstance(seed, torch.Generator) and checked_seed(seed) is not None:
-            seed = torch.Generator(x.device).manual_seed(int(seed))
+        if seed is not None and self.tracing():
+            raise InvalidValue(f"seed must be None where PyTorch records operations, got {seed!r}")
+        if not isinstance(seed, torch.Generator) and (number := checked_seed(seed)) is not None:
+            seed = torch.Generator(x.device).manual_seed(number)
         return torch.rand(shape, generator=seed, device=x.device if seed is None else seed.device).to(x.device)
 
     def keeps(self, x: torch.Tensor) -> bool:

@@ -205,6 +205,8 @@ def _sliding_refusal(call: Call) -> str | None:
         assert isinstance(table, Regular)
         if table.mode != "absent":
             return f"PyTorch pads with absence, and padding_mode is {table.mode}"
+        if table.offset:
+            return f"PyTorch's windows start with the padding, and these {table.offset:+d} from there"
         if table.low != table.high or 2 * table.low > table.taps:
             return f"PyTorch pads both sides alike by at most half the window, and this is {table.low}+{table.high}"
         if table.output != _output(table, _ceil(geometry)):

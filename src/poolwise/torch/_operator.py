@@ -133,7 +133,8 @@ def _with_draws(operands: Sequence[Array], call: Call) -> list[Array]:
 
 def _unfolds(build: Build, arguments: tuple[Any, ...]) -> bool:
     """Whether windows are views whose places do not depend on the sizes."""
-    return _window_slides(build) and _padding(build, arguments) not in ("same", "same_lower")
+    starts = arguments[7:] if build is sliding else ()
+    return _window_slides(build) and _padding(build, arguments) not in ("same", "same_lower") and not starts
 
 
 def _unfolded(x: torch.Tensor, op: Operation, geometry: Geometry, build: Build, arguments: tuple[Any, ...]) -> Any:

@@ -26,7 +26,7 @@ import torch
 
 from poolwise.api import apart, named, pooled
 from poolwise.compose import COMPOSITIONS, Composition
-from poolwise.compose.fractional import fractional_pool
+from poolwise.compose.fractional import fractional_pool, output_sizes
 from poolwise.errors import Fault, InvalidType, InvalidValue
 from poolwise.geometry import Geometry, PaddingMode
 from poolwise.op import Operation, checked_number
@@ -256,22 +256,7 @@ def _fractional_max_pool(rank: int) -> Callable[..., Any]:
 
 
 def _fractional_sizes(sizes: Sequence[int], output_size: Any, output_ratio: Any) -> Any:
-    rank = len(sizes)
-    if (output_size is None) == (output_ratio is None):
-        raise InvalidValue(
-            f"output_size or output_ratio must be given, one of them, got {output_size!r}, {output_ratio!r}"
-        )
-    if output_size is not None:
-        return _spread(output_size, rank)
-    ratios = _spread(output_ratio, rank) if isinstance(output_ratio, Sequence) else (output_ratio,) * rank
-    if len(ratios) != rank:
-        raise InvalidValue(f"output_ratio must be a number or {rank} of them, got {output_ratio!r}")
-    for ratio in ratios:
-        if not isinstance(ratio, float):
-            raise InvalidType(f"output_ratio must be made of floats, got {output_ratio!r}")
-        if not 0 < ratio < 1:
-            raise InvalidValue(f"output_ratio must be between 0 and 1, got {output_ratio!r}")
-    return tuple([int(size * ratio) for size, ratio in zip(sizes, ratios, strict=True)])
+    return output_sizes(sizes, _spread(output_size, len(sizes)), _spread(output_ratio, len(sizes)))
 
 
 def _samples(input: torch.Tensor, rank: int, samples: torch.Tensor | None) -> torch.Tensor:
@@ -429,6 +414,7 @@ _composed = {
     f"{each.function.__name__}{'' if rank is None else f'{rank}d'}": composed_pool(each, rank)
     for each in COMPOSITIONS
     for rank in (RANKS if each.ranked else (None,))
+    if each.torch is not None
 }
 globals().update(_composed)
 

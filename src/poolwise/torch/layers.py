@@ -141,6 +141,8 @@ class Composed(torch.nn.Module):
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__()
         given = self.composition.given(type(self).__name__, functional.WORDS, arguments, keywords)
+        if self.composition.draws is not None and isinstance(given["seed"], int):
+            given["seed"] = torch.Generator().manual_seed(given["seed"])
         for name, value in given.items():
             setattr(self, functional.WORDS.get(name, name), value)
 
@@ -149,6 +151,7 @@ class Composed(torch.nn.Module):
         given = {
             each.name: getattr(self, functional.WORDS.get(each.name, each.name)) for each in self.composition.arguments
         }
+        given = self.composition.at_rest(given, self.training)
         return functional.composed(self.composition, type(self).__name__, self.rank, inputs, given)
 
     def extra_repr(self) -> str:
@@ -240,5 +243,6 @@ LAYERS.update(
         composed_name(each, rank): composed_layer(each, rank)
         for each in COMPOSITIONS
         for rank in (functional.RANKS if each.ranked else (None,))
+        if each.torch is not None
     }
 )
