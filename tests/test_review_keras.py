@@ -113,3 +113,36 @@ def test_moving_statistics_are_no_parameters() -> None:
     model = keras.Sequential([keras.Input((8, 8, 3)), layers.BatchNormalization()])
     assert model.count_params() == 12
     assert parameters(reader.graph(model)) == 6  # gamma and beta, as PyTorch and ONNX count
+
+
+def test_compositions_are_read_where_that_can_be_said() -> None:
+    model = keras.Sequential(
+        [
+            keras.Input((29, 28, 3)),
+            poolwise.keras.BalancedPooling2D("max", (3, 2), 3, offsets="end"),
+            poolwise.keras.FractionalMaxPooling2D(2, output_ratio=0.7),
+            poolwise.keras.MaxBlurPooling2D(2),
+            layers.Flatten(),
+        ]
+    )
+    graph = reader.graph(model)
+    balanced, fractional, blurred, _ = graph.steps
+    assert ops(graph)[:3] == ["MaxPool", "FractionalMaxPooling2D", "MaxBlurPooling2D"]
+    assert (balanced.known, fractional.known, blurred.known) == (True, False, False)
+    assert balanced.reads == poolwise.Geometry.of((29, 28), window=(3, 2), stride=3, offsets=(2, 2))
+    for offsets, found in (("end", False), ("start", True)):
+        pool = poolwise.keras.BalancedPooling2D("max", 3, offsets=offsets)
+        review = poolwise.design.review(keras.Sequential([keras.Input((29, 29, 3)), pool]))
+        assert ("PW101" in {finding.rule for finding in review.findings}) == found
+
+
+def test_a_composition_is_recorded_as_one() -> None:
+    from poolwise.models import record_keras  # noqa: PLC0415
+    from poolwise.models.record import Record  # noqa: PLC0415
+
+    model = keras.Sequential([keras.Input((11, 11, 3)), poolwise.keras.BalancedPooling2D("max", 3)])
+    record, x = Record(), keras.random.normal((1, 11, 11, 3))
+    record_keras.run(model, [keras.ops.convert_to_numpy(x)], record)
+    (stage,) = record.stages
+    assert "BalancedPooling2D" in stage.name
+    assert stage.after.shape == (3, 3, 3)

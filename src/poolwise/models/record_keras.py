@@ -70,6 +70,8 @@ def _pooling(layer: Any, found: re.Match[str]) -> Pooling:
     form, stem, rank = found[1], found[2], int(found[3])
     if type(layer).call is not base.call:
         return Pooling(None, {}, f"{type(layer).__name__} has a call of its own")
+    if hasattr(layer, "composition"):
+        return Pooling(None, {}, "poolwise makes it of several operations")
     op = getattr(layer, "op", None) or {"Max": Max(), "Average": Mean()}[stem]
     if form:
         arguments = {"output_size": (1,) * rank if form == "Global" else each_axis(layer.output_size, rank)}

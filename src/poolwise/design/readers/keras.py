@@ -13,6 +13,8 @@ from typing import Any
 import keras
 
 from poolwise import Geometry, InvalidValue, Max, Mean, Operation
+from poolwise.compose.balanced import balanced_pool
+from poolwise.compose.named import operation
 from poolwise.design.graph import Graph, Step, Value
 from poolwise.design.readers import windows
 
@@ -278,6 +280,8 @@ def _pool(layer: Any, found: re.Match[str], before: Value, output: tuple[int, ..
     form, stem = found[1] or "", found[2]
     where = _positions(len(before.shape), layer.data_format)
     sizes = tuple(before.shape[axis] for axis in where)
+    if hasattr(layer, "composition"):  # whose name says no operation
+        return _composed(layer, before, before.axes if len(output) == len(before.shape) else ())
     op = getattr(layer, "op", None) or {"Max": Max(), "Average": Mean()}[stem]
     axes = where if len(output) == len(before.shape) else ()
     if form == "Global":
@@ -291,6 +295,18 @@ def _pool(layer: Any, found: re.Match[str], before: Value, output: tuple[int, ..
     )
     reads = Geometry.of(sizes, window=window, stride=stride, padding=layer.padding)
     return f"{stem}Pool", reads, op, 0, windows.attributes(reads, padding=layer.padding), axes
+
+
+def _composed(layer: Any, before: Value, same: tuple[int, ...]) -> Said:
+    """Balanced pooling as it is in evaluation; of another composition nobody here says what it reads."""
+    if layer.composition.function is not balanced_pool:
+        return type(layer).__name__, None, None, 0, {}, same
+    given = layer.composition.at_rest(layer.arguments, training=False)
+    axes = _positions(len(before.shape), layer.data_format)
+    op, sizes = operation(given["op"]), tuple(before.shape[axis] for axis in axes)
+    names = ("window", "stride", "padding", "dilation", "ceil_mode", "padding_mode", "offsets")
+    reads = Geometry.of(sizes, tuple(range(len(sizes))), **{name: given[name] for name in names})
+    return f"{op.stems[2]}Pool", reads, op, 0, windows.attributes(reads), axes
 
 
 def _shift(layer: Any, found: re.Match[str], before: Value, output: tuple[int, ...]) -> Said:
