@@ -66,6 +66,12 @@ struct Axis {
   POOLWISE_INLINE Int padded_begin() const { return mode == Mode::absent ? 0 : -low; }
   POOLWISE_INLINE Int padded_end() const { return mode == Mode::absent ? size : size + high; }
 
+  // The element that stands at an index, of the padding or not.
+  POOLWISE_INLINE Int fold(Int index) const {
+    if (mode == Mode::absent || (index >= 0 && index < size)) return index;
+    return mode == Mode::replicate ? smaller(larger(index, 0), size - 1) : folded(index, 0, 1).at;
+  }
+
   // The taps of cell i that fall on indices begin … end - 1.
   POOLWISE_INLINE Taps taps_between(Int i, Int begin, Int end) const {
     const Int base = start + i * step;

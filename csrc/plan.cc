@@ -265,14 +265,14 @@ void join_last_axes(Block& block) {
   block.dims[2] = block.dims[1], block.dims[1] = block.dims[0], block.dims[0] = -1;
 }
 
-// The block of side-by-side axes, where the pooled ones are at most three dims apart, in the user's order, alike for all planes and unpadded
-// by folds.
+// The block of side-by-side axes, where the pooled ones are at most three dims apart, in the user's order, alike for all planes and, but
+// for whole windows, unpadded by folds.
 void find_block(Plan& plan) {
   int first = plan.ndim, last = -1, before = -1;
   for (int d = 0; d < plan.ndim; ++d) {
     const int a = plan.dims[d].pooled;
     if (a < 0) continue;
-    if (a != before + 1 || plan.axes[a].span_planes > 1 || plan.axes[a].mode != Mode::absent) return;
+    if (a != before + 1 || plan.axes[a].span_planes > 1 || (plan.axes[a].mode != Mode::absent && !plan.whole())) return;
     before = a;
     first = std::min(first, d), last = d;
   }
@@ -332,7 +332,7 @@ void check_whole(const Plan& plan) {
   const Int taps = plan.additions + 1;
   if (taps > most_window_taps) refuse("a window must have at most " + std::to_string(most_window_taps) + " taps for this operation, got " + std::to_string(taps));
   for (int a = 0; a < plan.rank; ++a)
-    if (plan.axes[a].spans != nullptr || plan.axes[a].mode != Mode::absent) refuse("windows must be regular, in absent padding, for this operation");
+    if (plan.axes[a].spans != nullptr) refuse("windows must be regular for this operation");
   if (!block.there) refuse("pooled axes must lie side by side, at most three, for this operation");
   if (plan.body == Body::blur) {
     if (static_cast<Int>(plan.held_weights.size()) != taps)

@@ -3,8 +3,8 @@
 // Along an axis with stride s the places of the taps are cut into phases: place p + i * s is number i of phase p, so tap t of cell j
 // is number j + shift(t) of its phase. A line holds one phase of the columns of one phase of the rows, row behind row, `pitch` lanes
 // each: lane by lane the taps of all windows of all rows of the band lie side by side, whatever the stride. The lanes behind a
-// row's last window are computed from what stands there and thrown away. Columns in the padding hold what is absent; rows in the padding
-// are not laid, so all rows of a band must have the same taps.
+// row's last window are computed from what stands there and thrown away. Columns that are absent hold a value that says so; absent
+// rows are not laid, so all rows of a band must have the same taps.
 #pragma once
 
 #include "lines.h"
@@ -94,9 +94,9 @@ class WindowLines {
     for (int p = 0; p < across_.count; ++p) {
       const Cut cut = cuts_[p] = cut_of(p);
       all = all && cut.begin == 0 && cut.end == cells();
-      if (cut.begin < cut.end) {
-        read_begin_ = smaller(read_begin_, cut.column + cut.begin * last.step);
-        read_end_ = larger(read_end_, cut.column + (cut.end - 1) * last.step + 1);
+      if (cut.real_begin < cut.real_end) {
+        read_begin_ = smaller(read_begin_, cut.column + cut.real_begin * last.step);
+        read_end_ = larger(read_end_, cut.column + (cut.real_end - 1) * last.step + 1);
       }
       fill<A>(there_[p], cut.begin * axes_.inner, 0);
       fill<A>(there_[p] + cut.begin * axes_.inner, (cut.end - cut.begin) * axes_.inner, 1);
@@ -121,12 +121,12 @@ class WindowLines {
     const Axis &planes = axes_.planes, &rows = axes_.rows;
     for (Int h = high.first; h < high.first + high.count; ++h) {
       for (int p = 0; p < down_.count; ++p) laid_[p] = 0;
-      const Int at = (outer * planes.size + planes.start + plane * planes.step + h * planes.dilation) * rows.size;
+      const Int at = (outer * planes.size + planes.fold(planes.start + plane * planes.step + h * planes.dilation)) * rows.size;
       for (Int w = wide.first; w < wide.first + wide.count; ++w) {
         const int p = down_.phase[w];
         Int& next = laid_[p];
         for (next = larger(next, down_.shift[w]); next < down_.shift[w] + n; ++next)
-          lay_row((h * down_.count + p) * across_.count, next, x_ + (at + rows.start + row * rows.step + down_.begin[p] + next * rows.step) * axes_.last.size * axes_.inner);
+          lay_row((h * down_.count + p) * across_.count, next, x_ + (at + rows.fold(rows.start + (row + next) * rows.step + down_.begin[p])) * axes_.last.size * axes_.inner);
       }
     }
   }
@@ -141,15 +141,15 @@ class WindowLines {
   bool whole(Int lane) const { return whole_[lane / N]; }
 
  private:
-  // The cells of a phase's row that are there, and the column of cell 0.
+  // The cells of a phase's row that are there, those of them that are not of the padding, and the column of cell 0.
   struct Cut {
-    Int begin, end, column;
+    Int begin, end, real_begin, real_end, column;
   };
   Cut cut_of(int p) const {
     const Axis& last = axes_.last;
     const Int column = last.start + first_ * last.step + across_.begin[p];
-    const Int begin = smaller(cells(), larger(0, ceil_div(-Wide(column), last.step)));
-    return {begin, larger(begin, smaller(cells(), ceil_div(Wide(last.size) - column, last.step))), column};
+    const auto cell_of = [&](Int place) { return smaller(cells(), larger(0, ceil_div(Wide(place) - column, last.step))); };
+    return {cell_of(last.padded_begin()), cell_of(last.padded_end()), cell_of(0), cell_of(last.size), column};
   }
 
   Int cells() const { return pitch_ / axes_.inner; }
@@ -172,16 +172,24 @@ class WindowLines {
     if (step > 1 && read_begin_ < read_end_) row = held_row(source + read_begin_ * inner, (read_end_ - read_begin_) * inner);
     for (int p = 0; p < across_.count; ++p) {
       const Cut& cut = cuts_[p];
-      const Int n = cut.end - cut.begin, from = cut.column + cut.begin * step;
+      const Int n = cut.real_end - cut.real_begin, from = cut.column + cut.real_begin * step;
       A* const line = lines_[first + p] + number * pitch_;
-      A* const to = line + cut.begin * inner;
+      A* const to = line + cut.real_begin * inner;
       if (cut.begin > 0) fill<A>(line, cut.begin * inner, absent_);
+      for (Int cell = cut.begin; cell < cut.real_begin; ++cell) read_folded(line, cell, cut, source);
       if (n > 0 && step == 1)
         read_lanes(to, source + from * inner, n * inner);
       else if (n > 0)
         take_cells(to, row + (from - read_begin_) * inner, n);
+      for (Int cell = cut.real_end; cell < cut.end; ++cell) read_folded(line, cell, cut, source);
       if (cut.end < cells()) fill<A>(line + cut.end * inner, pitch_ - cut.end * inner, absent_);
     }
+  }
+
+  // A cell of the padding.
+  POOLWISE_OUTLINE void read_folded(A* line, Int cell, const Cut& cut, const T* source) const {
+    const T* const from = source + axes_.last.fold(cut.column + cell * axes_.last.step) * axes_.inner;
+    for (Int c = 0; c < axes_.inner; ++c) store<1, A>(line + cell * axes_.inner + c, reader_.template read<1>(from + c));
   }
 
   // Lanes as numbers; up to a pack more is written.

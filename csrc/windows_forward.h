@@ -1,5 +1,5 @@
 // The engine of whole windows: for bodies that need all of a window's elements at once, and windows of at most `most_window_taps`.
-// Absent padding, no mask, dense arrays: the plan and the call are refused where that is not so.
+// No mask, dense arrays: the call is refused where that is not so.
 //
 // Where the channels behind a column fill packs, each column is computed from where its elements lie. Else a band of rows at a time
 // is laid in lines (`windows.h`), and packs go over the whole band; those with lanes that lack taps go another way.
@@ -127,10 +127,11 @@ class WindowsForward {
       Int k = 0;
       for (Int h = high.first; h < high.first + high.count; ++h)
         for (Int w = wide.first; w < wide.first + wide.count; ++w) {
-          const Int at = (outer * planes.size + planes.start + plane * planes.step + h * planes.dilation) * rows.size + rows.start + row * rows.step + w * rows.dilation;
+          const Int at = (outer * planes.size + planes.fold(planes.start + plane * planes.step + h * planes.dilation)) * rows.size +
+                         rows.fold(rows.start + row * rows.step + w * rows.dilation);
           for (Int t = across.first; t < across.first + across.count; ++t) {
             now_[k] = weights_[(h * rows.taps + w) * last.taps + t];
-            columns_at_[k++] = x_ + (at * last.size + last.start + j * last.step + t * last.dilation) * axes_.inner;
+            columns_at_[k++] = x_ + (at * last.size + last.fold(last.start + j * last.step + t * last.dilation)) * axes_.inner;
           }
         }
       body_.weigh(now_, static_cast<int>(k));

@@ -40,6 +40,17 @@ WINDOWS = {  # sizes, inner, window and the rest
     "channels 3 at stride 2": ((6, 9), 3, (3, 3), {"stride": 2, "padding": 1}),
     "channels 17 at stride 2": ((4, 7), 17, (2, 2), {}),
     "channels 70": ((3, 5), 70, (3, 3), {"stride": 1, "padding": 1}),
+    "reflected": ((7, 40), 1, (3, 3), {"stride": 2, "padding": ((1, 1), (1, 2)), "padding_mode": "reflect"}),
+    "circular": ((5, 19), 1, (3, 5), {"stride": 1, "padding": 2, "padding_mode": "circular"}),
+    "replicated and dilated": (
+        (9, 23),
+        3,
+        (2, 3),
+        {"stride": 3, "dilation": (3, 2), "padding": 3, "padding_mode": "replicate"},
+    ),
+    "reflected more than once": ((3, 5), 1, (2, 2), {"stride": 1, "padding": 9, "padding_mode": "reflect"}),
+    "reflected, channels 70": ((4, 5), 70, (2, 3), {"stride": 2, "padding": 1, "padding_mode": "reflect"}),
+    "three axes, circular": ((4, 5, 17), 1, (2, 2, 2), {"padding": 1, "padding_mode": "circular"}),
     "a line in chunks": ((3, 20_011), 1, (3, 3), {"stride": 2, "padding": 1}),
 }
 
@@ -143,7 +154,6 @@ def test_the_doors_take_it_where_nothing_is_kept_and_any_strides(op):
     ("words", "says"),
     [
         ({"window": (8, 8)}, "at most 49 taps"),
-        ({"window": (3, 3), "padding": 1, "padding_mode": "circular"}, "absent padding"),
         ({"window": (3, 3), "where": np.ones((9, 9), bool)}, "no masks"),
     ],
 )

@@ -110,6 +110,22 @@ inline double of_whole_window(const std::string& body, std::vector<double> value
   return best;
 }
 
+// What one window sends to each of its elements for an output's gradient of 1: of a norm, a soft maximum, a mean with weights.
+inline std::vector<double> sent_by_whole_window(const std::string& body, const std::vector<double>& values, const std::vector<double>& weights,
+                                                double temperature) {
+  std::vector<double> sent = body == "blur" ? weights : values;
+  double total = 0, mean = 0;
+  if (body == "norm") {
+    for (const double value : values) total += value * value;
+    for (double& each : sent) each = total == 0 ? 0 : each / std::sqrt(total);
+    return sent;
+  }
+  for (double& each : sent) total += body == "blur" ? each : each = std::exp(temperature * each);
+  for (std::size_t i = 0; i < sent.size(); ++i) sent[i] /= total, mean += sent[i] * values[i];
+  for (std::size_t i = 0; body == "soft" && i < sent.size(); ++i) sent[i] *= 1 + temperature * (values[i] - mean);
+  return sent;
+}
+
 // Everything about one pooling, from x and the output's gradient g; mask may be null.
 inline Expected pooled(const Case& c, const PlanFields& fields, const std::vector<double>& x, const std::vector<double>& g,
                        const std::uint8_t* mask, bool whole, double least, double most) {

@@ -235,33 +235,49 @@ bool try_whole(const Case& c, const std::string& body, const std::string& dtype,
   std::mt19937 random(11);
   for (std::size_t i = 0; i < n; ++i) x.as<T>()[i] = static_cast<T>((std::is_unsigned_v<T> ? 0 : -4) + static_cast<int>(random() % 9));
   x.freeze();
+  Guarded g(m * sizeof(T), touching), gx(n * sizeof(T), touching);
+  for (std::size_t i = 0; i < m; ++i) g.as<T>()[i] = static_cast<T>(static_cast<int>(random() % 5) - 2);
+  g.freeze();
+  std::vector<double> gradient(n);
   Buffers buffers;
   buffers.from = x.as<T>(), buffers.to = y.as<T>();
-  run_forward(plan, buffers, threads);
+  if (plan.whole()) run_forward(plan, buffers, threads);
   const Int cells = c.outputs_per_plane(), elements = c.inputs_per_plane();
   for (Int cell = 0; cell < cells; ++cell) {
     Int counting = 0;
     const std::vector<Tap> there = taps_of(c, cell, counting);
     for (Int o = 0; o < c.outer; ++o)
       for (Int i = 0; i < c.inner; ++i) {
+        const auto place = [&](const Tap& tap) { return static_cast<std::size_t>((o * elements + tap.flat) * c.inner + i); };
+        const std::size_t at = static_cast<std::size_t>((o * cells + cell) * c.inner + i);
         std::vector<double> values, weights;
         for (const Tap& tap : there) {
-          values.push_back(static_cast<double>(x.as<T>()[(o * elements + tap.flat) * c.inner + i]));
+          values.push_back(static_cast<double>(x.as<T>()[place(tap)]));
           if (body == "blur") weights.push_back(fields.weights[static_cast<std::size_t>(tap.offset)]);
         }
-        const double wanted = of_whole_window(body, values, weights, fields.temperature, whole);
-        const T got = y.as<T>()[(o * cells + cell) * c.inner + i];
-        CHECK(close<T>(wanted, got), "%s, %s of %s: y is %g, not %g", c.name, body.c_str(), dtype.c_str(), double(got), wanted);
+        if (plan.whole()) {
+          const double wanted = of_whole_window(body, values, weights, fields.temperature, whole);
+          CHECK(close<T>(wanted, y.as<T>()[at]), "%s, %s of %s: y is %g, not %g", c.name, body.c_str(), dtype.c_str(), double(y.as<T>()[at]), wanted);
+        }
+        if (!plan.sends) continue;
+        const std::vector<double> sent = sent_by_whole_window(body, values, weights, fields.temperature);
+        for (std::size_t t = 0; t < there.size(); ++t) gradient[place(there[t])] += static_cast<double>(g.as<T>()[at]) * sent[t];
       }
   }
+  if (!plan.sends) return plan.whole();
+  buffers.from = g.as<T>(), buffers.to = gx.as<T>(), buffers.kept = plan.keeps_input() ? x.as<void>() : nullptr;
+  run_backward(plan, buffers, threads);
+  for (std::size_t i = 0; i < n; ++i)
+    CHECK(std::abs(gradient[i] - double(gx.as<T>()[i])) <= 1e-5 * (1 + std::abs(gradient[i])), "%s, %s of %s: gx[%zu] is %g, not %g", c.name,
+          body.c_str(), dtype.c_str(), i, double(gx.as<T>()[i]), gradient[i]);
   return true;
 }
 
 template <class T>
 void try_whole_windows(const Case& c, const std::string& dtype, int& served) {
   constexpr bool averages = std::is_floating_point_v<T>;
-  for (const char* body : {"median", "mode", "soft", "blur"}) {
-    if (!averages && (body[0] == 's' || body[0] == 'b')) continue;
+  for (const std::string body : {"median", "mode", "soft", "blur", "norm"}) {
+    if (!averages && body[0] != 'm') continue;
     served += try_whole<T>(c, body, dtype, Touching::behind, 1);
     served += try_whole<T>(c, body, dtype, Touching::before, 7);
   }

@@ -6,6 +6,8 @@ from typing import Any
 class Plan:
     kept_dtype: str
     result_dtype: str
+    has_gradient: bool
+    keeps_input: bool
     input_size: int
     output_size: int
     def __init__(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from math import prod
 from typing import Any, ClassVar, cast
@@ -12,7 +13,7 @@ import numpy as np
 from poolwise import _native
 from poolwise.call import WHERE, Call, ShowsMemory
 from poolwise.errors import InvalidType, InvalidValue
-from poolwise.geometry import Axis, Regular
+from poolwise.geometry import Axis, Geometry, Regular, folded
 from poolwise.op import FLOATS, Array, Selection, tap_weights
 
 BODIES = frozenset(_native.bodies())
@@ -49,6 +50,8 @@ class Native:
         return y, x if call.keep and plan.keeps_input else kept
 
     def backward(self, g: Array, kept: Any, call: Call) -> tuple[Array | None, ...]:
+        if call.op.name == "blur" and not call.geometry.regular:
+            return (_folded_back(cast("Array", self.backward(g, None, _padded(call))[0]), call),)
         framework, plan = _memory(call), plan_of(call)
         g = _dense("g", g, call.dtype, call)
         gx = framework.empty(call.geometry.shape, call.dtype, call.layout, g)
@@ -199,6 +202,31 @@ def _whole_refusal(call: Call) -> str | None:
         plan = plan_of(call)
     except ValueError as cause:
         return str(cause).removeprefix("Plan: ")
-    if call.keep and not plan.has_gradient:
+    if call.keep and not (plan_of(_padded(call)) if call.op.name == "blur" else plan).has_gradient:
         return f"it has no gradient of {call.op.name} on such windows"
     return None
+
+
+@lru_cache(maxsize=1024)
+def _padded(call: Call) -> Call:
+    """The same windows over an array that has the padding's elements."""
+    if call.geometry.regular:
+        return call
+    shape = list(call.geometry.shape)
+    tables: list[Regular] = []
+    for axis, table in zip(call.geometry.axes, cast("tuple[Regular, ...]", call.geometry.tables), strict=True):
+        shape[axis] += table.low + table.high
+        start = table.start + table.low
+        tables.append(replace(table, size=shape[axis], start=start, low=0, high=0, mode="absent"))
+    return replace(call, geometry=Geometry(tuple(shape), call.geometry.axes, tuple(tables)))
+
+
+def _folded_back(g: Array, call: Call) -> Array:
+    """What the padding's elements received goes to the elements that they are."""
+    for axis, table in zip(call.geometry.axes, cast("tuple[Regular, ...]", call.geometry.tables), strict=True):
+        before = (slice(None),) * axis
+        own = g[(*before, slice(table.low, table.low + table.size))]
+        for place in (*range(-table.low, 0), *range(table.size, table.size + table.high)):
+            own[(*before, int(folded(place, table.size, table.mode)))] += g[(*before, table.low + place)]
+        g = own
+    return _memory(call).dense(g, call.layout)
