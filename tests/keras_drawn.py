@@ -186,6 +186,11 @@ def test_without_slack_a_balanced_layer_is_the_plain_one() -> None:
 
 REFUSED = (
     (
+        lambda: door.BalancedPooling2D("max", 2, seed=-1),
+        TypeError,
+        "BalancedPooling2D: seed must be None, an int of at",
+    ),
+    (
         lambda: door.BalancedPooling2D("max", 3, offsets=3).build((1, 8, 8, 1)),
         ValueError,
         "BalancedPooling2D: offsets must be between 0 and 2 on axis 1, got 3",

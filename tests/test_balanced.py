@@ -322,6 +322,12 @@ def test_bad_input_gets_one_clear_error(fault: type[Exception], text: str, argum
         balanced_pool(**{"x": X, "op": Max(), "window": (2, 2), "stride": (2, 2), **arguments})
 
 
+@pytest.mark.parametrize("seed", [-1, 1.5, True, "a"])
+def test_a_layer_refuses_what_is_no_seed(seed: Any) -> None:
+    with pytest.raises(InvalidType, match=r"^BalancedPool2d: seed must be None, an int of at least 0 or"):
+        poolwise.torch.BalancedPool2d("max", 2, seed=seed)
+
+
 def test_a_geometry_says_where_its_windows_start() -> None:
     geometry = Geometry.of((3, 11), window=(3,), stride=4, padding=1, offsets="end")
     assert [(table.start, table.offset, table.slack) for table in geometry.tables] == [(1, 2, 2)]  # type: ignore[union-attr]

@@ -9,6 +9,7 @@ from typing import Any, cast
 import keras
 
 from poolwise.compose import COMPOSITIONS, Composition
+from poolwise.doors import checked_seed
 from poolwise.errors import Fault, InvalidType, InvalidValue
 from poolwise.keras._windows import Shape
 from poolwise.keras.layers import DATA_FORMATS, PACKAGE, RANKS, one_of
@@ -130,7 +131,11 @@ class DrawnPooling(ComposedPooling):
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
-        self.seed_generator = keras.random.SeedGenerator(self.arguments["seed"])
+        try:
+            seed = checked_seed(self.arguments["seed"])
+        except Fault as fault:
+            raise fault.within(type(self).__name__) from None
+        self.seed_generator = keras.random.SeedGenerator(seed)
 
     def call(self, inputs: Any, training: Any = None) -> Any:
         """(batch, …sizes, channels), or the channels first."""

@@ -12,7 +12,8 @@ import torch
 
 from poolwise.api import apart, pool
 from poolwise.compose import COMPOSITIONS, Composition
-from poolwise.errors import InvalidType
+from poolwise.doors import checked_seed
+from poolwise.errors import Fault, InvalidType
 from poolwise.op import Operation
 from poolwise.ops import OPERATIONS
 from poolwise.torch import functional
@@ -141,10 +142,18 @@ class Composed(torch.nn.Module):
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__()
         given = self.composition.given(type(self).__name__, functional.WORDS, arguments, keywords)
-        if self.composition.draws is not None and isinstance(given["seed"], int):
-            given["seed"] = torch.Generator().manual_seed(given["seed"])
+        if self.composition.draws is not None:
+            given["seed"] = self._generator(given["seed"])
         for name, value in given.items():
             setattr(self, functional.WORDS.get(name, name), value)
+
+    def _generator(self, seed: Any) -> torch.Generator | None:
+        """What a layer goes on drawing from; None: PyTorch's own."""
+        try:
+            number = None if isinstance(seed, torch.Generator) else checked_seed(seed)
+        except Fault as fault:
+            raise fault.within(type(self).__name__) from None
+        return seed if number is None else torch.Generator().manual_seed(number)
 
     def composed(self, *inputs: torch.Tensor) -> Any:
         """The composition's result."""
