@@ -352,7 +352,8 @@ bool sends_from_windows(const Plan& plan) {
     if (axis.spans != nullptr || axis.mode != Mode::absent) return false;
   const Axis &rows = block.axes[1], &last = block.axes[2];
   const Wide row = (Wide(last.output) + Wide(last.taps - 1) * last.dilation / last.step + 1) * block.inner;
-  return row * 8 * (taps + 4) * (rows.taps + 1) <= most_line_bytes;
+  const Wide apart = Wide(rows.taps - 1) * rows.dilation / rows.step;  // rows between the first tap and the last, of one phase
+  return row * 8 * (taps + 4) * (larger(rows.taps, static_cast<Int>(std::min<Wide>(apart, INT64_MAX))) + 1) <= most_line_bytes;
 }
 
 constexpr Int most_mirrored = Int(1) << 31;  // sizes and distances, so that those of the mirror are within 64 bits

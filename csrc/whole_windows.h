@@ -372,11 +372,6 @@ struct Weighted {
     for (int i = 0; i < k; ++i) sum += v[i] * weights[i];
     return sum / total<N, Across>(k, weights, some);  // NaN where nothing is there
   }
-  template <int N, int K, int Across>
-  POOLWISE_INLINE void send(Pack<A, N>* v, int k, const A* weights, Pack<A, N> g, const Some<A, N>* some) const {
-    const Pack<A, N> all = some == nullptr ? every<A, N>(all_) : total<N, Across>(k, weights, *some);
-    for (int i = 0; i < k; ++i) v[i] = g * (weights[i] / all);
-  }
   template <int N>
   POOLWISE_INLINE void write(T* p, Pack<A, N> v) const {
     store<N, A>(p, v);

@@ -104,6 +104,7 @@ class WindowLines {
       repeat(there_[p], most_rows_ + down_.most_shift);
       fill<A>(there_[p] + (most_rows_ + down_.most_shift) * pitch_, slack<A>, 0);
     }
+    halves_ = axes_.inner == 1 && last.step == 2 && across_.count == 2 && are_neighbours(cuts_[0], cuts_[1]);
     for (Int pack = 0; pack * N < lanes; ++pack) whole_[pack] = true;
     if (all) return;
     for (Int lane = 0; lane < lanes; lane += N) {
@@ -152,6 +153,12 @@ class WindowLines {
     return {cell_of(last.padded_begin()), cell_of(last.padded_end()), cell_of(0), cell_of(last.size), column};
   }
 
+  // Of two phases of step 2: whether their elements are those of one row, in turns.
+  static bool are_neighbours(const Cut& a, const Cut& b) {
+    const Int ahead = a.column + a.real_begin * 2 - b.column - b.real_begin * 2;
+    return a.real_begin < a.real_end && b.real_begin < b.real_end && (ahead == 1 || ahead == -1);
+  }
+
   Int cells() const { return pitch_ / axes_.inner; }
   Int row_room() const {
     const Axis& last = axes_.last;
@@ -170,17 +177,18 @@ class WindowLines {
     const Int inner = axes_.inner, step = axes_.last.step;
     const A* row = nullptr;
     if (step > 1 && read_begin_ < read_end_) row = held_row(source + read_begin_ * inner, (read_end_ - read_begin_) * inner);
+    if (halves_) take_halves(lines_[first] + number * pitch_, lines_[first + 1] + number * pitch_, row);
     for (int p = 0; p < across_.count; ++p) {
       const Cut& cut = cuts_[p];
       const Int n = cut.real_end - cut.real_begin, from = cut.column + cut.real_begin * step;
       A* const line = lines_[first + p] + number * pitch_;
       A* const to = line + cut.real_begin * inner;
-      if (cut.begin > 0) fill<A>(line, cut.begin * inner, absent_);
-      for (Int cell = cut.begin; cell < cut.real_begin; ++cell) read_folded(line, cell, cut, source);
       if (n > 0 && step == 1)
         read_lanes(to, source + from * inner, n * inner);
-      else if (n > 0)
+      else if (n > 0 && !halves_)
         take_cells(to, row + (from - read_begin_) * inner, n);
+      if (cut.begin > 0) fill<A>(line, cut.begin * inner, absent_);
+      for (Int cell = cut.begin; cell < cut.real_begin; ++cell) read_folded(line, cell, cut, source);
       for (Int cell = cut.real_end; cell < cut.end; ++cell) read_folded(line, cell, cut, source);
       if (cut.end < cells()) fill<A>(line + cut.end * inner, pitch_ - cut.end * inner, absent_);
     }
@@ -204,6 +212,21 @@ class WindowLines {
     T rest[N] = {};
     std::memcpy(static_cast<void*>(rest), from + lane, static_cast<std::size_t>(n - lane) * sizeof(T));
     store<N, A>(to + lane, reader_.template read<N>(rest));
+  }
+
+  // Both phases of a row, to one of which each lane belongs.
+  POOLWISE_INLINE void take_halves(A* zero, A* one, const A* row) const {
+    const bool turned = cuts_[1].column + cuts_[1].real_begin * 2 == read_begin_;
+    A* const even = turned ? one + cuts_[1].real_begin : zero + cuts_[0].real_begin;
+    A* const odd = turned ? zero + cuts_[0].real_begin : one + cuts_[1].real_begin;
+    for (Int lane = 0; 2 * lane < read_end_ - read_begin_; lane += N) {
+      const A* const from = row + 2 * lane;
+      __builtin_prefetch(from + gather_distance / Int(sizeof(A)));
+      if constexpr (2 * N * sizeof(A) > cache_line) __builtin_prefetch(from + N + gather_distance / Int(sizeof(A)));
+      const auto a = load<A, N>(from), b = load<A, N>(from + N);
+      store<N, A>(even + lane, as_numbers(halved<0, A, N>(a, b)));
+      store<N, A>(odd + lane, as_numbers(halved<1, A, N>(a, b)));
+    }
   }
 
   // n cells that stand `step` apart.
@@ -252,6 +275,7 @@ class WindowLines {
   const TapPhases down_, across_;
   Int most_rows_, columns_ = 0, pitch_ = 0, line_ = 0, first_ = 0, read_begin_ = 0, read_end_ = 0;
   Cut cuts_[most_window_taps];
+  bool halves_ = false;
   Int laid_[most_window_taps];  // of each phase of the rows, up to which number
   A* lines_[most_window_taps];
   A* there_[most_window_taps];

@@ -3,7 +3,8 @@
 //
 // A thread owns a band of rows of the input. All windows that read one of them are computed, laid as in the forward pass; what their
 // taps send stands in lines of its own, from which the rows of the band gather it, window by window in the windows' order. So nothing
-// depends on where bands begin.
+// depends on where bands begin. Where no element is needed (a body that does not read), the rows gather the gradients, over
+// what their windows divide by, times the weights of the taps.
 #pragma once
 
 #include "windows.h"
@@ -29,27 +30,32 @@ class WindowsBackward {
         body_(plan),
         g_(static_cast<const T*>(buffers.from)),
         gx_(static_cast<T*>(buffers.to)),
+        down_(axes_.rows, false),
         across_(axes_.last, false),
         band_(band_of(axes_)),
         lines_(plan, axes_, body_.reader, body_.absent(), static_cast<const T*>(buffers.kept), axes_.last.output),
         cells_(axes_.last.output + across_.most_shift),
         phase_(cells_ * axes_.inner),
-        sums_lanes_(across_.count * phase_) {
+        stride_(phase_ + 2 * N),
+        sums_lanes_(across_.count * stride_) {
     for (Int tap = 0; plan.weights != nullptr && tap <= plan.additions; ++tap) weights_[tap] = static_cast<A>(plan.weights[tap]);
     const Int lanes = lines_.rows() * lines_.pitch() + slack<A>, shares = axes_.rows.taps * axes_.last.taps;
     const Int woven = weaves() ? axes_.last.step * phase_ + slack<A> : 0;
-    const Int bytes = lines_.room() + (1 + shares) * Arena::room<A>(lanes) + Arena::room<A>(band_ * sums_lanes_ + slack<A>) +
-                      Arena::room<T>(woven) + Arena::room<A>(phase_ + slack<A>);
+    const Int each = B::reads ? lanes : (met_rows() + 1) * met_pitch() + slack<A>, divisors = axes_.last.output * axes_.inner + slack<A>;
+    const Int sums = (B::reads ? band_ * sums_lanes_ : down_.count * across_.count * line_lanes()) + slack<A>;
+    const Int bytes = (B::reads ? lines_.room() + shares * Arena::room<A>(lanes) : 0) + Arena::room<A>(each) + Arena::room<A>(divisors) +
+                      Arena::room<A>(sums) + Arena::room<T>(woven) + Arena::room<A>(phase_ + slack<A>);
     Arena arena(scratch(static_cast<std::size_t>(bytes)));
-    lines_.take(arena);
-    gradients_ = arena.take<A>(lanes);
-    for (Int i = 0; i < shares; ++i) shares_[i] = arena.take<A>(lanes);
-    sums_ = arena.take<A>(band_ * sums_lanes_ + slack<A>);
+    if (B::reads) lines_.take(arena);
+    for (Int i = 0; B::reads && i < shares; ++i) shares_[i] = arena.take<A>(lanes);
+    gradients_ = arena.take<A>(each);
+    divisors_ = arena.take<A>(divisors);
+    sums_ = arena.take<A>(sums);
     woven_ = arena.take<T>(woven);
     none_ = arena.take<A>(phase_ + slack<A>);
     fill<A>(none_, phase_ + slack<A>, 0);
-    fill<A>(gradients_, lanes, 0);
-    lines_.enter(0, axes_.last.output);
+    fill<A>(gradients_, each, 0);
+    if (B::reads) lines_.enter(0, axes_.last.output);
   }
 
   void run(Int begin, Int end) {
@@ -73,28 +79,41 @@ class WindowsBackward {
   // The n rows of the input from `row` on.
   POOLWISE_OUTLINE void gather_rows(Int unit, Int row, Int n) {
     const Axis &planes = axes_.planes, &rows = axes_.rows;
-    fill<A>(sums_, n * sums_lanes_, 0);
+    fill<A>(sums_, B::reads ? n * sums_lanes_ : down_.count * across_.count * line_lanes(), 0);
     const Int plane = unit / rows.size % planes.size, outer = unit / rows.size / planes.size;
     const Int begin = larger(0, ceil_div(Wide(row) - rows.start - (rows.taps - 1) * rows.dilation, rows.step));
     const Int end = smaller(rows.output, floor_div(Wide(row) + n - 1 - rows.start, rows.step) + 1);
     const Run above = readers_of(planes, plane);
-    for (Int a = 0; a < above.count; ++a)
-      for (Int i = begin; i < end;) {
-        const Int count = alike(rows, i, smaller(lines_.rows(), end - i));
-        send(outer, above.at + a * above.at_step, above.tap + a * above.tap_step, i, count);
-        for (Int r = 0; r < count; ++r) add_row(rows.start + (i + r) * rows.step - row, n, r, rows.present(i));
-        i += count;
-      }
-    for (Int r = 0; r < n; ++r) write_row(gx_ + (unit + r) * axes_.last.size * axes_.inner, sums_ + r * sums_lanes_);
+    for (Int a = 0; a < above.count; ++a) {
+      const Int cell = above.at + a * above.at_step, tap = above.tap + a * above.tap_step;
+      if constexpr (B::reads)
+        gather_sent(outer, cell, tap, row, n, begin, end);
+      else
+        gather_weighted(outer, cell, tap, row, n);
+    }
+    if (!B::reads) return write_weighted(unit, row, n);
+    for (Int r = 0; r < n; ++r) write_row(gx_ + (unit + r) * axes_.last.size * axes_.inner, sums_ + r * sums_lanes_, stride_);
   }
 
-  // ---- what the windows of n rows from `row` on send through their taps of one plane ----
+  // ---- what windows send that are computed ----
 
+  // From the windows of one plane, through their taps h, those of rows begin … end - 1.
+  POOLWISE_INLINE void gather_sent(Int outer, Int plane, Int h, Int row, Int n, Int begin, Int end) {
+    const Axis& rows = axes_.rows;
+    for (Int i = begin; i < end;) {
+      const Int count = alike(rows, i, smaller(lines_.rows(), end - i));
+      send(outer, plane, h, i, count);
+      for (Int r = 0; r < count; ++r) add_row(rows.start + (i + r) * rows.step - row, n, r, rows.present(i));
+      i += count;
+    }
+  }
+
+  // What the windows of n rows from `row` on send through their taps of one plane.
   POOLWISE_INLINE void send(Int outer, Int plane, Int tap, Int row, Int n) {
     const Axis &planes = axes_.planes, &rows = axes_.rows, &last = axes_.last;
     const Taps high = planes.present(plane), wide = rows.present(row);
     const Int line = last.output * axes_.inner, pitch = lines_.pitch();
-    if constexpr (B::reads) lines_.lay(outer, plane, row, n, high, wide);
+    lines_.lay(outer, plane, row, n, high, wide);
     for (Int r = 0; r < n; ++r) read_row(gradients_ + r * pitch, g_ + (((outer * planes.output + plane) * rows.output) + row + r) * line, line);
     count_ = 0;
     for (Int h = high.first; h < high.first + high.count; ++h)
@@ -102,7 +121,7 @@ class WindowsBackward {
         for (Int t = 0; t < last.taps; ++t) {
           now_[count_] = weights_[(h * rows.taps + w) * last.taps + t];
           to_[count_] = h == tap ? shares_[w * last.taps + t] : nullptr;
-          if constexpr (B::reads) taps_[count_] = lines_.tap(h, w, t);
+          taps_[count_] = lines_.tap(h, w, t);
           ++count_;
         }
     body_.weigh(now_, static_cast<int>(count_));
@@ -117,7 +136,7 @@ class WindowsBackward {
     for (Int lane = 0; lane < lanes; lane += N) {
       Pack<A, N> values[K > 0 ? K : most_window_taps];
       const auto g = load<A, N>(gradients_ + lane);
-      for (int i = 0; B::reads && i < k; ++i) values[i] = load<A, N>(taps_[i] + lane);
+      for (int i = 0; i < k; ++i) values[i] = load<A, N>(taps_[i] + lane);
       if (lines_.whole(lane)) {
         body_.template send<N, K, Across>(values, k, now_, g, nullptr);
       } else {
@@ -137,7 +156,101 @@ class WindowsBackward {
     });
   }
 
-  // ---- what the rows of the band gather ----
+  // ---- where no element is needed ----
+
+  // Lanes of a row of gradients with nothing before it; what follows it is the nothing before the next.
+  Int met_pitch() const { return phase_; }
+  // Rows of windows that a band may meet, and of each phase of the rows of a band.
+  Int met_rows() const { return band_ / axes_.rows.step + down_.most_shift + 3; }
+  Int phase_rows() const { return band_ / axes_.rows.step + 2; }
+  Int line_lanes() const { return phase_rows() * met_pitch() + 2 * N; }
+
+  // Number q of phase b of the rows is row start + b + q · step, which tap w of window q - shift(w) reads: so all rows of a phase
+  // read alike, where windows that are not there have gradients of nothing.
+  POOLWISE_OUTLINE void gather_weighted(Int outer, Int plane, Int h, Int row, Int n) {
+    const Axis &planes = axes_.planes, &rows = axes_.rows, &last = axes_.last;
+    const Int first = floor_div(Wide(row) - rows.start, rows.step) - down_.most_shift - 1, pitch = met_pitch();
+    for (Int i = 0; i < met_rows(); ++i) {
+      A* const to = gradients_ + i * pitch + across_.most_shift * axes_.inner;
+      if (first + i < 0 || first + i >= rows.output) {
+        fill<A>(to, last.output * axes_.inner, 0);
+        continue;
+      }
+      divide_by(planes.present(plane), rows.present(first + i));
+      read_divided(to, g_ + ((outer * planes.output + plane) * rows.output + first + i) * last.output * axes_.inner);
+    }
+    for (int b = 0; b < down_.count; ++b) {
+      const Run met = rows_of(b, row, n);
+      for (int p = 0; met.count > 0 && p < across_.count; ++p) {
+        int reads = 0;
+        for (Int w = rows.taps - 1; w >= 0; --w)
+          for (Int t = 0; t < last.taps; ++t) {
+            if (down_.phase[w] != b || across_.phase[t] != p) continue;
+            now_[reads] = weights_[(h * rows.taps + w) * last.taps + t];
+            taps_[reads++] = gradients_ + (met.at - down_.shift[w] - first) * pitch + (across_.most_shift - across_.shift[t]) * axes_.inner;
+          }
+        add_weighted(sums_ + (b * across_.count + p) * line_lanes(), reads, met.count * pitch);
+      }
+    }
+  }
+  // The numbers of a phase's rows among n rows from `row` on.
+  Run rows_of(int b, Int row, Int n) const {
+    const Wide ahead = Wide(row) - axes_.rows.start - down_.begin[b];
+    const Int from = ceil_div(ahead, axes_.rows.step);
+    return {floor_div(ahead + n - 1, axes_.rows.step) - from + 1, from, 0, 0, 0};
+  }
+  POOLWISE_OUTLINE void add_weighted(A* to, int reads, Int lanes) const {
+    for_packs<N>(lanes, [&]<int M, int U>(Int lane) POOLWISE_LAMBDA {
+      Pack<A, M> sums[U];
+      for (int u = 0; u < U; ++u) sums[u] = load<A, M>(to + lane + u * M);
+      for (int i = 0; i < reads; ++i)
+        for (int u = 0; u < U; ++u) sums[u] += load<A, M>(taps_[i] + lane + u * M) * now_[i];
+      for (int u = 0; u < U; ++u) store<M, A>(to + lane + u * M, sums[u]);
+    });
+  }
+  POOLWISE_OUTLINE void write_weighted(Int unit, Int row, Int n) {
+    for (Int r = 0; r < n; ++r) {
+      T* const to = gx_ + (unit + r) * axes_.last.size * axes_.inner;
+      int b = 0;
+      while (b < down_.count && modulo(Wide(row) + r - axes_.rows.start - down_.begin[b], axes_.rows.step) != 0) ++b;
+      if (b == down_.count)
+        fill_nothing(to, axes_.last.size * axes_.inner);
+      else
+        write_row(to, sums_ + b * across_.count * line_lanes() + rows_of(b, row, r + 1).count * met_pitch() - met_pitch(), line_lanes());
+    }
+  }
+
+  // What each window of a row divides by: the weights of the taps that it has.
+  POOLWISE_INLINE void divide_by(Taps high, Taps wide) {
+    if (high.first == high_.first && high.count == high_.count && wide.first == wide_.first && wide.count == wide_.count) return;
+    high_ = high, wide_ = wide;
+    find_divisors();
+  }
+  POOLWISE_OUTLINE void find_divisors() {
+    const Axis &rows = axes_.rows, &last = axes_.last;
+    A of_tap[most_window_taps] = {};
+    for (Int h = high_.first; h < high_.first + high_.count; ++h)
+      for (Int w = wide_.first; w < wide_.first + wide_.count; ++w)
+        for (Int t = 0; t < last.taps; ++t) of_tap[t] += weights_[(h * rows.taps + w) * last.taps + t];
+    even_ = true;
+    for (Int j = 0; j < last.output; ++j) {
+      const Taps across = last.present(j);
+      A sum = 0;
+      for (Int t = across.first; t < across.first + across.count; ++t) sum += of_tap[t];
+      even_ = even_ && sum == 1;
+      fill<A>(divisors_ + j * axes_.inner, axes_.inner, sum);
+    }
+  }
+  POOLWISE_OUTLINE void read_divided(A* to, const T* from) const {
+    for_lanes<N>(axes_.last.output * axes_.inner, [&]<int M, int U>(Int lane) POOLWISE_LAMBDA {
+      for (int u = 0; u < U; ++u) {
+        const auto g = load<A, M>(from + lane + u * M);
+        store<M, A>(to + lane + u * M, even_ ? g : g / load<A, M>(divisors_ + lane + u * M));
+      }
+    });
+  }
+
+  // ---- the rows of the band ----
 
   // What row r of the windows sends, whose first tap stands on row `first` of the band's n.
   POOLWISE_INLINE void add_row(Int first, Int n, Int r, Taps wide) {
@@ -147,7 +260,7 @@ class WindowsBackward {
       const Int row = first + w * rows.dilation;
       if (row < 0 || row >= n) continue;
       for (Int t = 0; t < last.taps; ++t)
-        add<N>(sums_ + row * sums_lanes_ + across_.phase[t] * phase_ + across_.shift[t] * axes_.inner, shares_[w * last.taps + t] + r * lines_.pitch(), lanes);
+        add<N>(sums_ + row * sums_lanes_ + across_.phase[t] * stride_ + across_.shift[t] * axes_.inner, shares_[w * last.taps + t] + r * lines_.pitch(), lanes);
     }
   }
   template <int M>
@@ -158,7 +271,7 @@ class WindowsBackward {
   }
 
   // A row of the input from the sums of its phases; cell 0 of phase p stands in column start + begin(p).
-  POOLWISE_OUTLINE void write_row(T* to, const A* sums) {
+  POOLWISE_OUTLINE void write_row(T* to, const A* sums, Int stride) {
     const Axis& last = axes_.last;
     const Int inner = axes_.inner, step = last.step;
     const Int begin = smaller(last.size, larger(0, last.start)), end = larger(begin, smaller(last.size, last.start + cells_ * step));
@@ -168,7 +281,7 @@ class WindowsBackward {
     }
     if (weaves()) {
       const A* phases[most_woven_windows] = {none_, none_, none_};
-      for (int p = 0; p < across_.count; ++p) phases[across_.begin[p]] = sums + p * phase_;
+      for (int p = 0; p < across_.count; ++p) phases[across_.begin[p]] = sums + p * stride;
       step == 2 ? weave_row<2>(phases) : weave_row<3>(phases);
       fill_nothing(to, begin), fill_nothing(to + end, last.size - end);
       if (begin < end) std::memcpy(static_cast<void*>(to + begin), woven_ + begin - last.start, static_cast<std::size_t>(end - begin) * sizeof(T));
@@ -178,7 +291,7 @@ class WindowsBackward {
     for (int p = 0; p < across_.count; ++p) {
       const Int column = last.start + across_.begin[p];
       const Int from = larger(0, ceil_div(-Wide(column), step)), stop = smaller(cells_, ceil_div(Wide(last.size) - column, step));
-      for (Int cell = from; cell < stop; ++cell) write_lanes(to + (column + cell * step) * inner, sums + p * phase_ + cell * inner, inner);
+      for (Int cell = from; cell < stop; ++cell) write_lanes(to + (column + cell * step) * inner, sums + p * stride + cell * inner, inner);
     }
   }
   template <int S>
@@ -202,16 +315,18 @@ class WindowsBackward {
   B body_;
   const T* g_;
   T* gx_;
-  const TapPhases across_;  // of the sums
+  const TapPhases down_, across_;  // of the sums
   const Int band_;
   WindowLines<typename B::Reader, A> lines_;
-  const Int cells_, phase_, sums_lanes_;  // of a phase, its lanes, those of all phases of a row
+  const Int cells_, phase_, stride_, sums_lanes_;  // of a phase, its lanes, those with what packs run over, those of all phases of a row
   Int count_ = 0;
-  const A* taps_[most_window_taps] = {};
+  const A* taps_[most_window_taps] = {};  // or what a phase reads
   A* to_[most_window_taps] = {};
   A* shares_[most_window_taps] = {};
   A weights_[most_window_taps] = {}, now_[most_window_taps] = {};
-  A *gradients_ = nullptr, *sums_ = nullptr, *none_ = nullptr;
+  A *gradients_ = nullptr, *divisors_ = nullptr, *sums_ = nullptr, *none_ = nullptr;
+  Taps high_{0, -1}, wide_{0, -1};  // of the divisors
+  bool even_ = false;               // all of which are 1
   T* woven_ = nullptr;
 };
 
