@@ -129,6 +129,9 @@ class WindowLines {
         for (next = larger(next, down_.shift[w]); next < down_.shift[w] + n; ++next)
           lay_row((h * down_.count + p) * across_.count, next, x_ + (at + rows.fold(rows.start + (row + next) * rows.step + down_.begin[p])) * axes_.last.size * axes_.inner);
       }
+      // What the last pack reads beyond the band is nothing, and not numbers so small that arithmetic is slow.
+      for (int p = 0; p < down_.count; ++p)
+        for (int c = 0; c < across_.count; ++c) store<N, A>(lines_[(h * down_.count + p) * across_.count + c] + laid_[p] * pitch_, every<A, N>(absent_));
     }
   }
 
