@@ -4,6 +4,7 @@
 #include "lines_backward.h"
 #include "lines_forward.h"
 #include "planes_backward.h"
+#include "planes_forward.h"
 #include "scatter.h"
 
 namespace poolwise::POOLWISE_ISA {
@@ -20,10 +21,12 @@ template <class T>
 using RareNumbers = std::conditional_t<floats<T>, Floating<T, double>, Whole<T, std::int64_t>>;
 
 // The body of any plan, and which engine is to walk for it.
-enum class Engine { lines, cells, masked };
+enum class Engine { lines, planes, cells, masked };
 
 template <class R, class K, class Run>
 void lines_or_cells(const Plan& plan, const Buffers& buffers, Run&& run) {
+  if constexpr (PlanesForward<R, K>::wanted)
+    if (PlanesForward<R, K>::serves(plan, buffers)) return run.template operator()<R, K, Engine::planes>();
   if (LinesForward<R, K>::serves(plan, buffers)) return run.template operator()<R, K, Engine::lines>();
   run.template operator()<R, K, Engine::cells>();
 }
@@ -35,6 +38,9 @@ void with_selection(const Plan& plan, const Buffers& buffers, Run&& run) {
   if (buffers.kept == nullptr) return lines_or_cells<Extreme<Numbers<T>>, std::uint8_t>(plan, buffers, run);
   if (plan.kept == Kept::bytes) {
     using Bytes = LinesForward<Placed<RoomyNumbers<T>>, std::uint8_t>;
+    using Planes = PlanesForward<Placed<RoomyNumbers<T>>, std::uint8_t>;
+    if constexpr (Planes::wanted)
+      if (Planes::serves(plan, buffers)) return run.template operator()<Placed<RoomyNumbers<T>>, std::uint8_t, Engine::planes>();
     if (Bytes::serves(plan, buffers)) return run.template operator()<Placed<RoomyNumbers<T>>, std::uint8_t, Engine::lines>();
   }
   if constexpr (std::is_floating_point_v<T>) {
@@ -119,6 +125,8 @@ Units forward_units(const Plan& plan, const Buffers& buffers) {
   with_forward(plan, buffers, [&]<class R, class K, Engine E>() {
     if constexpr (E == Engine::lines)
       units = LinesForward<R, K>::units(plan);
+    else if constexpr (E == Engine::planes)
+      units = PlanesForward<R, K>::units(plan);
     else
       units = cells_units(plan, buffers, sizeof(typename R::Element));
   });
@@ -131,6 +139,8 @@ void forward(const Plan& plan, const Buffers& buffers, Int begin, Int end) {
     if constexpr (E == Engine::lines) {
       LinesForward<R, K> engine(plan, buffers);
       engine.run(begin, end);
+    } else if constexpr (E == Engine::planes) {
+      PlanesForward<R, K>(plan, buffers).run(begin, end);
     } else if constexpr (E == Engine::masked) {
       forward_masked<R>(plan, buffers, begin, end);
     } else {

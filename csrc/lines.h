@@ -257,6 +257,44 @@ POOLWISE_INLINE Pack<T, N> picked(const T* p) {
   }
 }
 
+template <class R, int S, int M>
+POOLWISE_INLINE typename R::template State<M> picked_state(const Line<R>& line, Int lane) {
+  if constexpr (Line<R>::two)
+    return {picked<S, typename R::Accumulator, M>(line.values + lane), picked<S, typename R::Second, M>(line.seconds + lane)};
+  else
+    return {picked<S, typename R::Accumulator, M>(line.values + lane)};
+}
+
+// ---- taps in a tree ----------------------------------------------------------------------------------------------------
+
+// Up to eight taps are merged in a tree as deep as the logarithm of their number; more in such trees, one after the other. Where an
+// order is as good as any other they follow one another, which has the fewest branches. Count is the number of taps where the
+// compiler knows it, else 0.
+constexpr Int balanced_taps = 8;
+
+template <class R, int M, int Count, class At>
+POOLWISE_INLINE typename R::template State<M> balanced(const R& r, Int taps, At&& at) {
+  using State = typename R::template State<M>;
+  if constexpr (Count > 0) taps = Count;
+  State all = at(0);
+  if constexpr (R::idempotent) {
+    for (Int t = 1; t < taps; ++t) all = r.template merged<M>(all, at(t));
+  } else {
+    const auto four = [&](Int t) POOLWISE_LAMBDA {
+      if (t + 1 == taps) return at(t);
+      const State two = r.template merged<M>(at(t), at(t + 1));
+      if (t + 2 == taps) return two;
+      return r.template merged<M>(two, t + 3 == taps ? at(t + 2) : r.template merged<M>(at(t + 2), at(t + 3)));
+    };
+    for (Int t = 0; t < taps; t += balanced_taps) {
+      State eight = four(t);
+      if (t + 4 < taps) eight = r.template merged<M>(eight, four(t + 4));
+      all = t == 0 ? eight : r.template merged<M>(all, eight);
+    }
+  }
+  return all;
+}
+
 // Writes S packs woven together: lane s of the result is lane 0 of pack s.
 template <int S, class T, int N, class To, int... P>
 POOLWISE_INLINE void weave(To* to, const Pack<T, N> (&phases)[S], std::integer_sequence<int, P...>) {

@@ -16,7 +16,9 @@ constexpr Int rows_worth_sliding = 8, taps_worth_doubling = 8;
 constexpr Int line_bytes = 1 << 17, sliding_bytes = 1 << 18;  // what should stay in the first and the second cache
 constexpr Int most_picked = 3;                                // the largest stride at which lanes are picked out of packs
 constexpr Int folded_lanes = 64;                              // of a line on which a window over all of an axis is laid
-constexpr Int few_packs = 4;                                   // that are added one after the other in what is not an accumulator
+constexpr Int rows_at_once = 4;                                // that are reduced in one loop
+constexpr Int few_turns = 2;                                   // additions one after the other in what is not an accumulator
+constexpr int folded_few = 16;                                // lanes of four such turns beside each other
 constexpr Int band_lanes = 384, most_band_rows = 64;         // of short lines that are reduced across together
 
 // How a plan's lines are cut. `serves` is false where this engine does not.
@@ -29,6 +31,17 @@ struct LineLayout {
   Int lanes = 0;    // of a line, from one to the next
   Int rows = 1;     // lines that are reduced across at once
   Int bytes = 0;    // of scratch
+};
+
+// What a few elements may be added in.
+template <class R>
+struct FewOf {
+  using type = typename R::Accumulator;
+};
+template <class R>
+  requires requires { typename R::Few; }
+struct FewOf<R> {
+  using type = typename R::Few;
 };
 
 // Lanes from one line to the next, where many lie one after another.
@@ -57,7 +70,7 @@ POOLWISE_OUTLINE LineLayout line_layout(const Plan& plan) {
     layout.lanes = larger(layout.lanes, 2 * full<A>);
     layout.rows = layout.gathers ? full<A> : larger(1, smaller(most_band_rows, band_lanes / larger(1, layout.lanes)));
     layout.bytes = layout.rows * (Line<R>::room(layout.lanes) + 4 * Arena::room<std::int64_t>(layout.lanes + slack<A>) + Stream<typename R::Result>::room(layout.lanes)) +
-                   Stream<typename R::Result>::room(slack<A>) + Arena::room<typename R::Element>(last.size * block.inner + slack<A>);
+                   Stream<typename R::Result>::room(slack<A>) + Arena::room<typename R::Element>(rows_at_once * (last.size * block.inner + slack<A>));
     layout.serves = block.inner > 0 && layout.bytes < most_memory;
     return layout;
   }
@@ -76,22 +89,12 @@ POOLWISE_OUTLINE LineLayout line_layout(const Plan& plan) {
   layout.lanes = block.inner > 1 ? cells_read * block.inner : ceil_div(cells_read, last.step) * last.step;
   if (layout.chunks == 1) layout.rows = larger(1, smaller(most_band_rows, band_lanes / layout.lanes));
   const Int band = layout.rows * layout.lanes, lines = layout.doubles ? 2 : 1;
-  layout.bytes = lines * Line<R>::room(band) + Arena::room<typename R::Element>(layout.lanes + slack<A>) +
+  layout.bytes = lines * Line<R>::room(band) + Arena::room<typename R::Element>(rows_at_once * (layout.lanes + slack<A>)) +
                  3 * Arena::room<A>(band + slack<A>) + Arena::room<typename R::Result>(band + slack<A>) + Stream<typename R::Result>::room(band + slack<A>);
   if (layout.slides) layout.bytes += 2 * Line<R>::room(layout.lanes) + Line<R>::room(rows.taps * line_lanes<R>(layout.lanes));
   layout.serves = layout.bytes < most_memory;
   return layout;
 }
-
-template <class R>
-struct FewOf {
-  using type = typename R::Accumulator;
-};
-template <class R>
-  requires requires { typename R::Few; }
-struct FewOf<R> {
-  using type = typename R::Few;
-};
 
 // K: what one offset is kept as.
 template <class R, class K>
@@ -103,6 +106,8 @@ class LinesForward {
   template <int M>
   using State = typename R::template State<M>;
   using Few = typename FewOf<R>::type;
+  static constexpr bool adds_few = !std::is_same_v<Few, A>;
+  static constexpr Int most_pack = N > full<Few> ? N : full<Few>;  // what is read or written at once
 
  public:
   POOLWISE_OUTLINE static bool serves(const Plan& plan, const Buffers& buffers) {
@@ -130,7 +135,7 @@ class LinesForward {
     const Int band = layout_.rows * layout_.lanes;
     line_ = band_ = from_ = Line<R>(arena, band);
     if (layout_.doubles) doubled_ = Line<R>(arena, band);
-    spare_row_ = arena.take<T>((layout_.folds ? block_.axes[2].size * block_.inner : layout_.lanes) + slack<A>);
+    spare_rows_ = arena.take<T>(rows_at_once * ((layout_.folds ? block_.axes[2].size * block_.inner : layout_.lanes) + slack<A>));
     column_divisors_ = arena.take<A>(band + slack<A>);
     divisors_ = arena.take<A>(band + slack<A>);
     bounced_kept_ = reinterpret_cast<K*>(arena.take<A>(band + slack<A>));
@@ -279,12 +284,13 @@ class LinesForward {
   }
 
   // A row's first lane of the chunk. Packs may read beyond its last one, where the array goes on.
-  POOLWISE_INLINE const T* source(Int plane, Int row) const {
+  POOLWISE_INLINE const T* source(Int plane, Int row, Int spare = 0) const {
     const Int at = outer_ * strides_.outer + plane * strides_.plane + row * strides_.row;
     const T* p = x_ + at + from_lane_;
-    if (at + from_lane_ + read_ + larger(N, full<Few>) <= last_row_ + block_.axes[2].size * block_.inner) return p;
-    std::memcpy(static_cast<void*>(spare_row_), p, static_cast<std::size_t>(read_) * sizeof(T));
-    return spare_row_;
+    if (at + from_lane_ + read_ + most_pack <= last_row_ + block_.axes[2].size * block_.inner) return p;
+    T* copy = spare_rows_ + spare * (read_ + slack<A>);
+    std::memcpy(static_cast<void*>(copy), p, static_cast<std::size_t>(read_) * sizeof(T));
+    return copy;
   }
 
   // Rows that one window reads whole, cut in pieces and laid upon one another. The line is filled up with nothing, so that it can be
@@ -309,37 +315,44 @@ class LinesForward {
     clear(line_, lanes, layout_.lanes);
   }
 
-  // The same in Few, by turns of as many packs as err by no more than a mean may, which are then added in A: each element passes
-  // through few_packs - 1 additions and two more.
+  // The same in Few, by turns after which what there is is added in A. Each element passes through few_turns - 1 additions and two
+  // more. Those of one level err together by at most 2^-24 of the sum of magnitudes, less than a unit in its last place: by three
+  // units in all, and the mean's own rounding by half a unit. Every instruction set adds the same elements to each other.
   POOLWISE_OUTLINE void gather_few(Taps t0, Taps t1) {
     const Axis &planes = block_.axes[0], &rows = block_.axes[1];
-    constexpr int W = full<Few>;
+    constexpr int W = full<Few>, U = 4 * folded_few / W;
     const Int n = block_.axes[2].size;
-    Pack<A, N> sum[2]{};
+    Pack<A, N> sum{};
     for (Int a = t0.first; a < t0.first + t0.count; ++a)
       for (Int b = t1.first; b < t1.first + t1.count; ++b) {
         const T* from = source(planes.first(plane_) + a * planes.dilation, rows.first(row_) + b * rows.dilation);
         for (Int lane = 0, stop; lane < n; lane = stop) {
-          Pack<Few, W> few[4]{};
-          stop = smaller(n, lane + few_packs * 4 * W);
-          for (; lane + 4 * W <= stop; lane += 4 * W) {
-            ahead<gather_distance>(from + lane, 4 * W * Int(sizeof(T)));
-            for (int u = 0; u < 4; ++u) few[u] += load<Few, W>(from + lane + u * W);
+          Pack<Few, W> few[U]{};
+          stop = smaller(n, lane + few_turns * U * W);
+          for (; lane + U * W <= stop; lane += U * W) {
+            ahead<gather_distance>(from + lane, U * W * Int(sizeof(T)));
+            for (int u = 0; u < U; ++u) few[u] += load<Few, W>(from + lane + u * W);
           }
-          for (int u = 0; lane + W <= stop; lane += W, ++u) few[u] += load<Few, W>(from + lane);
-          if (lane < stop) few[3] += counted<Lane<Few>, W>() < static_cast<Lane<Few>>(stop - lane) ? load<Few, W>(from + lane) : Pack<Few, W>{};
-          const Pack<Few, W> all = (few[0] + few[1]) + (few[2] + few[3]);
-          Pack<Few, N> halves[2];
-          std::memcpy(halves, &all, sizeof all);
-          for (int h = 0; h < 2; ++h) sum[h] += converted<A, Few, N>(halves[h]);
+          for (int u = 0; u < U; ++u) {
+            const Int left = stop - lane - u * W;
+            if (left <= 0) break;
+            const auto last = load<Few, W>(from + lane + u * W);
+            few[u] += left >= W ? last : counted<Lane<Few>, W>() < static_cast<Lane<Few>>(left) ? last : Pack<Few, W>{};
+          }
+          for (int u = 0; u < U / 4; ++u) {
+            const Pack<Few, W> all = (few[u] + few[u + U / 4]) + (few[u + U / 2] + few[u + 3 * U / 4]);
+            Pack<Few, N> parts[W / N];
+            std::memcpy(parts, &all, sizeof all);
+            for (int h = 0; h < W / N; ++h) sum += converted<A, Few, N>(parts[h]);
+          }
         }
       }
-    line_.template store<N>(0, {sum[0] + sum[1]});
+    line_.template store<N>(0, {sum});
   }
 
   // Where every lane is of one window: in registers, and a pack of them is left.
   POOLWISE_OUTLINE void gather_rows(Taps t0, Taps t1) {
-    if constexpr (!std::is_same_v<Few, A>) return gather_few(t0, t1);
+    if constexpr (adds_few) return gather_few(t0, t1);
     const Axis &planes = block_.axes[0], &rows = block_.axes[1];
     const Int n = block_.axes[2].size, rest = n % N;
     State<N> state[4] = {reduction_.template nothing<N>(), reduction_.template nothing<N>(), reduction_.template nothing<N>(), reduction_.template nothing<N>()};
@@ -445,17 +458,11 @@ class LinesForward {
     }
   }
 
-  // As many rows at once as the compiler knows loops for; the last of the array may have to be read alone.
+  // As many rows at once as the compiler knows loops for.
   POOLWISE_INLINE Int reduce_some(const Line<R>& to, bool onto, Int plane, Int row, Int apart, Int left, Int place) {
-    const T* from[4];
-    Int n = 0;
-    for (; n < 4 && n < left; ++n) {
-      from[n] = source(plane, row + n * apart);
-      if (from[n] == spare_row_) {
-        n += n == 0;
-        break;
-      }
-    }
+    const T* from[rows_at_once];
+    const Int n = smaller(left, rows_at_once);
+    for (Int s = 0; s < n; ++s) from[s] = source(plane, row + s * apart, s);
     down_by(n, onto, to, from, place, places_apart(), there_);
     return n;
   }
@@ -477,11 +484,12 @@ class LinesForward {
       State<M> state[U];
       for (int u = 0; u < U; ++u) {
         const Int here = lane + u * M;
-        const auto first = reduction_.template taken<M>(reduction_.template read<M>(from[0] + here), place);
-        state[u] = Onto ? reduction_.template followed<M>(to.template load<M>(there_begin_ + here), first) : first;
-        for (int s = 1; s < Count; ++s)
-          state[u] = reduction_.template followed<M>(
-              state[u], reduction_.template taken<M>(reduction_.template read<M>(from[s] + here), place + s * places));
+        const auto row = [&](int s) POOLWISE_LAMBDA { return reduction_.template taken<M>(reduction_.template read<M>(from[s] + here), place + s * places); };
+        state[u] = row(0);
+        if constexpr (Count > 1) state[u] = reduction_.template followed<M>(state[u], row(1));
+        if constexpr (Count == 3) state[u] = reduction_.template followed<M>(state[u], row(2));
+        if constexpr (Count == 4) state[u] = reduction_.template followed<M>(state[u], reduction_.template followed<M>(row(2), row(3)));
+        if constexpr (Onto) state[u] = reduction_.template followed<M>(to.template load<M>(there_begin_ + here), state[u]);
       }
       for (int s = 0; s < Count; ++s) ahead(from[s] + lane, U * M * sizeof(T));
       for (int u = 0; u < U; ++u) to.template store<M>(there_begin_ + lane + u * M, state[u]);
@@ -673,22 +681,19 @@ class LinesForward {
   POOLWISE_OUTLINE void across_lanes(Int n) {
     const Int taps = Count > 0 ? Count : taps_, apart = tap_lanes_, places = tap_places_;
     for_packs<N>(n, [&]<int M, int U>(Int lane) POOLWISE_LAMBDA {
+      const auto tap = [&](int u, Int t) POOLWISE_LAMBDA {
+        return reduction_.template moved<M>(picked_state<R, S, M>(from_, S * (lane + u * M) + t * apart), t * places);
+      };
       State<M> state[U];
-      for (int u = 0; u < U; ++u) state[u] = lifted<S, M>(S * (lane + u * M));
-      for (Int t = 1; t < taps; ++t)
-        for (int u = 0; u < U; ++u)
-          state[u] = reduction_.template merged<M>(
-              state[u], reduction_.template moved<M>(lifted<S, M>(S * (lane + u * M) + t * apart), t * places));
+      if constexpr (R::idempotent) {
+        for (int u = 0; u < U; ++u) state[u] = tap(u, 0);
+        for (Int t = 1; t < taps; ++t)
+          for (int u = 0; u < U; ++u) state[u] = reduction_.template merged<M>(state[u], tap(u, t));
+      } else {
+        for (int u = 0; u < U; ++u) state[u] = balanced<R, M, Count>(reduction_, taps, [&](Int t) POOLWISE_LAMBDA { return tap(u, t); });
+      }
       for (int u = 0; u < U; ++u) put<M>(lane + u * M, state[u]);
     });
-  }
-
-  template <int S, int M>
-  POOLWISE_INLINE State<M> lifted(Int lane) const {
-    if constexpr (Line<R>::two)
-      return {picked<S, A, M>(from_.values + lane), picked<S, typename R::Second, M>(from_.seconds + lane)};
-    else
-      return {picked<S, A, M>(from_.values + lane)};
   }
 
   // Column by column, where their lanes neither follow one another nor can be picked.
@@ -700,14 +705,10 @@ class LinesForward {
       const Int begin = from + (last.spans != nullptr ? last.spans[j].first : j * last.step) * inner;
       const Int taps = last.spans != nullptr ? last.spans[j].count : taps_;
       for_packs<N>(inner, [&]<int M, int U>(Int c) POOLWISE_LAMBDA {
-        State<M> state[U];
-        const Int lane = begin + c;
-        for (int u = 0; u < U; ++u) state[u] = from_.template load<M>(lane + u * M);
-        for (Int t = 1; t < taps; ++t)
-          for (int u = 0; u < U; ++u)
-            state[u] = reduction_.template merged<M>(
-                state[u], reduction_.template moved<M>(from_.template load<M>(lane + u * M + t * apart), t * places));
-        for (int u = 0; u < U; ++u) put<M>(to + j * inner + c + u * M, taps > 0 ? state[u] : reduction_.template nothing<M>());
+        for (int u = 0; u < U; ++u)
+          put<M>(to + j * inner + c + u * M, taps == 0 ? reduction_.template nothing<M>() : balanced<R, M, 0>(reduction_, taps, [&](Int t) POOLWISE_LAMBDA {
+                   return reduction_.template moved<M>(from_.template load<M>(begin + c + u * M + t * apart), t * places);
+                 }));
       });
     }
   }
@@ -732,7 +733,7 @@ class LinesForward {
   RowStrides strides_;
   Int last_row_;
   Line<R> band_, line_, from_, doubled_, fresh_, before_, after_;
-  T* spare_row_;
+  T* spare_rows_;  // as many as are reduced at once
   A *column_divisors_, *divisors_, *divided_by_ = nullptr;
   Out *bounced_, *out_ = nullptr;
   Stream<Out> stream_;
