@@ -337,6 +337,9 @@ void check_whole(const Plan& plan) {
   if (plan.body == Body::blur) {
     if (static_cast<Int>(plan.held_weights.size()) != taps)
       refuse("weights must be " + std::to_string(taps) + ", got " + std::to_string(plan.held_weights.size()));
+    const double most = *std::max_element(plan.held_weights.begin(), plan.held_weights.end());
+    for (const double weight : plan.held_weights)
+      if (weight > 0 && weight < most * 0x1p-60) refuse("weights must not differ by more than 2**60 times, got " + std::to_string(weight));
     for (const double weight : plan.held_weights)
       if (!(weight >= 0 && weight <= std::numeric_limits<float>::max())) refuse("weights must be at least 0 and at most float32's largest, got " + std::to_string(weight));
   }
@@ -352,8 +355,8 @@ bool sends_from_windows(const Plan& plan) {
     if (axis.spans != nullptr || axis.mode != Mode::absent) return false;
   const Axis &rows = block.axes[1], &last = block.axes[2];
   const Wide row = (Wide(last.output) + Wide(last.taps - 1) * last.dilation / last.step + 1) * block.inner;
-  const Wide apart = Wide(rows.taps - 1) * rows.dilation / rows.step;  // rows between the first tap and the last, of one phase
-  return row * 8 * (taps + 4) * (larger(rows.taps, static_cast<Int>(std::min<Wide>(apart, INT64_MAX))) + 1) <= most_line_bytes;
+  const Wide apart = plan.body == Body::blur ? Wide(rows.taps - 1) * rows.dilation / rows.step : 0;  // rows from the first tap to the last
+  return row * 8 * ((taps + 4) * Wide(rows.taps + 1) + apart) <= most_line_bytes;
 }
 
 constexpr Int most_mirrored = Int(1) << 31;  // sizes and distances, so that those of the mirror are within 64 bits

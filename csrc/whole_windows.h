@@ -1,9 +1,15 @@
 // What the engine of whole windows computes with: operations that need all of a window's elements at once.
 //
-// A body is an object made from a plan: reader, whose read<N>(pointer) → values; weigh(weights, k): of the windows that follow; of<N, K>(values, k, weights) → the result of k of them, in lanes that
-// never meet; of_some<N, K, Across>(values, k, weights, some) → the same where lanes lack taps: what is absent has the value absent(),
-// and a lane that has none gets nothing(); write(pointer, result). K and Across are k and the taps of a row where the compiler knows
-// them, else 0. The values are scratch.
+// A body is an object made from a plan:
+//   reader                            read<N>(pointer) → values
+//   weigh(weights, k)                 the weights of the windows that follow, of k taps
+//   of<N, K>(values, k, weights)      the result of k values, in lanes that never meet
+//   of_some<N, K, Across>(…, some)    the same where lanes lack taps: what is absent has the value absent()
+//   nothing<N>()                      the result of lanes that have none
+//   write(pointer, result)
+//   send<N, K, Across>(values, k, weights, gradients, some): backward, what a window sends to each, in place of the values; `some` is
+//                                     null where lanes lack no tap. A body whose `reads` is false sends its weights, whatever the values.
+// K and Across are k and the taps of a row where the compiler knows them, else 0. The values are scratch.
 #pragma once
 
 #include <array>
@@ -125,7 +131,6 @@ struct Sorted {
   using Reader = N;
   using Element = typename N::Element;
   using Accumulator = typename N::Number;
-  using L = Lane<Accumulator>;
   static constexpr bool floats = std::is_floating_point_v<Accumulator>;
 
   N reader;
@@ -282,7 +287,7 @@ struct Softened {
     const V top = largest<N>(v, k);
     V total{}, below{};  // how far below the largest the mean is: nothing overflows on the way
     for (int i = 0; i < k; ++i) {
-      const V distance = distance_of<N>(v[i], top), share = power_of_two<N>(exponent_ * distance);
+      const V distance = distance_of<N>(v[i], top), share = share_of<N>(distance);
       total += share;
       below += share * distance;
     }
@@ -303,7 +308,7 @@ struct Softened {
     V shares[K > 0 ? K : most_window_taps], total{}, below{};
     for (int i = 0; i < k; ++i) {
       const V one = some == nullptr ? every<float, N>(1) : some->template has<Across>(i);
-      const V distance = even ? V{} : distance_of<N>(v[i], top), share = power_of_two<N>(exponent_ * distance);
+      const V distance = even ? V{} : distance_of<N>(v[i], top), share = share_of<N>(distance);
       shares[i] = even ? (v[i] == top ? one : V{}) : share;
       total += shares[i];
       below += shares[i] * distance;
@@ -320,11 +325,15 @@ struct Softened {
  private:
   static constexpr float infinity = std::numeric_limits<float>::infinity(), most = std::numeric_limits<float>::max();
 
-  // From the largest. Beyond some the share is as good as none: it is not let fall to where arithmetic is slow, or makes NaN.
+  // From the largest, not beyond where the share would be so small that arithmetic is slow: there is none from there on.
   template <int N>
   POOLWISE_INLINE Pack<float, N> distance_of(Pack<float, N> v, Pack<float, N> top) const {
     const Pack<float, N> distance = v - top;
     return distance < least_ ? every<float, N>(least_) : distance;
+  }
+  template <int N>
+  POOLWISE_INLINE Pack<float, N> share_of(Pack<float, N> distance) const {
+    return distance == least_ ? Pack<float, N>{} : power_of_two<N>(exponent_ * distance);
   }
   template <int N>
   static POOLWISE_INLINE Pack<float, N> largest(const Pack<float, N>* v, int k) {
@@ -362,8 +371,8 @@ struct Weighted {
   }
   template <int N, int K>
   POOLWISE_INLINE Pack<A, N> of(const Pack<A, N>* v, int k, const A* weights) const {
-    Pack<A, N> sum = v[0] * weights[0];
-    for (int i = 1; i < k; ++i) sum += v[i] * weights[i];
+    Pack<A, N> sum{};  // as in of_some: the same bits of a sum of -0
+    for (int i = 0; i < k; ++i) sum += v[i] * weights[i];
     return all_ == 1 ? sum : sum / all_;
   }
   template <int N, int K, int Across>

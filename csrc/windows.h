@@ -21,6 +21,7 @@ struct WindowAxes {
 
   explicit WindowAxes(const Block& block) : outer(block.outer), inner(block.inner), planes(block.axes[0]), rows(block.axes[1]), last(block.axes[2]) {
     if (!is_idle(planes) || !is_idle(rows)) return;
+    rows = Axis();
     rows.size = rows.output = rows.whole_end = outer;
     outer = 1;
   }
@@ -165,7 +166,8 @@ class WindowLines {
   Int cells() const { return pitch_ / axes_.inner; }
   Int row_room() const {
     const Axis& last = axes_.last;
-    return smaller(last.size, cells() * last.step + (last.taps - 1) * last.dilation + 1) * axes_.inner + slack<A>;
+    const Wide read = Wide(cells()) * last.step + Wide(last.taps - 1) * last.dilation + 1;
+    return (read < last.size ? static_cast<Int>(read) : last.size) * axes_.inner + slack<A>;
   }
   void set_pitch(Int columns) {
     columns_ = columns;

@@ -1,5 +1,4 @@
 // Backward for bodies that need all of a window's elements at once: what a window sends to each of its elements depends on them.
-// send<N, K, Across>(values, k, weights, gradients, some) puts that in place of the values; `some` is null where lanes lack no tap.
 //
 // A thread owns a band of rows of the input. All windows that read one of them are computed, laid as in the forward pass; what their
 // taps send stands in lines of its own, from which the rows of the band gather it, window by window in the windows' order. So nothing
@@ -71,7 +70,8 @@ class WindowsBackward {
 
   // Rows of the input that a band has: so many that few windows are computed twice.
   static Int band_of(const WindowAxes& axes) {
-    const Int row = (axes.last.output + axes.last.taps) * axes.inner * smaller(axes.last.taps, axes.last.step) * Int(sizeof(A));
+    const TapPhases across(axes.last, false);
+    const Int row = across.count * (axes.last.output + across.most_shift) * axes.inner * Int(sizeof(A));
     return smaller(axes.rows.size, larger(axes.rows.taps, sums_bytes / row));
   }
   bool weaves() const { return axes_.inner == 1 && axes_.last.step <= most_woven_windows; }
@@ -274,7 +274,8 @@ class WindowsBackward {
   POOLWISE_OUTLINE void write_row(T* to, const A* sums, Int stride) {
     const Axis& last = axes_.last;
     const Int inner = axes_.inner, step = last.step;
-    const Int begin = smaller(last.size, larger(0, last.start)), end = larger(begin, smaller(last.size, last.start + cells_ * step));
+    const Wide past = Wide(cells_) * step + last.start;
+    const Int begin = smaller(last.size, larger(0, last.start)), end = larger(begin, past < last.size ? static_cast<Int>(past) : last.size);
     if (step == 1) {
       fill_nothing(to, begin * inner), fill_nothing(to + end * inner, (last.size - end) * inner);
       return write_lanes(to + begin * inner, sums + (begin - last.start) * inner, (end - begin) * inner);

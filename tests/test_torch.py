@@ -435,10 +435,22 @@ def test_compiled_gradients_of_whole_windows_are_differentiated_again(op: poolwi
 
 @pytest.mark.parametrize("function", ["soft_pool2d", "lp_pool2d", "blur_pool2d"])
 def test_functions_called_again_have_the_same_gradients(function: str) -> None:
-    """A known call goes a shorter way."""
+    """A call that is known may go a shorter way."""
     pool = getattr(ours, function)
     arguments = (2.0, 2) if function == "lp_pool2d" else (2,)
     x = torch.randn(1, 2, 6, 6, generator=torch.Generator().manual_seed(4)).requires_grad_()
     grads = [torch.autograd.grad(pool(x, *arguments).square().sum(), x)[0] for _ in range(3)]
     torch.testing.assert_close(grads[0], torch.autograd.grad(pool(x.double(), *arguments).square().sum(), x)[0])
     assert grads[0].equal(grads[1]) and grads[0].equal(grads[2])
+
+
+@pytest.mark.parametrize(
+    "op", [*KEEPING_THE_INPUT, poolwise.Blur(), poolwise.Max(), poolwise.Mean(), poolwise.Median()], ids=repr
+)
+def test_jacobians_that_autograd_batches(op: poolwise.Operation) -> None:
+    def pool(x: torch.Tensor) -> torch.Tensor:
+        return poolwise.pool(x, op, (2, 2), axes=(1, 2), stride=1)
+
+    x = torch.randn(1, 3, 4, generator=torch.Generator().manual_seed(5))
+    jacobian = torch.autograd.functional.jacobian
+    torch.testing.assert_close(jacobian(pool, x, vectorize=True), jacobian(pool, x))

@@ -51,6 +51,8 @@ WINDOWS = {  # sizes, inner, window and the rest
     "reflected more than once": ((3, 5), 1, (2, 2), {"stride": 1, "padding": 9, "padding_mode": "reflect"}),
     "reflected, channels 70": ((4, 5), 70, (2, 3), {"stride": 2, "padding": 1, "padding_mode": "reflect"}),
     "three axes, circular": ((4, 5, 17), 1, (2, 2, 2), {"padding": 1, "padding_mode": "circular"}),
+    "an axis of one, strided": ((1, 13), 1, (1, 2), {"stride": 2}),
+    "planes and rows of one": ((1, 1, 21), 1, (1, 1, 3), {"stride": (3, 2, 2), "padding": (0, 0, 1)}),
     "a line in chunks": ((3, 20_011), 1, (3, 3), {"stride": 2, "padding": 1}),
 }
 
@@ -64,7 +66,7 @@ def numbers(op, dtype, shape):
         info = np.iinfo(dtype)
         return rng.integers(info.min, info.max, shape, dtype=dtype, endpoint=True)
     x = rng.normal(0, 3, shape)
-    rare = [np.nan, *([] if isinstance(op, Blur) else [np.inf, -np.inf])]
+    rare = [np.nan, -0.0, *([] if isinstance(op, Blur) else [np.inf, -np.inf])]
     return np.where(rng.random(shape) < 0.02, rng.choice(rare, shape), x).astype(dtype)
 
 
@@ -126,6 +128,32 @@ def test_nothing_overflows_or_vanishes_on_the_way():
             y = poolwise.pool(x, Blur(taps=(weight, weight)), (2,), kernel="native")
             np.testing.assert_allclose(y, [2e10])
             np.testing.assert_allclose(poolwise.pool(x, Blur(taps=(weight, weight)), (2,), kernel="reference"), [2e10])
+
+
+def test_zeros_stay_zeros_whatever_lacks():
+    zeros = np.zeros((2, 5, 21), "f4")
+    for op in (Soft(), Soft(1e-29), Blur()):
+        y = poolwise.pool(zeros, op, (3, 3), axes=(1, 2), stride=1, padding=1, kernel="native")
+        assert (y == 0).all()
+    ones = np.ones((1, 4), "f4")
+    y = poolwise.pool(ones, Soft(1e-29), (1, 3), stride=1, padding=((0, 0), (1, 1)), kernel="native")
+    assert (y == 1).all()
+
+
+def test_signs_of_zeros_do_not_depend_on_the_threads():
+    x, bits = np.full((1, 3001, 47), -0.0, "f4"), set()
+    before = poolwise.get_num_threads()
+    for threads in (1, 3, 5, 8):
+        poolwise.set_num_threads(threads)
+        bits.add(poolwise.pool(x, Blur(), (3, 3), axes=(1, 2), stride=1, padding=1, kernel="native").tobytes())
+    poolwise.set_num_threads(before)
+    assert len(bits) == 1
+
+
+def test_weights_that_float32_cannot_add_are_left_to_others():
+    with pytest.raises(poolwise.InvalidValue, match="must not differ by more than"):
+        poolwise.pool(np.ones(4, "f4"), Blur(taps=(1e-50, 1.0)), (2,), kernel="native")
+    assert poolwise.pool([1.0, 2, 3], Blur(taps=(1e-50, 1.0)), (2,), stride=1, padding=1)[-1] == 3
 
 
 def test_an_empty_batch_is_served():

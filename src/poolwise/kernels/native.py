@@ -37,7 +37,11 @@ class Native:
 
     def forward(self, operands: Sequence[Array], call: Call) -> tuple[Array, Any]:
         framework, layout, plan = _memory(call), call.layout, plan_of(call)
-        x = framework.dense(operands[0], layout) if call.op.name in WHOLE or plan.keeps_input else operands[0]
+        x = (
+            framework.dense(operands[0], layout)
+            if call.op.name in WHOLE or (call.keep and plan.keeps_input)
+            else operands[0]
+        )
         y = framework.empty(call.geometry.output_shape, call.result_dtype, layout, x)
         kept = None
         if call.keep and plan.kept_dtype:
@@ -51,7 +55,10 @@ class Native:
 
     def backward(self, g: Array, kept: Any, call: Call) -> tuple[Array | None, ...]:
         if call.op.name == "blur" and not call.geometry.regular:
-            return (_folded_back(cast("Array", self.backward(g, None, _padded(call))[0]), call),)
+            _check("g", g, call.dtype, call.geometry.output_shape)
+            padded = _padded(call)
+            wide = self.backward(call.framework.cast(g, padded.dtype), None, padded)[0]
+            return (_folded_back(cast("Array", wide), call),)
         framework, plan = _memory(call), plan_of(call)
         g = _dense("g", g, call.dtype, call)
         gx = framework.empty(call.geometry.shape, call.dtype, call.layout, g)
@@ -187,9 +194,7 @@ def _refusal(call: Call) -> str | None:
 def _norm_refusal(call: Call) -> str | None:
     if call.masked:
         return "it has no masks for the gradient of a norm"
-    return (
-        None if plan_of(call).has_gradient else f"of a norm it has gradients for regular windows to {MOST_WHOLE} taps"
-    )
+    return None if plan_of(call).has_gradient else "it has no gradient of a norm on such windows"
 
 
 def _whole_refusal(call: Call) -> str | None:
@@ -200,25 +205,34 @@ def _whole_refusal(call: Call) -> str | None:
         return f"{call.framework.name}'s tensors do not show their memory"
     try:
         plan = plan_of(call)
+        if not call.keep or plan.has_gradient or (call.op.name == "blur" and _serves_padded(call)):
+            return None
     except ValueError as cause:
         return str(cause).removeprefix("Plan: ")
-    if call.keep and not (plan_of(_padded(call)) if call.op.name == "blur" else plan).has_gradient:
-        return f"it has no gradient of {call.op.name} on such windows"
-    return None
+    return f"it has no gradient of {call.op.name} on such windows"
+
+
+def _serves_padded(call: Call) -> bool:
+    """Whether an array that has the padding's elements is not much larger, and its gradient is served."""
+    if call.geometry.regular:
+        return False
+    tables = cast("tuple[Regular, ...]", call.geometry.tables)
+    return (
+        all(table.low + table.high <= max(table.size, 64) for table in tables) and plan_of(_padded(call)).has_gradient
+    )
 
 
 @lru_cache(maxsize=1024)
 def _padded(call: Call) -> Call:
-    """The same windows over an array that has the padding's elements."""
-    if call.geometry.regular:
-        return call
+    """The same windows over an array that has the padding's elements, at least in float32."""
     shape = list(call.geometry.shape)
     tables: list[Regular] = []
     for axis, table in zip(call.geometry.axes, cast("tuple[Regular, ...]", call.geometry.tables), strict=True):
         shape[axis] += table.low + table.high
         start = table.start + table.low
         tables.append(replace(table, size=shape[axis], start=start, low=0, high=0, mode="absent"))
-    return replace(call, geometry=Geometry(tuple(shape), call.geometry.axes, tuple(tables)))
+    wide = call.op.working_dtype(call.dtype)
+    return replace(call, geometry=Geometry(tuple(shape), call.geometry.axes, tuple(tables)), dtypes=(wide,))
 
 
 def _folded_back(g: Array, call: Call) -> Array:
@@ -229,4 +243,4 @@ def _folded_back(g: Array, call: Call) -> Array:
         for place in (*range(-table.low, 0), *range(table.size, table.size + table.high)):
             own[(*before, int(folded(place, table.size, table.mode)))] += g[(*before, table.low + place)]
         g = own
-    return _memory(call).dense(g, call.layout)
+    return _memory(call).dense(call.framework.cast(g, call.dtype), call.layout)

@@ -23,6 +23,9 @@ from poolwise.torch._framework import FORMS, TORCH, dtype_name, layout_of
 from poolwise.torch._operator import traced
 
 GATHERED = Gathered()
+_batched_by_autograd = cast(
+    "Any", torch._C
+)._functorch.is_legacy_batchedtensor  # is_grads_batched, vectorized Jacobians
 _transforms_active = torch._C._are_functorch_transforms_active
 _profiled = cast("Any", torch._C)._autograd._profiler_enabled
 
@@ -184,18 +187,31 @@ class _OfInput(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor | None, None, None]:
         (x,) = ctx.saved_tensors
-        if not torch.is_grad_enabled() and not _transforms_active():
+        if not torch.is_grad_enabled() and not _transforms_active() and not _batched_by_autograd(g):
             return ctx.kernel.backward(g, x, ctx.call)[0], None, None
         with torch.enable_grad():
             y, _ = GATHERED.forward((x,), ctx.call)
-        return torch.autograd.grad(y, x, g, create_graph=True)[0], None, None
+        return torch.autograd.grad(y, x, g, create_graph=torch.is_grad_enabled())[0], None, None
 
 
 def backward_of(g: torch.Tensor, kept: torch.Tensor | None, call: Call, kernel: Kernel) -> torch.Tensor | None:
     """The gradient; where it may be differentiated again, in a form that can be."""
+    if _batched_by_autograd(g):
+        return _transposed(g, kept, call, kernel)
     if torch.is_grad_enabled() or _transforms_active():
         return cast("torch.Tensor", _Backward.apply(g, kept, call, kernel))
     return kernel.backward(g, kept, call)[0]
+
+
+def _transposed(g: torch.Tensor, kept: torch.Tensor | None, call: Call, kernel: Any) -> torch.Tensor:
+    """The gradient by PyTorch's own operations, for one that has no memory of its own."""
+    with torch.enable_grad():
+        x = torch.zeros(call.geometry.shape, dtype=g.dtype, device=g.device, requires_grad=True)
+        if isinstance(call.op, Selection):
+            y = _picked(x, kernel.winners(kept, call), call)
+        else:
+            y, _ = GATHERED.forward((x,) if kept is None else (x, kept), call)
+    return torch.autograd.grad(y, x, g)[0]
 
 
 class _Backward(torch.autograd.Function):
