@@ -224,7 +224,7 @@ struct Commonest : Sorted<Numbers> {
   template <int M, int K, int Across>
   POOLWISE_INLINE Pack<A, M> of_some(Pack<A, M>* v, int k, const A*, const Some<A, M>& some) const {
     const auto nan = any_nan<A, M>(v, k);
-    const auto count = some.held * static_cast<L>(k / (Across > 0 ? Across : some.across));
+    const auto count = some.held * every<L, M>(static_cast<L>(k / (Across > 0 ? Across : some.across)));
     const Pack<A, M> y = sorted<K>(v, k, [count](const Pack<A, M>* held, int n) POOLWISE_LAMBDA { return longest_run<M>(held, n, count); });
     return count == 0 ? this->template nothing<M>() : this->template unless_nan<M>(y, nan);
   }
