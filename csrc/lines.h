@@ -89,6 +89,14 @@ POOLWISE_INLINE void fill(T* p, Int n, T value) {
   for (Int i = 0; i < n; ++i) p[i] = value;
 }
 
+// n lanes of what may be another type, to exactly where they belong.
+template <class A, class From, class To>
+POOLWISE_INLINE void copy_lanes(To* to, const From* from, Int n) {
+  for_lanes<full<A>>(n, [&]<int N, int U>(Int lane) POOLWISE_LAMBDA {
+    for (int u = 0; u < U; ++u) store<N, A>(to + lane + u * N, load<A, N>(from + lane + u * N));
+  });
+}
+
 // Calls at<N, U>(lane) for U packs of N lanes at a time until n lanes are done, and up to N - 1 lanes more.
 template <int N, class At>
 POOLWISE_INLINE void for_packs(Int n, At&& at) {

@@ -137,13 +137,8 @@ class Scatter {
   POOLWISE_OUTLINE void write_row(Int cell, Int row, Int channel, Int channels) {
     const Int size = block_.axes[2].size;
     const A* from = sums_ + row * size * channels;
-    if (channels == block_.inner) return write_lanes(gx_ + cell * channels, from, size * channels);
-    for (Int x = 0; x < size; ++x) write_lanes(gx_ + (cell + x) * block_.inner + channel, from + x * channels, channels);
-  }
-  static POOLWISE_INLINE void write_lanes(T* to, const A* from, Int n) {
-    for_lanes<full<A>>(n, [&]<int N, int U>(Int lane) POOLWISE_LAMBDA {
-      for (int u = 0; u < U; ++u) store<N, A>(to + lane + u * N, load<A, N>(from + lane + u * N));
-    });
+    if (channels == block_.inner) return copy_lanes<A>(gx_ + cell * channels, from, size * channels);
+    for (Int x = 0; x < size; ++x) copy_lanes<A>(gx_ + (cell + x) * block_.inner + channel, from + x * channels, channels);
   }
 
   const Block& block_;

@@ -81,13 +81,11 @@ class WindowsBackward {
     const Axis &planes = axes_.planes, &rows = axes_.rows;
     fill<A>(sums_, B::reads ? n * sums_lanes_ : down_.count * across_.count * line_lanes(), 0);
     const Int plane = unit / rows.size % planes.size, outer = unit / rows.size / planes.size;
-    const Int begin = larger(0, ceil_div(Wide(row) - rows.start - (rows.taps - 1) * rows.dilation, rows.step));
-    const Int end = smaller(rows.output, floor_div(Wide(row) + n - 1 - rows.start, rows.step) + 1);
     const Run above = readers_of(planes, plane);
     for (Int a = 0; a < above.count; ++a) {
       const Int cell = above.at + a * above.at_step, tap = above.tap + a * above.tap_step;
       if constexpr (B::reads)
-        gather_sent(outer, cell, tap, row, n, begin, end);
+        gather_sent(outer, cell, tap, row, n);
       else
         gather_weighted(outer, cell, tap, row, n);
     }
@@ -97,10 +95,12 @@ class WindowsBackward {
 
   // ---- what windows send that are computed ----
 
-  // From the windows of one plane, through their taps h, those of rows begin … end - 1.
-  POOLWISE_INLINE void gather_sent(Int outer, Int plane, Int h, Int row, Int n, Int begin, Int end) {
+  // From the windows of one plane, through their taps h.
+  POOLWISE_INLINE void gather_sent(Int outer, Int plane, Int h, Int row, Int n) {
     const Axis& rows = axes_.rows;
-    for (Int i = begin; i < end;) {
+    const Int end = smaller(rows.output, floor_div(Wide(row) + n - 1 - rows.start, rows.step) + 1);
+    Int i = larger(0, ceil_div(Wide(row) - rows.start - (rows.taps - 1) * rows.dilation, rows.step));
+    while (i < end) {
       const Int count = alike(rows, i, smaller(lines_.rows(), end - i));
       send(outer, plane, h, i, count);
       for (Int r = 0; r < count; ++r) add_row(rows.start + (i + r) * rows.step - row, n, r, rows.present(i));
@@ -114,7 +114,7 @@ class WindowsBackward {
     const Taps high = planes.present(plane), wide = rows.present(row);
     const Int line = last.output * axes_.inner, pitch = lines_.pitch();
     lines_.lay(outer, plane, row, n, high, wide);
-    for (Int r = 0; r < n; ++r) read_row(gradients_ + r * pitch, g_ + (((outer * planes.output + plane) * rows.output) + row + r) * line, line);
+    for (Int r = 0; r < n; ++r) copy_lanes<A>(gradients_ + r * pitch, g_ + (((outer * planes.output + plane) * rows.output) + row + r) * line, line);
     count_ = 0;
     for (Int h = high.first; h < high.first + high.count; ++h)
       for (Int w = wide.first; w < wide.first + wide.count; ++w)
@@ -148,12 +148,6 @@ class WindowsBackward {
       for (int i = 0; i < k; ++i)
         if (to_[i] != nullptr) store<N, A>(to_[i] + lane, values[i]);
     }
-  }
-
-  POOLWISE_OUTLINE void read_row(A* to, const T* from, Int n) const {
-    for_lanes<N>(n, [&]<int M, int U>(Int lane) POOLWISE_LAMBDA {
-      for (int u = 0; u < U; ++u) store<M, A>(to + lane + u * M, load<A, M>(from + lane + u * M));
-    });
   }
 
   // ---- where no element is needed ----
@@ -278,7 +272,7 @@ class WindowsBackward {
     const Int begin = smaller(last.size, larger(0, last.start)), end = larger(begin, past < last.size ? static_cast<Int>(past) : last.size);
     if (step == 1) {
       fill_nothing(to, begin * inner), fill_nothing(to + end * inner, (last.size - end) * inner);
-      return write_lanes(to + begin * inner, sums + (begin - last.start) * inner, (end - begin) * inner);
+      return copy_lanes<A>(to + begin * inner, sums + (begin - last.start) * inner, (end - begin) * inner);
     }
     if (weaves()) {
       const A* phases[most_woven_windows] = {none_, none_, none_};
@@ -292,7 +286,7 @@ class WindowsBackward {
     for (int p = 0; p < across_.count; ++p) {
       const Int column = last.start + across_.begin[p];
       const Int from = larger(0, ceil_div(-Wide(column), step)), stop = smaller(cells_, ceil_div(Wide(last.size) - column, step));
-      for (Int cell = from; cell < stop; ++cell) write_lanes(to + (column + cell * step) * inner, sums + p * stride + cell * inner, inner);
+      for (Int cell = from; cell < stop; ++cell) copy_lanes<A>(to + (column + cell * step) * inner, sums + p * stride + cell * inner, inner);
     }
   }
   template <int S>
@@ -302,11 +296,6 @@ class WindowsBackward {
       for (int s = 0; s < S; ++s) packs[s] = load<A, N>(phases[s] + lane);
       weave<S, A, N>(woven_ + S * lane, packs, std::make_integer_sequence<int, S>{});
     }
-  }
-  static POOLWISE_INLINE void write_lanes(T* to, const A* from, Int n) {
-    for_lanes<N>(n, [&]<int M, int U>(Int lane) POOLWISE_LAMBDA {
-      for (int u = 0; u < U; ++u) store<M, A>(to + lane + u * M, load<A, M>(from + lane + u * M));
-    });
   }
   static POOLWISE_INLINE void fill_nothing(T* to, Int n) {
     if (n > 0) std::memset(static_cast<void*>(to), 0, static_cast<std::size_t>(n) * sizeof(T));

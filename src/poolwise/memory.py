@@ -1,9 +1,9 @@
 """Memory for large outputs, kept from one call to the next.
 
-The usual allocators give a large block back to the system as soon as it is free, and the system clears each page of the
-next one: for an output of 100 MB that takes several times as long as pooling. The module keeps a few blocks, 256 MiB at
-most, which the system may take back while nobody uses them (`csrc/cache.h`). Such an array or tensor cannot be
-resized in place.
+The usual allocators give a large block back to the system when it is free, at once or as what else the process asks for
+has it, and the system clears each page of the next one: that takes several times as long as pooling. The module keeps a
+few blocks, 256 MiB at most, which the system may take back while nobody uses them (`csrc/cache.h`). Such an array or
+tensor cannot be resized in place.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from poolwise import _native
 
-LARGE = 32 << 20  # bytes up to which glibc's allocator keeps its memory
+LARGE = 8 << 20  # bytes up to which that is left to the allocator
 
 
 def lent(size: int) -> Any | None:

@@ -12,6 +12,7 @@ from torch import nn
 
 from poolwise import InvalidType, InvalidValue, Operation
 from poolwise.compose import COMPOSITIONS, Composition
+from poolwise.compose.named import KINDS
 from poolwise.ops import OPERATIONS
 from poolwise.torch import Pool
 from poolwise.torch.layers import LAYERS
@@ -70,7 +71,6 @@ FIXED = {
     NONE: Variant(NONE, "no pooling", "none"),
     STRIDED: Variant(STRIDED, "strided convolution", "convolution", window=2, stride=2),
 }
-KINDS = {name: kind for kind in OPERATIONS for name in (kind.name, kind.stems[0])}
 COMPOSED = {
     each.function.__name__.removesuffix("_pool").replace("_", ""): each
     for each in COMPOSITIONS
