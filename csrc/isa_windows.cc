@@ -7,11 +7,19 @@
 namespace poolwise::POOLWISE_ISA {
 namespace {
 
-// Weighted means, whose sums are long enough for float64 or not. Calls run.operator()<Body>().
+// The bodies of floats but the mode. Calls run.operator()<Body>().
 template <class T, class Run>
-void with_average(const Plan& plan, Run&& run) {
-  if constexpr (!std::is_same_v<T, double>) {
+void with_body(const Plan& plan, Run&& run) {
+  switch (plan.body) {
+    case Body::median: return run.template operator()<Middle<Floating<T>>>();
+    case Body::quantile: return run.template operator()<Quantiles<Floating<T>>>();
+    case Body::topkmean: return run.template operator()<Largest<Floating<T>>>();
+    default: break;
+  }
+  if constexpr (!std::is_same_v<T, double>) {  // of which the plan refuses these
     if (plan.body == Body::soft) return run.template operator()<Softened<T>>();
+    if (plan.body == Body::logsumexp) return run.template operator()<LogOfSum<T>>();
+    if (plan.body == Body::stochasticmean) return run.template operator()<Expected<T>>();
     if (!needs_double<T>(plan.additions)) return run.template operator()<Weighted<T, float>>();
   }
   run.template operator()<Weighted<T, double>>();
@@ -21,9 +29,11 @@ template <class Run>
 void with_forward(const Plan& plan, Run&& run) {
   with_ordered(plan, [&]<class T>() {
     using Ordered = std::conditional_t<floats<T>, Floating<T>, Whole<T>>;
-    if (plan.body == Body::median) return run.template operator()<Middle<Ordered>>();
     if (plan.body == Body::mode) return run.template operator()<Commonest<Ordered>>();
-    if constexpr (floats<T>) with_average<T>(plan, run);  // of integers the plan refuses one
+    if constexpr (floats<T>)
+      with_body<T>(plan, run);
+    else
+      run.template operator()<Middle<Ordered>>();  // the plan refuses all others of integers
   });
 }
 
@@ -33,7 +43,7 @@ void with_backward(const Plan& plan, Run&& run) {
     if (plan.body == Body::norm) {
       if constexpr (!std::is_same_v<T, double>) run.template operator()<OverNorm<T>>();  // which the plan refuses
     } else {
-      with_average<T>(plan, run);
+      with_body<T>(plan, run);
     }
   });
 }

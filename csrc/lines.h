@@ -98,11 +98,11 @@ POOLWISE_INLINE void copy_lanes(To* to, const From* from, Int n) {
 }
 
 // Calls at<N, U>(lane) for U packs of N lanes at a time until n lanes are done, and up to N - 1 lanes more.
-template <int N, class At>
+template <int N, int U = 2, class At>
 POOLWISE_INLINE void for_packs(Int n, At&& at) {
   Int lane = 0;
-  for (; lane + N < n; lane += 2 * N) at.template operator()<N, 2>(lane);
-  if (lane < n) at.template operator()<N, 1>(lane);
+  for (; lane + (U - 1) * N < n; lane += U * N) at.template operator()<N, U>(lane);
+  for (; lane < n; lane += N) at.template operator()<N, 1>(lane);
 }
 
 // One window over all of the axis.

@@ -33,7 +33,8 @@ Value named(const std::string& field, const std::string& name, const std::pair<c
 
 constexpr std::pair<const char*, Body> bodies[] = {
     {"max", Body::max}, {"min", Body::min}, {"relumax", Body::relumax}, {"sum", Body::sum}, {"mean", Body::mean}, {"norm", Body::norm},
-    {"median", Body::median}, {"mode", Body::mode}, {"soft", Body::soft}, {"blur", Body::blur}};
+    {"median", Body::median}, {"mode", Body::mode}, {"quantile", Body::quantile}, {"topkmean", Body::topkmean}, {"soft", Body::soft},
+    {"logsumexp", Body::logsumexp}, {"stochasticmean", Body::stochasticmean}, {"blur", Body::blur}};
 constexpr std::pair<const char*, Mode> modes[] = {{"absent", Mode::absent},
                                                   {"circular", Mode::circular},
                                                   {"reflect", Mode::reflect},
@@ -321,14 +322,24 @@ double even_divisor(const Plan& plan) {
 constexpr Int most_line_bytes = Int(1) << 24;
 constexpr double least_temperature = 1e-30;  // whose shares float32 can tell from nothing
 
+void check_parameter(const Plan& plan) {
+  const auto require = [&plan](const std::string& sentence, bool holds) {
+    if (!holds) refuse("parameter must be " + sentence + ", got " + std::to_string(plan.parameter));
+  };
+  if (plan.exponential())
+    require("at least 1e-30 and at most float32's largest", plan.parameter >= least_temperature && plan.parameter <= std::numeric_limits<float>::max());
+  if (plan.body == Body::quantile) require("between 0 and 1", plan.parameter >= 0 && plan.parameter <= 1);
+  if (plan.body == Body::topkmean) require("a whole number of at least 1", plan.parameter >= 1 && plan.parameter == std::floor(plan.parameter));
+}
+
 // What the engine of whole windows does not do.
 void check_whole(const Plan& plan) {
   const Block& block = plan.block;
-  const bool averages = plan.body == Body::soft || plan.body == Body::blur;
-  if (averages && !is_float(plan.dtype)) refuse("dtype must be a float's for a weighted mean, got " + std::string(name_of(plan.dtype)));
-  if (plan.body == Body::soft && plan.dtype == Dtype::float64) refuse("dtype must not be float64 for exponentials, which are float32's");
-  if (plan.body == Body::soft && !(plan.temperature >= least_temperature && plan.temperature <= std::numeric_limits<float>::max()))
-    refuse("temperature must be at least 1e-30 and at most float32's largest, got " + std::to_string(plan.temperature));
+  const bool any_dtype = plan.body == Body::median || plan.body == Body::mode;
+  if (!any_dtype && !is_float(plan.dtype)) refuse("dtype must be a float's for this operation, got " + std::string(name_of(plan.dtype)));
+  if (plan.exponential() && plan.dtype == Dtype::float64) refuse("dtype must not be float64 for exponentials, which are float32's");
+  if (plan.body == Body::stochasticmean && plan.dtype == Dtype::float64) refuse("dtype must not be float64 for squares, which would overflow");
+  check_parameter(plan);
   const Int taps = plan.additions + 1;
   if (taps > most_window_taps) refuse("a window must have at most " + std::to_string(most_window_taps) + " taps for this operation, got " + std::to_string(taps));
   for (int a = 0; a < plan.rank; ++a)
@@ -348,7 +359,7 @@ void check_whole(const Plan& plan) {
 // Whether the engine of whole windows computes the gradient: what it holds of a row must not be too much.
 bool sends_from_windows(const Plan& plan) {
   const Block& block = plan.block;
-  if (plan.body != Body::norm && plan.body != Body::soft && plan.body != Body::blur) return false;
+  if (plan.body < Body::norm || plan.body == Body::mode || !is_float(plan.dtype)) return false;
   const Int taps = plan.additions + 1;
   if (!block.there || taps > most_window_taps) return false;
   for (const Axis& axis : block.axes)
@@ -398,6 +409,13 @@ std::vector<std::string> body_names() {
   return names;
 }
 
+std::vector<std::string> whole_body_names() {
+  std::vector<std::string> names;
+  for (const auto& [name, body] : bodies)
+    if (Plan::is_whole(body)) names.emplace_back(name);
+  return names;
+}
+
 const char* kept_name(Kept kept) {
   static constexpr const char* names[] = {"", "uint8", "int32", "int64"};
   return names[static_cast<int>(kept)];
@@ -424,7 +442,7 @@ Plan plan_without_mirror(const PlanFields& fields) {
   if (plan.body == Body::mean && plan.dtype == Dtype::boolean) refuse("dtype must not be bool for a mean, got bool");
   if (plan.body == Body::norm && (!is_float(plan.dtype) || plan.dtype == Dtype::float64))
     refuse("dtype must be float16, bfloat16 or float32 for a norm, whose squares are added in float64, got " + std::string(name_of(plan.dtype)));
-  plan.temperature = fields.temperature;
+  plan.parameter = fields.parameter;
   plan.held_weights = fields.weights;
   plan.weights = plan.held_weights.empty() ? nullptr : plan.held_weights.data();
   if (plan.body != Body::blur && !fields.weights.empty()) refuse("weights are a blur's alone, got " + std::to_string(fields.weights.size()));

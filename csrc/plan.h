@@ -9,7 +9,7 @@
 
 namespace poolwise {
 
-enum class Body { max, min, relumax, sum, mean, norm, median, mode, soft, blur };
+enum class Body { max, min, relumax, sum, mean, norm, median, mode, quantile, topkmean, soft, logsumexp, stochasticmean, blur };
 enum class Dtype { boolean, int8, int16, int32, int64, uint8, uint16, uint32, uint64, float16, bfloat16, float32, float64 };
 enum class Kept { none, bytes, words, longs };  // of one offset inside a window: 1, 4 or 8 bytes
 
@@ -45,7 +45,7 @@ struct Plan {
   bool count_include_pad = false;
   bool truncate = false;  // an integer mean towards zero instead of to the nearest even
   double divisor = 0;     // 0: none is given
-  double temperature = 1;
+  double parameter = 1;  // of the body: a temperature, a quantile, or how many of the largest
   const double* weights = nullptr;  // of the taps of a window, row by row
   Int additions = 0;      // of the longest sum over one window
   Int readers = 1;        // at most so many taps read one element
@@ -73,7 +73,9 @@ struct Plan {
   Plan(const Plan&) = delete;
 
   // Whether the body needs all of a window's elements at once.
-  POOLWISE_INLINE bool whole() const { return body >= Body::median; }
+  POOLWISE_INLINE bool whole() const { return is_whole(body); }
+  static constexpr bool is_whole(Body body) { return body >= Body::median; }
+  POOLWISE_INLINE bool exponential() const { return body == Body::soft || body == Body::logsumexp; }
   POOLWISE_INLINE bool keeps_input() const { return sends && body != Body::blur; }
   POOLWISE_INLINE bool selects() const { return body == Body::max || body == Body::min || body == Body::relumax; }
 
@@ -106,7 +108,7 @@ struct PlanFields {
   bool count_include_pad = false;
   double divisor = 0;
   bool truncate = false;
-  double temperature = 1;        // of a soft maximum
+  double parameter = 1;          // of a body that has one
   std::vector<double> weights{};  // of a blur, one for each tap
 };
 
@@ -116,8 +118,9 @@ Plan plan_of(const PlanFields& fields);
 Int itemsize_of(Dtype dtype);
 const char* name_of(Dtype dtype);
 Dtype result_dtype(const Plan& plan);  // a sum of integers widens
-// The bodies that there are, as PlanFields names them.
+// The bodies that there are, as PlanFields names them, and those of them that need whole windows.
 std::vector<std::string> body_names();
+std::vector<std::string> whole_body_names();
 const char* kept_name(Kept kept);
 Int kept_size(Kept kept);
 

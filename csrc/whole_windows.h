@@ -2,14 +2,14 @@
 //
 // A body is an object made from a plan:
 //   reader                            read<N>(pointer) → values
-//   weigh(weights, k)                 the weights of the windows that follow, of k taps
-//   of<N, K>(values, k, weights)      the result of k values, in lanes that never meet
+//   of<N, K>(values, k)               the result of k values, in lanes that never meet
 //   of_some<N, K, Across>(…, some)    the same where lanes lack taps: what is absent has the value absent()
 //   nothing<N>()                      the result of lanes that have none
 //   write(pointer, result)
-//   send<N, K, Across>(values, k, weights, gradients, some): backward, what a window sends to each, in place of the values; `some` is
-//                                     null where lanes lack no tap. A body whose `reads` is false sends its weights, whatever the values.
-// K and Across are k and the taps of a row where the compiler knows them, else 0. The values are scratch.
+//   send<N, K, Across>(values, k, gradients, some): backward, what a window sends to each, in place of the values; `some` is
+//                                     null where lanes lack no tap
+// K and Across are k and the taps of a row where the compiler knows them, else 0. The values are scratch. A body whose `reads` is false
+// has none of these but reader, absent and write: its result is Σ weight · value / Σ weight, which the engines add.
 #pragma once
 
 #include <array>
@@ -131,11 +131,10 @@ struct Sorted {
   using Reader = N;
   using Element = typename N::Element;
   using Accumulator = typename N::Number;
-  static constexpr bool floats = std::is_floating_point_v<Accumulator>;
+  static constexpr bool reads = true, floats = std::is_floating_point_v<Accumulator>;
 
   N reader;
   explicit Sorted(const Plan& plan) : reader(plan) {}
-  void weigh(const Accumulator*, int) {}
 
   Accumulator absent() const {
     if constexpr (floats)
@@ -165,46 +164,167 @@ struct Sorted {
     if constexpr (floats) return nan ? nothing<M>() : y;
     return y;
   }
+  // How many elements come before each in order, of equal ones the first; -1 of what is absent. Returns where there is no order.
+  template <int M, int Across>
+  POOLWISE_INLINE Pack<Lane<Accumulator>, M> rank(const Pack<Accumulator, M>* v, int k, const Some<Accumulator, M>* some, Pack<Lane<Accumulator>, M>* ranks) const {
+    using Mask = Pack<Lane<Accumulator>, M>;
+    for (int i = 0; i < k; ++i) ranks[i] = Mask{};
+    for (int i = 0; i < k; ++i)
+      for (int j = i + 1; j < k; ++j) {
+        const Mask sooner = v[j] < v[i];
+        ranks[i] -= some == nullptr ? sooner : sooner & (some->template has<Across>(j) != 0);
+        ranks[j] -= some == nullptr ? ~sooner : ~sooner & (some->template has<Across>(i) != 0);
+      }
+    for (int i = 0; some != nullptr && i < k; ++i) ranks[i] = some->template has<Across>(i) != 0 ? ranks[i] : Mask{} - 1;
+    return any_nan<Accumulator, M>(v, k);
+  }
 };
 
-// The middle of the sorted elements: of an even number of floats the mean of the middle two, of integers the lower.
-template <class Numbers>
-struct Middle : Sorted<Numbers> {
+// Between which two of n sorted elements a result lies: the share of the higher is `part`.
+struct Place {
+  int low, high;
+  double part;
+};
+struct AtMiddle {
+  explicit AtMiddle(const Plan&) {}
+  POOLWISE_INLINE Place of(int n) const { return {(n - 1) / 2, n / 2, 0.5}; }
+};
+struct AtQuantile {
+  double q;
+  explicit AtQuantile(const Plan& plan) : q(plan.parameter) {}
+  POOLWISE_INLINE Place of(int n) const {
+    const double place = q * (n - 1);
+    const int low = static_cast<int>(place);
+    return {low, low + (place > low), place - low};
+  }
+};
+
+// The sorted elements at a place: floats are weighed, of integers it is the lower.
+template <class Numbers, class At>
+struct Ordinal : Sorted<Numbers> {
   using A = typename Numbers::Number;
-  using Sorted<Numbers>::Sorted;
+  using L = Lane<A>;
+
+  At at;
+  explicit Ordinal(const Plan& plan) : Sorted<Numbers>(plan), at(plan) {}
 
   template <int M, int K>
-  POOLWISE_INLINE Pack<A, M> of(Pack<A, M>* v, int k, const A*) const {
+  POOLWISE_INLINE Pack<A, M> of(Pack<A, M>* v, int k) const {
     using V = Pack<A, M>;
     const auto nan = any_nan<A, M>(v, k);
-    return this->template unless_nan<M>(sorted<K>(v, k, [](const V* held, int n) POOLWISE_LAMBDA { return middle<M>(held, n); }), nan);
+    const V y = sorted<K>(v, k, [this](const V* held, int n) POOLWISE_LAMBDA { return between<M>(held, at.of(n)); });
+    return this->template unless_nan<M>(y, nan);
   }
   // Lanes lack whole columns of the window, so there are few numbers of elements that they may have.
   template <int M, int K, int Across>
-  POOLWISE_INLINE Pack<A, M> of_some(Pack<A, M>* v, int k, const A*, const Some<A, M>& some) const {
+  POOLWISE_INLINE Pack<A, M> of_some(Pack<A, M>* v, int k, const Some<A, M>& some) const {
     using V = Pack<A, M>;
     const auto nan = any_nan<A, M>(v, k);
     const int across = Across > 0 ? Across : some.across;
     const V y = sorted<K>(v, k, [&](const V* held, int n) POOLWISE_LAMBDA {
-      V found = middle<M>(held, n);
+      V found = between<M>(held, at.of(n));
       for (int columns = 1; columns < across; ++columns)
-        found = some.held == static_cast<Lane<A>>(columns) ? middle<M>(held, n / across * columns) : found;
+        found = some.held == static_cast<L>(columns) ? between<M>(held, at.of(n / across * columns)) : found;
       return found;
     });
     return some.held == 0 ? this->template nothing<M>() : this->template unless_nan<M>(y, nan);
   }
 
+  template <int M, int K, int Across>
+  POOLWISE_INLINE void send(Pack<A, M>* v, int k, Pack<A, M> g, const Some<A, M>* some) const {
+    const int across = Across > 0 ? Across : some == nullptr ? 1 : some->across;
+    const Place all = at.of(k);
+    Pack<L, M> low = every<L, M>(static_cast<L>(all.low)), high = every<L, M>(static_cast<L>(all.high));
+    Pack<A, M> part = every<A, M>(static_cast<A>(all.part));
+    for (int columns = 1; some != nullptr && columns < across; ++columns) {
+      const Place place = at.of(k / across * columns);
+      const auto here = some->held == static_cast<L>(columns);
+      low = here ? every<L, M>(static_cast<L>(place.low)) : low;
+      high = here ? every<L, M>(static_cast<L>(place.high)) : high;
+      part = here ? every<A, M>(static_cast<A>(place.part)) : part;
+    }
+    Pack<L, M> ranks[K > 0 ? K : most_window_taps];
+    const auto nan = this->template rank<M, Across>(v, k, some, ranks);
+    const Pack<A, M> zero{};
+    for (int i = 0; i < k; ++i) {
+      const auto lower = ranks[i] == low, higher = ranks[i] == high;
+      const Pack<A, M> share = (lower ? 1 - part : zero) + (higher ? part : zero);
+      v[i] = (lower | higher) & ~nan ? g * share : zero;
+    }
+  }
+
  private:
   template <int M>
-  static POOLWISE_INLINE Pack<A, M> middle(const Pack<A, M>* held, int n) {
-    const Pack<A, M> low = held[(n - 1) / 2];
+  static POOLWISE_INLINE Pack<A, M> between(const Pack<A, M>* held, Place place) {
+    using V = Pack<A, M>;
+    const V low = held[place.low];
     if constexpr (Sorted<Numbers>::floats) {
-      if (n % 2) return low;
-      const Pack<A, M> high = held[n / 2];
-      return low == high ? low : low * A(0.5) + high * A(0.5);  // halves of the smallest numbers are 0
+      if (place.low == place.high) return low;
+      const V high = held[place.high];
+      const V y = low * static_cast<A>(1 - place.part) + high * static_cast<A>(place.part);
+      const V bounded = y < low ? low : y > high ? high : y;
+      return low == high ? low : bounded;  // halves of the smallest numbers are 0
     }
     return low;
   }
+};
+template <class Numbers>
+using Middle = Ordinal<Numbers, AtMiddle>;
+template <class Numbers>
+using Quantiles = Ordinal<Numbers, AtQuantile>;
+
+// The mean of the largest elements, of all where there are fewer. What is absent is smaller than all that is there.
+template <class Numbers>
+struct Largest : Sorted<Numbers> {
+  using A = typename Numbers::Number;
+  using L = Lane<A>;
+
+  explicit Largest(const Plan& plan) : Sorted<Numbers>(plan), most_(plan.parameter < most_window_taps ? static_cast<int>(plan.parameter) : int(most_window_taps)) {}
+  A absent() const { return -std::numeric_limits<A>::infinity(); }
+
+  template <int M, int K>
+  POOLWISE_INLINE Pack<A, M> of(Pack<A, M>* v, int k) const {
+    using V = Pack<A, M>;
+    const auto nan = any_nan<A, M>(v, k);
+    const V sum = sorted<K>(v, k, [this](const V* held, int n) POOLWISE_LAMBDA {
+      V total = held[n - 1];
+      for (int i = 1; i < n && i < most_; ++i) total += held[n - 1 - i];
+      return total;
+    });
+    return this->template unless_nan<M>(sum / static_cast<A>(k < most_ ? k : most_), nan);
+  }
+  template <int M, int K, int Across>
+  POOLWISE_INLINE Pack<A, M> of_some(Pack<A, M>* v, int k, const Some<A, M>& some) const {
+    using V = Pack<A, M>;
+    const auto nan = any_nan<A, M>(v, k);
+    const Pack<L, M> count = counted<M, Across>(k, &some);
+    const V sum = sorted<K>(v, k, [&](const V* held, int n) POOLWISE_LAMBDA {
+      V total = held[n - 1];
+      for (int i = 1; i < n && i < most_; ++i) total += count > static_cast<L>(i) ? held[n - 1 - i] : V{};
+      return total;
+    });
+    return some.held == 0 ? this->template nothing<M>() : this->template unless_nan<M>(sum / converted<A, L, M>(count), nan);
+  }
+  template <int M, int K, int Across>
+  POOLWISE_INLINE void send(Pack<A, M>* v, int k, Pack<A, M> g, const Some<A, M>* some) const {
+    const Pack<L, M> count = counted<M, Across>(k, some);
+    const Pack<A, M> zero{}, share = g / converted<A, L, M>(count);
+    for (int i = 0; i < k; ++i) v[i] = -v[i];
+    Pack<L, M> ranks[K > 0 ? K : most_window_taps];
+    const auto nan = this->template rank<M, Across>(v, k, some, ranks);
+    for (int i = 0; i < k; ++i) v[i] = (ranks[i] >= 0) & (ranks[i] < count) & ~nan ? share : zero;
+  }
+
+ private:
+  // How many elements there are to the mean.
+  template <int M, int Across>
+  POOLWISE_INLINE Pack<L, M> counted(int k, const Some<A, M>* some) const {
+    const auto most = every<L, M>(static_cast<L>(most_));
+    const Pack<L, M> held = some == nullptr ? every<L, M>(static_cast<L>(k)) : some->held * static_cast<L>(k / (Across > 0 ? Across : some->across));
+    return held < most ? held : most;
+  }
+
+  int most_;
 };
 
 // The most frequent element, of several the smallest.
@@ -215,14 +335,14 @@ struct Commonest : Sorted<Numbers> {
   using Sorted<Numbers>::Sorted;
 
   template <int M, int K>
-  POOLWISE_INLINE Pack<A, M> of(Pack<A, M>* v, int k, const A*) const {
+  POOLWISE_INLINE Pack<A, M> of(Pack<A, M>* v, int k) const {
     using V = Pack<A, M>;
     const auto nan = any_nan<A, M>(v, k);
     const V y = sorted<K>(v, k, [](const V* held, int n) POOLWISE_LAMBDA { return longest_run<M>(held, n, every<L, M>(static_cast<L>(n))); });
     return this->template unless_nan<M>(y, nan);
   }
   template <int M, int K, int Across>
-  POOLWISE_INLINE Pack<A, M> of_some(Pack<A, M>* v, int k, const A*, const Some<A, M>& some) const {
+  POOLWISE_INLINE Pack<A, M> of_some(Pack<A, M>* v, int k, const Some<A, M>& some) const {
     const auto nan = any_nan<A, M>(v, k);
     const auto count = some.held * every<L, M>(static_cast<L>(k / (Across > 0 ? Across : some.across)));
     const Pack<A, M> y = sorted<K>(v, k, [count](const Pack<A, M>* held, int n) POOLWISE_LAMBDA { return longest_run<M>(held, n, count); });
@@ -260,70 +380,45 @@ POOLWISE_INLINE Pack<float, N> power_of_two(Pack<float, N> x) {
   return same_bits<V>(same_bits<Pack<std::int32_t, N>>(sum) + (same_bits<Pack<std::int32_t, N>>(whole) << 23));
 }
 
-// Σ x·exp(t·x) / Σ exp(t·x), the largest taken off every exponent; where that is infinite it is the result.
+// The natural logarithm of x from 1 to 2^22, exact of 1: of 2^n · m it is n log 2 + 2 artanh(s) with s = (m - 1) / (m + 1), |s| < 0.172,
+// whose series is broken off at 2e-9 of it.
+template <int N>
+POOLWISE_INLINE Pack<float, N> logarithm(Pack<float, N> x) {
+  using V = Pack<float, N>;
+  using Bits = Pack<std::int32_t, N>;
+  const Bits power = (same_bits<Bits>(x * 0x1.6a09e6p-1f) >> 23) - 126;  // so that m is from √½ to √2
+  const V m = same_bits<V>(same_bits<Bits>(x) - (power << 23)), f = m - 1, s = f / (f + 2), z = s * s;
+  V series = z * 0x1.c71c72p-3f + 0x1.24924ap-2f;
+  series = series * z + 0x1.99999ap-2f;
+  series = series * z + 0x1.555556p-1f;
+  return converted<float, std::int32_t, N>(power) * 0x1.62e43p-1f + (s * 2 + s * z * series);
+}
+
+// What the bodies with a share of exp(t·x) for each element share; the largest is taken off every exponent. Where that is infinite,
+// only those equal to it share.
 template <class T>
-struct Softened {
+struct Exponentials {
   using Reader = Plain<T, float>;
   using Element = T;
   using Accumulator = float;
   static constexpr bool reads = true;
 
   Reader reader;
-  explicit Softened(const Plan& plan)
-      : temperature_(static_cast<float>(plan.temperature)),
-        exponent_(static_cast<float>(plan.temperature * 0x1.715476p0 < most ? plan.temperature * 0x1.715476p0 : most)),
+  explicit Exponentials(const Plan& plan)
+      : temperature(static_cast<float>(plan.parameter)),
+        exponent_(static_cast<float>(plan.parameter * 0x1.715476p0 < most ? plan.parameter * 0x1.715476p0 : most)),
         least_(-100 / exponent_) {}
 
   float absent() const { return -infinity; }  // has no share
-  void weigh(const float*, int) {}
-
-  template <int N>
-  POOLWISE_INLINE Pack<float, N> nothing() const {
-    return every<float, N>(std::numeric_limits<float>::quiet_NaN());
-  }
-  template <int N, int K>
-  POOLWISE_INLINE Pack<float, N> of(Pack<float, N>* v, int k, const float*) const {
-    using V = Pack<float, N>;
-    const V top = largest<N>(v, k);
-    V total{}, below{};  // how far below the largest the mean is: nothing overflows on the way
-    for (int i = 0; i < k; ++i) {
-      const V distance = distance_of<N>(v[i], top), share = share_of<N>(distance);
-      total += share;
-      below += share * distance;
-    }
-    const V y = is_infinite<N>(top) ? top : top + below / total;
-    return any_nan<float, N>(v, k) ? nothing<N>() : y;
-  }
-  template <int N, int K, int Across>
-  POOLWISE_INLINE Pack<float, N> of_some(Pack<float, N>* v, int k, const float* weights, const Some<float, N>& some) const {
-    return some.held == 0 ? nothing<N>() : of<N, K>(v, k, weights);
-  }
-
-  // The share of each times 1 + t (x - y): that is the derivative of y. Where y is infinite, the share alone.
-  template <int N, int K, int Across>
-  POOLWISE_INLINE void send(Pack<float, N>* v, int k, const float*, Pack<float, N> g, const Some<float, N>* some) const {
-    using V = Pack<float, N>;
-    const V top = largest<N>(v, k);
-    const auto even = is_infinite<N>(top), nan = any_nan<float, N>(v, k);
-    V shares[K > 0 ? K : most_window_taps], total{}, below{};
-    for (int i = 0; i < k; ++i) {
-      const V one = some == nullptr ? every<float, N>(1) : some->template has<Across>(i);
-      const V distance = even ? V{} : distance_of<N>(v[i], top), share = share_of<N>(distance);
-      shares[i] = even ? (v[i] == top ? one : V{}) : share;
-      total += shares[i];
-      below += shares[i] * distance;
-      v[i] = distance;
-    }
-    const V mean = below / total;
-    for (int i = 0; i < k; ++i) v[i] = nan ? nothing<N>() : g * (shares[i] / total) * (1 + temperature_ * (v[i] - mean));
-  }
   template <int N>
   POOLWISE_INLINE void write(T* p, Pack<float, N> v) const {
     store<N, float>(p, v);
   }
 
- private:
+ protected:
   static constexpr float infinity = std::numeric_limits<float>::infinity(), most = std::numeric_limits<float>::max();
+
+  const float temperature;
 
   // From the largest, not beyond where the share would be so small that arithmetic is slow: there is none from there on.
   template <int N>
@@ -345,8 +440,176 @@ struct Softened {
   static POOLWISE_INLINE auto is_infinite(Pack<float, N> v) {
     return (v == infinity) | (v == -infinity);
   }
+  // The share of each, not yet over the total, which is returned; in place of the values, how far below the largest they are.
+  template <int N, int Across>
+  POOLWISE_INLINE Pack<float, N> share(Pack<float, N>* v, int k, const Some<float, N>* some, Pack<float, N>* shares) const {
+    using V = Pack<float, N>;
+    const V top = largest<N>(v, k);
+    const auto even = is_infinite<N>(top);
+    V total{};
+    for (int i = 0; i < k; ++i) {
+      const V one = some == nullptr ? every<float, N>(1) : some->template has<Across>(i);
+      const V distance = even ? V{} : distance_of<N>(v[i], top);
+      shares[i] = even ? (v[i] == top ? one : V{}) : share_of<N>(distance);
+      total += shares[i];
+      v[i] = distance;
+    }
+    return total;
+  }
 
-  float temperature_, exponent_, least_;  // of e, of 2, and the least distance
+ private:
+  float exponent_, least_;  // of 2, and the least distance
+};
+
+// Σ x·exp(t·x) / Σ exp(t·x); where the largest is infinite it is the result.
+template <class T>
+struct Softened : Exponentials<T> {
+  using Base = Exponentials<T>;
+  using Base::Base;
+
+  template <int N>
+  POOLWISE_INLINE Pack<float, N> nothing() const {
+    return every<float, N>(std::numeric_limits<float>::quiet_NaN());
+  }
+  template <int N, int K>
+  POOLWISE_INLINE Pack<float, N> of(Pack<float, N>* v, int k) const {
+    using V = Pack<float, N>;
+    const V top = Base::template largest<N>(v, k);
+    V total{}, below{};  // how far below the largest the mean is: nothing overflows on the way
+    for (int i = 0; i < k; ++i) {
+      const V distance = this->template distance_of<N>(v[i], top), share = this->template share_of<N>(distance);
+      total += share;
+      below += share * distance;
+    }
+    const V y = Base::template is_infinite<N>(top) ? top : top + below / total;
+    return any_nan<float, N>(v, k) ? nothing<N>() : y;
+  }
+  template <int N, int K, int Across>
+  POOLWISE_INLINE Pack<float, N> of_some(Pack<float, N>* v, int k, const Some<float, N>& some) const {
+    return some.held == 0 ? nothing<N>() : of<N, K>(v, k);
+  }
+  // The share of each times 1 + t (x - y): that is the derivative of y. Where y is infinite, the share alone.
+  template <int N, int K, int Across>
+  POOLWISE_INLINE void send(Pack<float, N>* v, int k, Pack<float, N> g, const Some<float, N>* some) const {
+    using V = Pack<float, N>;
+    const auto nan = any_nan<float, N>(v, k);
+    V shares[K > 0 ? K : most_window_taps];
+    const V total = this->template share<N, Across>(v, k, some, shares);
+    V below{};
+    for (int i = 0; i < k; ++i) below += shares[i] * v[i];
+    const V mean = below / total;
+    for (int i = 0; i < k; ++i) v[i] = nan ? nothing<N>() : g * (shares[i] / total) * (1 + this->temperature * (v[i] - mean));
+  }
+};
+
+// log Σ exp(t·x) / t, whose derivatives are the shares.
+template <class T>
+struct LogOfSum : Exponentials<T> {
+  using Base = Exponentials<T>;
+  using Base::Base;
+
+  template <int N>
+  POOLWISE_INLINE Pack<float, N> nothing() const {
+    return every<float, N>(-Base::infinity);
+  }
+  template <int N, int K>
+  POOLWISE_INLINE Pack<float, N> of(Pack<float, N>* v, int k) const {
+    using V = Pack<float, N>;
+    const V top = Base::template largest<N>(v, k);
+    V total{};
+    for (int i = 0; i < k; ++i) total += this->template share_of<N>(this->template distance_of<N>(v[i], top));
+    const V y = Base::template is_infinite<N>(top) ? top : top + logarithm<N>(total) / this->temperature;
+    return any_nan<float, N>(v, k) ? every<float, N>(std::numeric_limits<float>::quiet_NaN()) : y;
+  }
+  template <int N, int K, int Across>
+  POOLWISE_INLINE Pack<float, N> of_some(Pack<float, N>* v, int k, const Some<float, N>&) const {
+    return of<N, K>(v, k);  // of nothing but the absent, -inf, it is that
+  }
+  template <int N, int K, int Across>
+  POOLWISE_INLINE void send(Pack<float, N>* v, int k, Pack<float, N> g, const Some<float, N>* some) const {
+    using V = Pack<float, N>;
+    const auto nan = any_nan<float, N>(v, k);
+    V shares[K > 0 ? K : most_window_taps];
+    const V total = this->template share<N, Across>(v, k, some, shares);
+    for (int i = 0; i < k; ++i) v[i] = nan ? every<float, N>(std::numeric_limits<float>::quiet_NaN()) : g * (shares[i] / total);
+  }
+};
+
+// Σ x·x⁺ / Σ x⁺ with the positive part x⁺; where there is none the mean, and an infinity where there is one. In float64 no square
+// overflows.
+template <class T>
+struct Expected {
+  using Reader = Plain<T, double>;
+  using Element = T;
+  using Accumulator = double;
+  static constexpr bool reads = true;
+
+  Reader reader;
+  explicit Expected(const Plan&) {}
+
+  double absent() const { return 0; }
+  template <int N>
+  POOLWISE_INLINE Pack<double, N> nothing() const {
+    return every<double, N>(std::numeric_limits<double>::quiet_NaN());
+  }
+  template <int N, int K>
+  POOLWISE_INLINE Pack<double, N> of(const Pack<double, N>* v, int k) const {
+    return mean<N>(v, k, every<double, N>(k));
+  }
+  template <int N, int K, int Across>
+  POOLWISE_INLINE Pack<double, N> of_some(const Pack<double, N>* v, int k, const Some<double, N>& some) const {
+    return mean<N>(v, k, count<N, Across>(k, &some));  // NaN where nothing is there
+  }
+  // Of x > 0 it is (2 x - y) / Σ x⁺.
+  template <int N, int K, int Across>
+  POOLWISE_INLINE void send(Pack<double, N>* v, int k, Pack<double, N> g, const Some<double, N>* some) const {
+    using V = Pack<double, N>;
+    const Sums<N> sums = sums_of<N>(v, k);
+    const auto endless = sums.positive == infinity, none = sums.positive == 0, nan = any_nan<double, N>(v, k);
+    const V y = sums.squares / sums.positive;
+    V infinite{};
+    for (int i = 0; i < k; ++i) infinite += v[i] == infinity ? every<double, N>(1) : V{};
+    const V even = g / (endless ? infinite : count<N, Across>(k, some));
+    for (int i = 0; i < k; ++i) {
+      const V share = v[i] > 0 ? g * ((v[i] + (v[i] - y)) / sums.positive) : V{};
+      v[i] = nan ? nothing<N>() : endless ? (v[i] == infinity ? even : V{}) : none ? even : share;
+    }
+  }
+  template <int N>
+  POOLWISE_INLINE void write(T* p, Pack<double, N> v) const {
+    store<N, double>(p, v);
+  }
+
+ private:
+  static constexpr double infinity = std::numeric_limits<double>::infinity();
+
+  template <int N>
+  struct Sums {
+    Pack<double, N> all, positive, squares;
+  };
+  template <int N>
+  static POOLWISE_INLINE Sums<N> sums_of(const Pack<double, N>* v, int k) {
+    Sums<N> sums{};
+    for (int i = 0; i < k; ++i) {
+      const Pack<double, N> positive = v[i] > 0 ? v[i] : Pack<double, N>{};
+      sums.all += v[i];
+      sums.positive += positive;
+      sums.squares += positive * positive;
+    }
+    return sums;
+  }
+  template <int N, int Across>
+  static POOLWISE_INLINE Pack<double, N> count(int k, const Some<double, N>* some) {
+    if (some == nullptr) return every<double, N>(k);
+    return converted<double, Lane<double>, N>(some->held * static_cast<Lane<double>>(k / (Across > 0 ? Across : some->across)));
+  }
+  template <int N>
+  POOLWISE_INLINE Pack<double, N> mean(const Pack<double, N>* v, int k, Pack<double, N> count) const {
+    const Sums<N> sums = sums_of<N>(v, k);
+    const auto endless = sums.positive == infinity;
+    const Pack<double, N> y = sums.positive > 0 ? sums.squares / sums.positive : sums.all / count;
+    return any_nan<double, N>(v, k) ? nothing<N>() : endless ? every<double, N>(infinity) : y;
+  }
 };
 
 // Σ w·x / Σ w over the elements that are there, added in A.
@@ -361,40 +624,10 @@ struct Weighted {
   explicit Weighted(const Plan&) {}
 
   A absent() const { return 0; }
-  void weigh(const A* weights, int k) {
-    all_ = 0;
-    for (int i = 0; i < k; ++i) all_ += weights[i];
-  }
-  template <int N>
-  POOLWISE_INLINE Pack<A, N> nothing() const {
-    return every<A, N>(std::numeric_limits<A>::quiet_NaN());
-  }
-  template <int N, int K>
-  POOLWISE_INLINE Pack<A, N> of(const Pack<A, N>* v, int k, const A* weights) const {
-    Pack<A, N> sum{};  // as in of_some: the same bits of a sum of -0
-    for (int i = 0; i < k; ++i) sum += v[i] * weights[i];
-    return all_ == 1 ? sum : sum / all_;
-  }
-  template <int N, int K, int Across>
-  POOLWISE_INLINE Pack<A, N> of_some(const Pack<A, N>* v, int k, const A* weights, const Some<A, N>& some) const {
-    Pack<A, N> sum{};
-    for (int i = 0; i < k; ++i) sum += v[i] * weights[i];
-    return sum / total<N, Across>(k, weights, some);  // NaN where nothing is there
-  }
   template <int N>
   POOLWISE_INLINE void write(T* p, Pack<A, N> v) const {
     store<N, A>(p, v);
   }
-
- private:
-  template <int N, int Across>
-  static POOLWISE_INLINE Pack<A, N> total(int k, const A* weights, const Some<A, N>& some) {
-    Pack<A, N> sum{};
-    for (int i = 0; i < k; ++i) sum += some.template has<Across>(i) * weights[i];
-    return sum;
-  }
-
-  A all_ = 1;  // the sum of the weights of a window
 };
 
 // The derivative of a Euclidean norm, which the engine of lines computes: x over it; 0 where it is 0. In float64 no square overflows.
@@ -409,9 +642,8 @@ struct OverNorm {
   explicit OverNorm(const Plan&) {}
 
   double absent() const { return 0; }
-  void weigh(const double*, int) {}
   template <int N, int K, int Across>
-  POOLWISE_INLINE void send(Pack<double, N>* v, int k, const double*, Pack<double, N> g, const Some<double, N>*) const {
+  POOLWISE_INLINE void send(Pack<double, N>* v, int k, Pack<double, N> g, const Some<double, N>*) const {
     Pack<double, N> sum{};
     for (int i = 0; i < k; ++i) sum += v[i] * v[i];
     const Pack<double, N> norm = root<N>(sum);

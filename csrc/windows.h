@@ -121,14 +121,18 @@ class WindowLines {
   // n rows of windows from `row` on, all with these taps along the planes and rows.
   POOLWISE_OUTLINE void lay(Int outer, Int plane, Int row, Int n, Taps high, Taps wide) {
     const Axis &planes = axes_.planes, &rows = axes_.rows;
+    after_ = x_;
     for (Int h = high.first; h < high.first + high.count; ++h) {
       for (int p = 0; p < down_.count; ++p) laid_[p] = 0;
       const Int at = (outer * planes.size + planes.fold(planes.start + plane * planes.step + h * planes.dilation)) * rows.size;
       for (Int w = wide.first; w < wide.first + wide.count; ++w) {
         const int p = down_.phase[w];
         Int& next = laid_[p];
-        for (next = larger(next, down_.shift[w]); next < down_.shift[w] + n; ++next)
-          lay_row((h * down_.count + p) * across_.count, next, x_ + (at + rows.fold(rows.start + (row + next) * rows.step + down_.begin[p])) * axes_.last.size * axes_.inner);
+        for (next = larger(next, down_.shift[w]); next < down_.shift[w] + n; ++next) {
+          const T* const source = x_ + (at + rows.fold(rows.start + (row + next) * rows.step + down_.begin[p])) * axes_.last.size * axes_.inner;
+          lay_row((h * down_.count + p) * across_.count, next, source);
+          after_ = source > after_ ? source : after_;
+        }
       }
       // What the last pack reads beyond the band is nothing, and not numbers so small that arithmetic is slow.
       for (int p = 0; p < down_.count; ++p)
@@ -144,6 +148,12 @@ class WindowLines {
   const A* there(Int t) const { return there_[across_.phase[t]] + across_.shift[t] * axes_.inner; }
   const L* held() const { return held_; }
   bool whole(Int lane) const { return whole_[lane / N]; }
+  // While a pack is computed, its share of what the next band will read comes nearer.
+  POOLWISE_INLINE void prefetch(Int lane) const {
+    const Int bytes = axes_.rows.step * axes_.last.step * Int(sizeof(T));
+    const char* const next = reinterpret_cast<const char*>(after_ + axes_.last.size * axes_.inner) + lane * bytes;
+    for (Int b = 0; b < N * bytes; b += cache_line) __builtin_prefetch(next + b);
+  }
 
  private:
   // The cells of a phase's row that are there, those of them that are not of the padding, and the column of cell 0.
@@ -276,7 +286,7 @@ class WindowLines {
   const WindowAxes& axes_;
   const Reader reader_;
   const A absent_;
-  const T *x_, *end_;
+  const T *x_, *end_, *after_ = nullptr;  // the last row that was laid
   const TapPhases down_, across_;
   Int most_rows_, columns_ = 0, pitch_ = 0, line_ = 0, first_ = 0, read_begin_ = 0, read_end_ = 0;
   Cut cuts_[most_window_taps];

@@ -119,12 +119,10 @@ class WindowsBackward {
     for (Int h = high.first; h < high.first + high.count; ++h)
       for (Int w = wide.first; w < wide.first + wide.count; ++w)
         for (Int t = 0; t < last.taps; ++t) {
-          now_[count_] = weights_[(h * rows.taps + w) * last.taps + t];
           to_[count_] = h == tap ? shares_[w * last.taps + t] : nullptr;
           taps_[count_] = lines_.tap(h, w, t);
           ++count_;
         }
-    body_.weigh(now_, static_cast<int>(count_));
     const Int lanes = (n - 1) * pitch + line;
     if (count_ == 4 && last.taps == 2) return send_through<4, 2>(lanes);
     if (count_ == 9 && last.taps == 3) return send_through<9, 3>(lanes);
@@ -138,12 +136,12 @@ class WindowsBackward {
       const auto g = load<A, N>(gradients_ + lane);
       for (int i = 0; i < k; ++i) values[i] = load<A, N>(taps_[i] + lane);
       if (lines_.whole(lane)) {
-        body_.template send<N, K, Across>(values, k, now_, g, nullptr);
+        body_.template send<N, K, Across>(values, k, g, nullptr);
       } else {
         Pack<A, N> there[K > 0 ? Across : most_window_taps];
         for (int t = 0; t < across; ++t) there[t] = load<A, N>(lines_.there(t) + lane);
         const Some<A, N> some{there, across, load<Lane<A>, N>(lines_.held() + lane)};
-        body_.template send<N, K, Across>(values, k, now_, g, &some);
+        body_.template send<N, K, Across>(values, k, g, &some);
       }
       for (int i = 0; i < k; ++i)
         if (to_[i] != nullptr) store<N, A>(to_[i] + lane, values[i]);

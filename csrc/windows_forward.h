@@ -73,7 +73,6 @@ class WindowsForward {
           now_[count_] = weights_[(h * axes_.rows.taps + w) * axes_.last.taps + t];
           taps_[count_++] = lines_.tap(h, w, t);
         }
-    body_.weigh(now_, static_cast<int>(count_));
     const Int live = lines_.columns() * axes_.inner, pitch = lines_.pitch();
     const T* const rows = y_ + (unit * axes_.last.output + first) * axes_.inner;
     for (Int lane = 0; !streams_ && lane < n * live; lane += cache_line / Int(sizeof(T))) __builtin_prefetch(rows + lane, 1);
@@ -86,34 +85,65 @@ class WindowsForward {
     return n;
   }
 
-  // The windows that are everywhere (2×2, 2×2×2, 3×3, those without a row, and 3) are computed in registers.
+  // The windows that are everywhere (2×2, 2×2×2, 3×3, and 3) are computed in registers.
   POOLWISE_INLINE void compute_lines(Int lanes) {
-    const Int taps = axes_.last.taps;
-    if (count_ == 0) return for_packs<N>(lanes, [&]<int M, int U>(Int lane) POOLWISE_LAMBDA {
-        for (int u = 0; u < U; ++u) body_.template write<M>(results_ + lane + u * M, body_.template nothing<M>());
-      });
-    if (count_ == 4 && taps == 2) return compute_taps<4, 2>(lanes);
-    if (count_ == 8 && taps == 2) return compute_taps<8, 2>(lanes);
-    if (count_ == 3 && taps == 3) return compute_taps<3, 3>(lanes);
-    if (count_ == 6 && taps == 3) return compute_taps<6, 3>(lanes);
-    if (count_ == 9 && taps == 3) return compute_taps<9, 3>(lanes);
-    compute_taps<0, 0>(lanes);
+    if constexpr (!B::reads) {
+      add_lines(lanes);
+    } else {
+      const Int taps = axes_.last.taps;
+      if (count_ == 0) return for_packs<N>(lanes, [&]<int M, int U>(Int lane) POOLWISE_LAMBDA {
+          for (int u = 0; u < U; ++u) body_.template write<M>(results_ + lane + u * M, body_.template nothing<M>());
+        });
+      if (count_ == 4 && taps == 2) return compute_taps<4, 2>(lanes);
+      if (count_ == 8 && taps == 2) return compute_taps<8, 2>(lanes);
+      if (count_ == 3 && taps == 3) return compute_taps<3, 3>(lanes);
+      if (count_ == 9 && taps == 3) return compute_taps<9, 3>(lanes);
+      compute_taps<0, 0>(lanes);
+    }
   }
   template <int K, int Across>
   POOLWISE_OUTLINE void compute_taps(Int lanes) {
     const int k = K > 0 ? K : static_cast<int>(count_), across = Across > 0 ? Across : static_cast<int>(axes_.last.taps);
     for (Int lane = 0; lane < lanes; lane += N) {
+      lines_.prefetch(lane);
       Pack<A, N> values[K > 0 ? K : most_window_taps];
       for (int i = 0; i < k; ++i) values[i] = load<A, N>(taps_[i] + lane);
       if (lines_.whole(lane)) {
-        body_.template write<N>(results_ + lane, body_.template of<N, K>(values, k, now_));
+        body_.template write<N>(results_ + lane, body_.template of<N, K>(values, k));
       } else {
         Pack<A, N> there[K > 0 ? Across : most_window_taps];
         for (int t = 0; t < across; ++t) there[t] = load<A, N>(lines_.there(t) + lane);
         const Some<A, N> some{there, across, load<Lane<A>, N>(lines_.held() + lane)};
-        body_.template write<N>(results_ + lane, body_.template of_some<N, K, Across>(values, k, now_, some));
+        body_.template write<N>(results_ + lane, body_.template of_some<N, K, Across>(values, k, some));
       }
     }
+  }
+
+  POOLWISE_OUTLINE void add_lines(Int lanes) {
+    const A all = sum_of_weights();
+    for_packs<N, 4>(lanes, [&]<int M, int U>(Int lane) POOLWISE_LAMBDA {
+      Pack<A, M> sums[U] = {};
+      for (Int i = 0; i < count_; ++i)
+        for (int u = 0; u < U; ++u) sums[u] += load<A, M>(taps_[i] + lane + u * M) * now_[i];
+      for (int u = 0; u < U; ++u) {
+        lines_.prefetch(lane + u * M);
+        body_.template write<M>(results_ + lane + u * M, lines_.whole(lane + u * M) ? over<M>(sums[u], all) : sums[u] / weights_there(lane + u * M));
+      }
+    });
+  }
+  A sum_of_weights() const {
+    A all = 0;
+    for (Int i = 0; i < count_; ++i) all += now_[i];
+    return all;
+  }
+  template <int M>
+  static POOLWISE_INLINE Pack<A, M> over(Pack<A, M> sum, A all) {
+    return all == 1 ? sum : sum / all;  // NaN of nothing
+  }
+  POOLWISE_OUTLINE Pack<A, N> weights_there(Int lane) const {
+    Pack<A, N> sum{};
+    for (Int i = 0; i < count_; ++i) sum += load<A, N>(lines_.there(i % axes_.last.taps) + lane) * now_[i];
+    return sum;
   }
 
   // ---- a column of channels ----
@@ -124,39 +154,53 @@ class WindowsForward {
     const Taps high = planes.present(plane), wide = rows.present(row);
     for (Int j = 0; j < last.output; ++j) {
       const Taps across = last.present(j);
-      Int k = 0;
+      count_ = 0;
       for (Int h = high.first; h < high.first + high.count; ++h)
         for (Int w = wide.first; w < wide.first + wide.count; ++w) {
           const Int at = (outer * planes.size + planes.fold(planes.start + plane * planes.step + h * planes.dilation)) * rows.size +
                          rows.fold(rows.start + row * rows.step + w * rows.dilation);
           for (Int t = across.first; t < across.first + across.count; ++t) {
-            now_[k] = weights_[(h * rows.taps + w) * last.taps + t];
-            columns_at_[k++] = x_ + (at * last.size + last.fold(last.start + j * last.step + t * last.dilation)) * axes_.inner;
+            now_[count_] = weights_[(h * rows.taps + w) * last.taps + t];
+            columns_at_[count_++] = x_ + (at * last.size + last.fold(last.start + j * last.step + t * last.dilation)) * axes_.inner;
           }
         }
-      body_.weigh(now_, static_cast<int>(k));
-      compute_column(static_cast<int>(k), streams_ ? stream_.next() : y_ + (unit * last.output + j) * axes_.inner);
+      compute_column(streams_ ? stream_.next() : y_ + (unit * last.output + j) * axes_.inner);
       if (streams_) stream_.wrote(axes_.inner);
     }
   }
-  POOLWISE_INLINE void compute_column(int k, T* to) {
-    switch (k) {
-      case 4: return compute_channels<4>(k, to);
-      case 6: return compute_channels<6>(k, to);
-      case 8: return compute_channels<8>(k, to);
-      case 9: return compute_channels<9>(k, to);
-      default: return compute_channels<0>(k, to);
+  POOLWISE_INLINE void compute_column(T* to) {
+    if constexpr (!B::reads) {
+      add_channels(to);
+    } else {
+      switch (count_) {
+        case 4: return compute_channels<4>(to);
+        case 8: return compute_channels<8>(to);
+        case 9: return compute_channels<9>(to);
+        default: return compute_channels<0>(to);
+      }
     }
   }
   template <int K>
-  POOLWISE_OUTLINE void compute_channels(int count, T* to) {
-    const int k = K > 0 ? K : count;
+  POOLWISE_OUTLINE void compute_channels(T* to) {
+    const int k = K > 0 ? K : static_cast<int>(count_);
     for (Int next = 0; next < axes_.inner; next += N) {
       const Int lane = smaller(next, axes_.inner - N);  // the last pack overlaps the one before
       Pack<A, N> values[K > 0 ? K : most_window_taps];
       for (int i = 0; i < k; ++i) values[i] = body_.reader.template read<N>(columns_at_[i] + lane);
-      body_.template write<N>(to + lane, k == 0 ? body_.template nothing<N>() : body_.template of<N, K>(values, k, now_));
+      body_.template write<N>(to + lane, k == 0 ? body_.template nothing<N>() : body_.template of<N, K>(values, k));
     }
+  }
+  POOLWISE_OUTLINE void add_channels(T* to) {
+    const A all = sum_of_weights();
+    const auto at = [&]<int U>(Int lane) POOLWISE_LAMBDA {
+      Pack<A, N> sums[U] = {};
+      for (Int i = 0; i < count_; ++i)
+        for (int u = 0; u < U; ++u) sums[u] += body_.reader.template read<N>(columns_at_[i] + lane + u * N) * now_[i];
+      for (int u = 0; u < U; ++u) body_.template write<N>(to + lane + u * N, over<N>(sums[u], all));
+    };
+    Int next = 0;
+    for (; next + 4 * N <= axes_.inner; next += 4 * N) at.template operator()<4>(next);
+    for (; next < axes_.inner; next += N) at.template operator()<1>(smaller(next, axes_.inner - N));
   }
 
   const WindowAxes axes_;

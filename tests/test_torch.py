@@ -395,10 +395,13 @@ def test_fractional_pooling_draws_as_pytorch_does() -> None:
     torch.testing.assert_close(indices, where)
 
 
-KEEPING_THE_INPUT = (poolwise.Lp(2), poolwise.Soft(), poolwise.Soft(5.0))  # whose compiled gradients need it
+KEEPING_THE_INPUT = (  # whose compiled gradients need it
+    *(poolwise.Lp(2), poolwise.Soft(), poolwise.Soft(5.0), poolwise.LogSumExp(2.0), poolwise.StochasticMean()),
+)
+IN_ORDER = (poolwise.Median(), poolwise.Quantile(0.3), poolwise.TopKMean(2))  # and are constants but at ties
 
 
-@pytest.mark.parametrize("op", [*KEEPING_THE_INPUT, poolwise.Blur()], ids=repr)
+@pytest.mark.parametrize("op", [*KEEPING_THE_INPUT, *IN_ORDER, poolwise.Blur()], ids=repr)
 @pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last])
 def test_compiled_gradients_of_whole_windows_are_those_of_pytorchs_operations(
     op: poolwise.Operation, form: torch.memory_format
@@ -445,7 +448,7 @@ def test_functions_called_again_have_the_same_gradients(function: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "op", [*KEEPING_THE_INPUT, poolwise.Blur(), poolwise.Max(), poolwise.Mean(), poolwise.Median()], ids=repr
+    "op", [*KEEPING_THE_INPUT, *IN_ORDER, poolwise.Blur(), poolwise.Max(), poolwise.Mean()], ids=repr
 )
 def test_jacobians_that_autograd_batches(op: poolwise.Operation) -> None:
     def pool(x: torch.Tensor) -> torch.Tensor:

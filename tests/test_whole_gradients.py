@@ -1,4 +1,4 @@
-"""The compiled gradients of whole windows: norm, soft and blur against the reference, by every instruction set."""
+"""The compiled gradients of whole windows against the reference, by every instruction set."""
 
 from __future__ import annotations
 
@@ -8,10 +8,20 @@ import numpy as np
 import pytest
 
 import poolwise
-from poolwise import Blur, Geometry, Lp, Soft
+from poolwise import Blur, Geometry, LogSumExp, Lp, Median, Quantile, Soft, StochasticMean, TopKMean
 from test_whole_windows import FLOATS, SETS, WINDOWS, _native, plan
 
-OPS = {Lp(): ("float32", "float16"), Soft(): ("float32", "float16"), Soft(20.0): ("float32",), Blur(): FLOATS}
+OPS = {
+    Lp(): ("float32", "float16"),
+    Median(): FLOATS,
+    Quantile(0.3): ("float32", "float64"),
+    TopKMean(2): ("float32", "float16"),
+    Soft(): ("float32", "float16"),
+    Soft(20.0): ("float32",),
+    LogSumExp(): ("float32", "float16"),
+    StochasticMean(): ("float32", "float16"),
+    Blur(): FLOATS,
+}
 MORE = {
     "channels 3 at stride 4": ((5, 14), 3, (2, 3), {"stride": 4, "padding": 1}),
     "windows apart": ((9, 40), 1, (2, 2), {"stride": (3, 7)}),

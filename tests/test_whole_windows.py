@@ -1,4 +1,4 @@
-"""The compiled engine of whole windows: median, mode, soft and blur against the reference, by every instruction set."""
+"""The compiled engine of whole windows against the reference, by every instruction set."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import poolwise
-from poolwise import Blur, Geometry, Median, Mode, Soft
-from poolwise.kernels.native import _table
+from poolwise import Blur, Geometry, LogSumExp, Median, Mode, Quantile, Soft, StochasticMean, TopKMean
+from poolwise.kernels.native import PARAMETERS, _table
 from poolwise.op import tap_weights
 
 _native = pytest.importorskip("poolwise._native")
@@ -18,6 +18,13 @@ FLOATS = ("float32", "float16", "float64")
 DTYPES = {
     Median(): (*FLOATS, "uint8", "int16", "int32", "uint64"),
     Mode(): ("uint8", "uint16", "uint32", "uint64", "int8", "int64", "bool", "float32"),
+    Quantile(0.3): FLOATS,
+    Quantile(1): ("float32",),
+    TopKMean(2): FLOATS,
+    TopKMean(5): ("float32",),
+    LogSumExp(): ("float32", "float16"),
+    LogSumExp(20.0): ("float32",),
+    StochasticMean(): ("float32", "float16"),
     Soft(): ("float32", "float16"),
     Soft(30.0): ("float32",),
     Blur(): FLOATS,
@@ -79,7 +86,7 @@ def plan(op, dtype, geometry, body=None):
         geometry.axes,
         [_table(table) for table in geometry.tables],
         tuple(range(len(geometry.shape))),
-        temperature=getattr(op, "temperature", 1.0),
+        parameter=float(getattr(op, PARAMETERS.get(op.name, ""), 1.0)),
         weights=() if weights is None else np.ravel(weights).tolist(),
     )
 
@@ -121,7 +128,12 @@ def test_nothing_overflows_or_vanishes_on_the_way():
     large, tiny = np.full((1, 4), 3e38, "f4"), np.full((1, 4), 1e-45, "f4")
     for sign in (1, -1):
         assert (poolwise.pool(sign * large, Soft(), (1, 4), kernel="native") == sign * large[0, 0]).all()
-    assert (poolwise.pool(tiny, Median(), (1, 4), kernel="native") == tiny[0, 0]).all()
+        for op in (Quantile(0.3), StochasticMean(), LogSumExp(1e3)):
+            assert (poolwise.pool(sign * large, op, (1, 4), kernel="native") == sign * large[0, 0]).all()
+    for op in (Median(), Quantile(0.3), TopKMean(), StochasticMean()):
+        assert (poolwise.pool(tiny, op, (1, 4), kernel="native") == tiny[0, 0]).all()
+    far = np.array([[3e38, -3e38]], "f4")
+    np.testing.assert_allclose(poolwise.pool(far, Quantile(0.25), (1, 2), kernel="native"), -1.5e38, rtol=1e-6)
     for weight in (1e-25, 1e15, 1e-200, 1e200):
         for dtype in ("f4", "f8"):
             x = np.array([1e10, 3e10], dtype)
@@ -135,6 +147,8 @@ def test_zeros_stay_zeros_whatever_lacks():
     for op in (Soft(), Soft(1e-29), Blur()):
         y = poolwise.pool(zeros, op, (3, 3), axes=(1, 2), stride=1, padding=1, kernel="native")
         assert (y == 0).all()
+    for op in (Quantile(0.3), TopKMean(3), StochasticMean()):
+        assert (poolwise.pool(zeros, op, (3, 3), axes=(1, 2), stride=1, padding=1, kernel="native") == 0).all()
     ones = np.ones((1, 4), "f4")
     y = poolwise.pool(ones, Soft(1e-29), (1, 3), stride=1, padding=((0, 0), (1, 1)), kernel="native")
     assert (y == 1).all()
@@ -190,9 +204,10 @@ def test_what_it_does_not_do_it_says(words, says):
         poolwise.pool(np.ones((9, 9), "f4"), Median(), kernel="native", **words)
 
 
-def test_softs_of_float64_are_left_to_others():
+@pytest.mark.parametrize("op", [Soft(), LogSumExp(), StochasticMean()], ids=repr)
+def test_what_would_need_more_than_float64_is_left_to_others(op):
     with pytest.raises(poolwise.InvalidValue, match="float64"):
-        poolwise.pool(np.ones((4, 4)), Soft(), (2, 2), kernel="native")
+        poolwise.pool(np.ones((4, 4)), op, (2, 2), kernel="native")
 
 
 def test_the_module_itself_refuses_what_it_could_not_compute():
@@ -205,8 +220,10 @@ def test_the_module_itself_refuses_what_it_could_not_compute():
         ({"body": "blur", "weights": [-1.0] * 9}, "weights must be at least 0"),
         ({"body": "blur", "weights": [float("nan")] * 9}, "weights must be at least 0"),
         ({"body": "median", "weights": [1.0] * 9}, "weights are a blur's alone"),
-        ({"body": "soft", "temperature": float("nan")}, "temperature must be at least 1e-30"),
-        ({"body": "soft", "temperature": 0.0}, "temperature must be at least 1e-30"),
+        ({"body": "soft", "parameter": float("nan")}, "parameter must be at least 1e-30"),
+        ({"body": "logsumexp", "parameter": 0.0}, "parameter must be at least 1e-30"),
+        ({"body": "quantile", "parameter": 1.5}, "parameter must be between 0 and 1"),
+        ({"body": "topkmean", "parameter": 1.5}, "parameter must be a whole number of at least 1"),
     ):
         with pytest.raises(ValueError, match=says):
             make(words.pop("body"), "float32", (1, 9, 9), (1, 2), table, order, **words)
@@ -216,5 +233,6 @@ def test_the_module_itself_refuses_what_it_could_not_compute():
         median.forward(x, y, None, np.ones(x.shape, bool))
     with pytest.raises(ValueError, match="must be dense"):
         median.forward(x[:, ::-1], y)
+    mode = make("mode", "float32", (1, 9, 9), (1, 2), table, order)
     with pytest.raises(ValueError, match="no gradient of this"):
-        median.backward(y, x)
+        mode.backward(y, x)

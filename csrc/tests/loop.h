@@ -4,7 +4,9 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "../plan.h"
@@ -89,40 +91,86 @@ inline double whole_mean(double sum, double divisor, bool truncate) {
 }
 
 // Of the values of one window: its median, its mode, or its mean with these weights (of a soft maximum, with those that follow).
-inline double of_whole_window(const std::string& body, std::vector<double> values, const std::vector<double>& weights, double temperature,
+// Where a quantile's result lies among n sorted values: the lower of two, and the share of the higher.
+inline std::pair<std::size_t, double> place_of(const std::string& body, double parameter, std::size_t n) {
+  const double place = (body == "median" ? 0.5 : parameter) * static_cast<double>(n - 1);
+  return {static_cast<std::size_t>(place), place - std::floor(place)};
+}
+
+// What each value weighs in a mean with weights: soft, blur, stochasticmean.
+inline std::vector<double> shares_of(const std::string& body, const std::vector<double>& values, std::vector<double> weights, double parameter) {
+  double total = 0;
+  if (body != "blur") weights.clear();
+  for (std::size_t i = 0; body != "blur" && i < values.size(); ++i)
+    weights.push_back(body == "stochasticmean" ? std::max(values[i], 0.0) : std::exp(parameter * values[i]));
+  for (const double weight : weights) total += weight;
+  for (double& weight : weights) weight = total == 0 ? 1 / static_cast<double>(values.size()) : weight / total;
+  return weights;
+}
+
+inline double of_whole_window(const std::string& body, std::vector<double> values, const std::vector<double>& weights, double parameter,
                               bool whole) {
   const std::size_t n = values.size();
-  if (n == 0) return whole ? 0 : NAN;
-  if (body == "soft" || body == "blur") {
-    const double top = *std::max_element(values.begin(), values.end());
-    double sum = 0, total = 0;
-    for (std::size_t i = 0; i < n; ++i) {
-      const double weight = body == "soft" ? std::exp(temperature * (values[i] - top)) : weights[i];
-      sum += weight * values[i], total += weight;
-    }
-    return sum / total;
+  if (n == 0) return whole ? 0 : body == "logsumexp" ? -INFINITY : NAN;
+  if (body == "logsumexp") {
+    double total = 0;
+    for (const double value : values) total += std::exp(parameter * value);
+    return std::log(total) / parameter;
+  }
+  if (body == "soft" || body == "blur" || body == "stochasticmean") {
+    const std::vector<double> shares = shares_of(body, values, weights, parameter);
+    return std::inner_product(shares.begin(), shares.end(), values.begin(), 0.0);
   }
   std::sort(values.begin(), values.end());
-  if (body == "median") return whole || n % 2 == 1 ? values[(n - 1) / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
+  if (body == "median" || body == "quantile") {
+    const auto [low, part] = place_of(body, parameter, n);
+    return whole || part == 0 ? values[low] : values[low] + part * (values[low + 1] - values[low]);
+  }
+  if (body == "topkmean") {
+    const std::size_t k = std::min(n, static_cast<std::size_t>(parameter));
+    return std::accumulate(values.end() - static_cast<std::ptrdiff_t>(k), values.end(), 0.0) / static_cast<double>(k);
+  }
   double best = values[0];
   for (const double value : values)
     if (std::count(values.begin(), values.end(), value) > std::count(values.begin(), values.end(), best)) best = value;
   return best;
 }
 
-// What one window sends to each of its elements for an output's gradient of 1: of a norm, a soft maximum, a mean with weights.
+// What one window sends to each of its elements for an output's gradient of 1.
 inline std::vector<double> sent_by_whole_window(const std::string& body, const std::vector<double>& values, const std::vector<double>& weights,
-                                                double temperature) {
-  std::vector<double> sent = body == "blur" ? weights : values;
-  double total = 0, mean = 0;
+                                                double parameter) {
+  const std::size_t n = values.size();
+  if (n == 0) return {};
   if (body == "norm") {
-    for (const double value : values) total += value * value;
+    std::vector<double> sent = values;
+    const double total = std::inner_product(values.begin(), values.end(), values.begin(), 0.0);
     for (double& each : sent) each = total == 0 ? 0 : each / std::sqrt(total);
     return sent;
   }
-  for (double& each : sent) total += body == "blur" ? each : each = std::exp(temperature * each);
-  for (std::size_t i = 0; i < sent.size(); ++i) sent[i] /= total, mean += sent[i] * values[i];
-  for (std::size_t i = 0; body == "soft" && i < sent.size(); ++i) sent[i] *= 1 + temperature * (values[i] - mean);
+  if (body == "median" || body == "quantile" || body == "topkmean") {
+    std::vector<std::size_t> order(n);
+    std::iota(order.begin(), order.end(), std::size_t(0));
+    const double sign = body == "topkmean" ? -1 : 1;
+    std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return sign * values[a] < sign * values[b]; });
+    std::vector<double> sent(n);
+    if (body == "topkmean") {
+      const std::size_t k = std::min(n, static_cast<std::size_t>(parameter));
+      for (std::size_t i = 0; i < k; ++i) sent[order[i]] = 1 / static_cast<double>(k);
+      return sent;
+    }
+    const auto [low, part] = place_of(body, parameter, n);
+    sent[order[low]] = 1 - part;
+    if (part > 0) sent[order[low + 1]] = part;
+    return sent;
+  }
+  std::vector<double> sent = shares_of(body == "logsumexp" ? "soft" : body, values, weights, parameter);
+  const double mean = std::inner_product(sent.begin(), sent.end(), values.begin(), 0.0);
+  double positive = 0;
+  for (const double value : values) positive += std::max(value, 0.0);
+  for (std::size_t i = 0; i < n; ++i) {
+    if (body == "soft") sent[i] *= 1 + parameter * (values[i] - mean);
+    if (body == "stochasticmean" && values[i] > 0) sent[i] += (values[i] - mean) / positive;
+  }
   return sent;
 }
 

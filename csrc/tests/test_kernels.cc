@@ -221,7 +221,7 @@ bool try_whole(const Case& c, const std::string& body, const std::string& dtype,
   Int taps = 1;
   for (const RegularFields& axis : c.axes) taps *= axis.taps;
   for (Int tap = 0; body == "blur" && taps <= most_window_taps && tap < taps; ++tap) fields.weights.push_back(1.0 + double(tap % 5));
-  fields.temperature = 0.5;
+  fields.parameter = body == "topkmean" ? 2 : body == "quantile" ? 0.3 : 0.5;
   std::unique_ptr<Plan> served;
   try {
     served = std::make_unique<Plan>(plan_of(fields));
@@ -256,11 +256,11 @@ bool try_whole(const Case& c, const std::string& body, const std::string& dtype,
           if (body == "blur") weights.push_back(fields.weights[static_cast<std::size_t>(tap.offset)]);
         }
         if (plan.whole()) {
-          const double wanted = of_whole_window(body, values, weights, fields.temperature, whole);
+          const double wanted = of_whole_window(body, values, weights, fields.parameter, whole);
           CHECK(close<T>(wanted, y.as<T>()[at]), "%s, %s of %s: y is %g, not %g", c.name, body.c_str(), dtype.c_str(), double(y.as<T>()[at]), wanted);
         }
         if (!plan.sends) continue;
-        const std::vector<double> sent = sent_by_whole_window(body, values, weights, fields.temperature);
+        const std::vector<double> sent = sent_by_whole_window(body, values, weights, fields.parameter);
         for (std::size_t t = 0; t < there.size(); ++t) gradient[place(there[t])] += static_cast<double>(g.as<T>()[at]) * sent[t];
       }
   }
@@ -276,8 +276,8 @@ bool try_whole(const Case& c, const std::string& body, const std::string& dtype,
 template <class T>
 void try_whole_windows(const Case& c, const std::string& dtype, int& served) {
   constexpr bool averages = std::is_floating_point_v<T>;
-  for (const std::string body : {"median", "mode", "soft", "blur", "norm"}) {
-    if (!averages && body[0] != 'm') continue;
+  for (const std::string body : {"median", "mode", "quantile", "topkmean", "soft", "logsumexp", "stochasticmean", "blur", "norm"}) {
+    if (!averages && body[0] != 'm') continue;  // of integers there are those two
     served += try_whole<T>(c, body, dtype, Touching::behind, 1);
     served += try_whole<T>(c, body, dtype, Touching::before, 7);
   }

@@ -17,8 +17,9 @@ from poolwise.geometry import Axis, Geometry, Regular, folded
 from poolwise.op import FLOATS, Array, Selection, tap_weights
 
 BODIES = frozenset(_native.bodies())
-WHOLE = frozenset({"median", "mode", "soft", "blur"})  # those that need all of a window's elements at once
+WHOLE = frozenset(_native.whole_bodies())  # those that need all of a window's elements at once
 DIFFERENTIABLE = BODIES - WHOLE - {"norm"}  # whose gradients it computes for every window, from what it kept alone
+PARAMETERS = {"quantile": "q", "topkmean": "k", "soft": "temperature", "logsumexp": "temperature"}
 MOST_WHOLE = 49  # taps; of more the plan refuses them
 KEPT_BYTES = {"": 0, "uint8": 1, "int32": 4, "int64": 8}
 
@@ -26,7 +27,7 @@ KEPT_BYTES = {"": 0, "uint8": 1, "int32": 4, "int64": 8}
 class Native:
     """Compiled for each instruction set, chosen at run time.
 
-    It keeps one byte per output of a max, nothing of a mean or a blur, and the input of an Lp or a SoftPool.
+    It keeps one byte per output of a max, nothing of a mean or a blur, and the input of what depends on all of a window.
     """
 
     name: ClassVar[str] = "native"
@@ -144,7 +145,7 @@ def plan_of(call: Call) -> _native.Plan:
         count_include_pad=getattr(call.op, "count_include_pad", False),
         divisor=float(getattr(call.op, "divisor", None) or 0.0),
         truncate=getattr(call.op, "rounding", "nearest") == "truncate",
-        temperature=float(getattr(call.op, "temperature", 1.0)),
+        parameter=float(getattr(call.op, PARAMETERS.get(call.op.name, ""), 1.0)),
         weights=_weights(call),
     )
 

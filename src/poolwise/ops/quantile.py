@@ -43,7 +43,8 @@ class Quantile(Operation):
             return nan
         place = self.q * (len(w.values) - 1)
         low, high = np.sort(w.values)[[floor(place), ceil(place)]]
-        return low if low == high else low + (high - low) * (place - floor(place))
+        part = place - floor(place)
+        return low if low == high else low * (1 - part) + high * part
 
     def window_grad(self, w: Window, g: float) -> tuple[NDArray[Any], ...]:
         if unsettled(w.values):
@@ -59,8 +60,9 @@ class Quantile(Operation):
         low = take_winner(xp, order, xp.sum(xp.where(ordinal <= place, 1, 0), axis=-1) - 1)
         high = take_winner(xp, order, xp.sum(xp.where(ordinal < place, 1, 0), axis=-1))
         part = xp.squeeze(place - xp.floor(place), axis=-1)
-        between = xp.where((part > 0) & ~(xp.isinf(low) & (low == high)), high - low, xp.zeros_like(low))
-        return or_nan(xp, low + between * part, values, present)
+        endless = low * (1 - part) + xp.where(part > 0, high * part, xp.zeros_like(high))
+        between = xp.where(xp.isfinite(low) & xp.isfinite(high), low + (high - low) * part, endless)
+        return or_nan(xp, between, values, present)
 
 
 def unsettled(values: NDArray[Any]) -> bool:
