@@ -11,11 +11,15 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 lab: $(VENV)/.lab
 	$(BIN)/poolwise lab --report report.html
 
+# Tests run in this many processes, of up to 2 GB each; who has run out of tests takes half of what another has left.
+WORKERS ?= 2
+TESTS := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(TESTS)
 
 core: $(VENV)/.dev  ## without the tests marked slow
-	$(BIN)/python -m pytest -m "not slow"
+	$(TESTS) -m "not slow"
 
 bench: $(VENV)/.dev
 	$(BIN)/poolwise bench

@@ -20,6 +20,8 @@ QUICKLY = {  # compiled code that is used once need not be optimised
     "JAX_PLATFORMS": "cpu",
 }
 pytest.importorskip("keras")
+PATIENCE = 560  # seconds for a process: hundreds of small graphs are compiled, while other tests run beside it
+pytestmark = pytest.mark.timeout(PATIENCE + 40)
 
 
 def child(backend: str, *command: str) -> str:
@@ -28,7 +30,13 @@ def child(backend: str, *command: str) -> str:
         pytest.skip(f"{backend} is not installed")
     environment = {**os.environ, **QUICKLY, "KERAS_BACKEND": backend}
     done = subprocess.run(
-        [sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False
+        [sys.executable, *command],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
     )
     said = f"{done.stdout}\n{done.stderr}"
     if done.returncode:
