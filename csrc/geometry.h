@@ -52,6 +52,7 @@ enum class Mode { absent, circular, reflect, replicate };
 struct Axis {
   Int size = 1, output = 1, start = 0, step = 1, dilation = 1, taps = 1, low = 0, high = 0;
   Mode mode = Mode::absent;
+  const double* weights = nullptr;  // of its taps in a mean with weights
   const Span* spans = nullptr;
   Int span_planes = 1;
   Int overlap = 1;                     // at most so many spans hold the same element

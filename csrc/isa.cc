@@ -95,8 +95,19 @@ void with_norm(const Plan& plan, const Buffers& buffers, Run&& run) {
   }
 }
 
+// Whether the engine of lines adds the weights: few enough additions follow one another.
+bool blurs_in_lines(const Plan& plan, const Buffers& buffers) {
+  const Axis* const axes = plan.block.axes;
+  if (plan.body != Body::blur) return false;
+  if (plan.dtype == Dtype::float32 && needs_double<float>(axes[0].taps * axes[1].taps + axes[2].taps / balanced_taps + 1)) return false;
+  bool serves = false;
+  with_floats(plan, [&]<class T>() { serves = LinesForward<Blurred<T>, std::uint8_t>::serves(plan, buffers); });
+  return serves;
+}
+
 template <class Run>
 void with_forward(const Plan& plan, const Buffers& buffers, Run&& run) {
+  if (plan.body == Body::blur) return with_floats(plan, [&]<class T>() { run.template operator()<Blurred<T>, std::uint8_t, Engine::lines>(); });
   if (plan.selects()) return with_ordered(plan, [&]<class T>() { with_selection<T>(plan, buffers, run); });
   if (plan.body == Body::norm) return with_norm(plan, buffers, run);
   with_elements(plan, [&]<class T>() {
@@ -120,7 +131,7 @@ Units cells_units(const Plan& plan, const Buffers& buffers, Int itemsize) {
 }
 
 Units forward_units(const Plan& plan, const Buffers& buffers) {
-  if (plan.whole()) return windows_units(plan);
+  if (plan.whole() && !blurs_in_lines(plan, buffers)) return windows_units(plan);
   Units units{0};
   with_forward(plan, buffers, [&]<class R, class K, Engine E>() {
     if constexpr (E == Engine::lines)
@@ -134,7 +145,7 @@ Units forward_units(const Plan& plan, const Buffers& buffers) {
 }
 
 void forward(const Plan& plan, const Buffers& buffers, Int begin, Int end) {
-  if (plan.whole()) return windows_forward(plan, buffers, begin, end);
+  if (plan.whole() && !blurs_in_lines(plan, buffers)) return windows_forward(plan, buffers, begin, end);
   with_forward(plan, buffers, [&]<class R, class K, Engine E>() {
     if constexpr (E == Engine::lines) {
       LinesForward<R, K> engine(plan, buffers);

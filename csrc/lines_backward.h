@@ -32,7 +32,7 @@ POOLWISE_OUTLINE GatherLayout gather_layout(const Plan& plan) {
   GatherLayout layout;
   const Block& block = plan.block;
   const Axis& last = block.axes[2];
-  if (!block.there || block.inner == 0 || !is_near(last)) return layout;
+  if (!block.unfolded() || block.inner == 0 || !is_near(last)) return layout;
   layout.deep = block.axes[0].most_readers(), layout.across = block.axes[1].most_readers();
   if (layout.deep > most_sources || layout.across > most_sources || layout.deep * layout.across > most_sources) return layout;
   const bool uneven = block.axes[0].spans != nullptr || block.axes[1].spans != nullptr || last.spans != nullptr;

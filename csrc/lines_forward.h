@@ -1,10 +1,10 @@
-// The fast forward engine, for windows in absent padding that are the same for all planes, over a block of rows: whole lines at a time, whatever the
+// The fast forward engine, for windows that are the same for all planes, over a block of rows: whole lines at a time, whatever the
 // layout. The rows of a window are reduced into one line (down), lanes beside each other never meeting; then the lines's own taps
 // are reduced (across). Neither cost grows much with the window: rows slide, in blocks of as many as a window has, each row reduced
 // once with those after it in its block and once with those before it (van Herk 1992; Gil & Werman 1993); and the taps of a
 // line are doubled, a line of pairs reduced to one of fours. Nothing is ever subtracted.
 //
-// A line holds the cells that some window of its chunk reads, with nothing where the padding is. Lanes are columns × inner.
+// A line holds the cells that some window of its chunk reads; where the padding is, nothing, or copies of cells where it folds. Lanes are columns × inner.
 #pragma once
 
 #include "lines.h"
@@ -44,10 +44,26 @@ struct FewOf<R> {
   using type = typename R::Few;
 };
 
+// Whether rows and taps weigh something, so that none stands for another.
+template <class R>
+inline constexpr bool weighs = requires { requires R::weighs; };
+
 // Lanes from one line to the next, where many lie one after another.
 template <class R>
 POOLWISE_INLINE Int line_lanes(Int lanes) {
   return (lanes + slack<typename R::Accumulator> + 63) / 64 * 64;
+}
+
+// Whether all elements that stand in the padding of a line are also among its own cells, of which there are so many from `first` on.
+POOLWISE_OUTLINE bool folds_inside(const Axis& axis, Int first, Int cells) {
+  const Int begin = larger(0, first), end = smaller(axis.size, first + cells);
+  const auto inside = [&](Int from, Int stop) {
+    for (Int place = from; place < stop; ++place)
+      if (axis.fold(place) < begin || axis.fold(place) >= end) return false;
+    return true;
+  };
+  return axis.mode == Mode::absent || (inside(larger(first, -axis.low), smaller(0, first + cells)) &&
+                                       inside(larger(first, axis.size), smaller(first + cells, axis.size + axis.high)));
 }
 
 template <class R>
@@ -60,7 +76,7 @@ POOLWISE_OUTLINE LineLayout line_layout(const Plan& plan) {
   const Taps read = block.read;
   if (read.count == 0 || last.start < -far || last.start > far || last.step > far || last.dilation > far) return layout;
   if (read.first > far || read.count > far || last.output > far) return layout;
-  layout.folds = one_window(last) && read.count >= taps_worth_doubling && last.size * block.inner * Int(sizeof(typename R::Element)) < most_memory / 4;
+  layout.folds = !weighs<R> && one_window(last) && read.count >= taps_worth_doubling && last.size * block.inner * Int(sizeof(typename R::Element)) < most_memory / 4;
   if (layout.folds) {
     layout.gathers = block.inner == 1 && !R::places;
     const Int cells = layout.gathers ? full<A> : smaller(last.size, larger(1, folded_lanes / larger(1, block.inner)));
@@ -75,9 +91,9 @@ POOLWISE_OUTLINE LineLayout line_layout(const Plan& plan) {
     return layout;
   }
   layout.extent = last.spans != nullptr ? last.size : (read.count - 1) * last.dilation + 1;
-  layout.slides = rows.spans == nullptr && rows.taps >= rows_worth_sliding && rows.taps < far && rows.step < far && rows.output > 1 &&
+  layout.slides = !weighs<R> && rows.spans == nullptr && rows.taps >= rows_worth_sliding && rows.taps < far && rows.step < far && rows.output > 1 &&
                   rows.dilation == 1 && rows.taps > 3 * rows.step;
-  layout.doubles = last.spans == nullptr && read.count >= taps_worth_doubling && read.count > last.step;
+  layout.doubles = !weighs<R> && last.spans == nullptr && read.count >= taps_worth_doubling && read.count > last.step;
   const Wide least = (Wide(layout.extent) * block.inner + slack<A>) * lane_bytes * (layout.slides ? rows.taps : 1);
   if (block.inner == 0 || least > most_memory / 4) return layout;
   const Int room = larger(layout.slides ? sliding_bytes / rows.taps : line_bytes, 4 * layout.extent * block.inner * lane_bytes);
@@ -93,6 +109,10 @@ POOLWISE_OUTLINE LineLayout line_layout(const Plan& plan) {
                  3 * Arena::room<A>(band + slack<A>) + Arena::room<typename R::Result>(band + slack<A>) + Stream<typename R::Result>::room(band + slack<A>);
   if (layout.slides) layout.bytes += 2 * Line<R>::room(layout.lanes) + Line<R>::room(rows.taps * line_lanes<R>(layout.lanes));
   layout.serves = layout.bytes < most_memory;
+  if (last.mode != Mode::absent) {
+    const Int first = last.start + read.first * last.dilation, reached = (last.output - 1) * last.step + layout.extent;
+    layout.serves = layout.serves && layout.chunks == 1 && folds_inside(last, first, reached);
+  }
   return layout;
 }
 
@@ -266,7 +286,24 @@ class LinesForward {
       reduce_rows(t0, t1);
     // What was written beyond the row: where it ends, and where the next one begins.
     if (!layout_.folds) clear(line_, there_begin_ + there_, there_begin_ + there_ + N);
+    if (block_.axes[2].mode != Mode::absent && !layout_.folds) fold_columns();
     if constexpr (R::divides) row_divisors_[number] = own_divisor_;
+  }
+
+  // What stands in the padding of the line, which its own cells hold.
+  POOLWISE_OUTLINE void fold_columns() {
+    const Axis& last = block_.axes[2];
+    const Int inner = block_.inner, first = last.start + block_.read.first * last.dilation;
+    const auto take = [&](Int begin, Int end) {
+      for (Int place = begin; place < end; ++place)
+        for (Int c = 0; c < inner; ++c) {
+          const Int to = (place - first) * inner + c, from = (last.fold(place) - first) * inner + c;
+          line_.values[to] = line_.values[from];
+          if constexpr (Line<R>::two) line_.seconds[to] = line_.seconds[from];
+        }
+    };
+    take(larger(first, -last.low), smaller(0, first + lanes_ / inner));
+    take(larger(first, last.size), smaller(first + lanes_ / inner, last.size + last.high));
   }
 
   // The rows of the window where the engine stands, and what they divide by.
@@ -285,7 +322,7 @@ class LinesForward {
 
   // A row's first lane of the chunk. Packs may read beyond its last one, where the array goes on.
   POOLWISE_INLINE const T* source(Int plane, Int row, Int spare = 0) const {
-    const Int at = outer_ * strides_.outer + plane * strides_.plane + row * strides_.row;
+    const Int at = outer_ * strides_.outer + block_.axes[0].fold(plane) * strides_.plane + block_.axes[1].fold(row) * strides_.row;
     const T* p = x_ + at + from_lane_;
     if (at + from_lane_ + read_ + most_pack <= last_row_ + block_.axes[2].size * block_.inner) return p;
     T* copy = spare_rows_ + spare * (read_ + slack<A>);
@@ -439,11 +476,18 @@ class LinesForward {
   // Where the taps of a row begin inside the window; nobody asks where more taps than 64 bits can number are allowed.
   POOLWISE_INLINE Int place_of(Int plane, Int row) const {
     if constexpr (R::places) return (plane * block_.axes[1].taps + row) * block_.axes[2].taps;
+    if constexpr (weighs<R>) return plane * block_.axes[1].taps + row;
     return 0;
   }
   POOLWISE_INLINE Int places_apart() const {
     if constexpr (R::places) return block_.axes[2].taps;
-    return 0;
+    return weighs<R> ? 1 : 0;
+  }
+  // A tap of a line, as it counts in its window.
+  template <int M>
+  POOLWISE_INLINE State<M> counted_tap(State<M> state, Int tap) const {
+    if constexpr (weighs<R>) return reduction_.template weighed<M>(state, block_.read.first + tap);
+    return reduction_.template moved<M>(state, tap * tap_places_);
   }
 
   // The rows t1 of a window in all of its planes t0.
@@ -484,11 +528,20 @@ class LinesForward {
       State<M> state[U];
       for (int u = 0; u < U; ++u) {
         const Int here = lane + u * M;
-        const auto row = [&](int s) POOLWISE_LAMBDA { return reduction_.template taken<M>(reduction_.template read<M>(from[s] + here), place + s * places); };
-        state[u] = row(0);
-        if constexpr (Count > 1) state[u] = reduction_.template followed<M>(state[u], row(1));
-        if constexpr (Count == 3) state[u] = reduction_.template followed<M>(state[u], row(2));
-        if constexpr (Count == 4) state[u] = reduction_.template followed<M>(state[u], reduction_.template followed<M>(row(2), row(3)));
+        if constexpr (adds_few) {  // two additions deep: they err by less than a unit in the sum's last place
+          const auto row = [&](int s) POOLWISE_LAMBDA { return load<Few, M>(from[s] + here); };
+          Pack<Few, M> few = row(0);
+          if constexpr (Count > 1) few += row(1);
+          if constexpr (Count == 3) few += row(2);
+          if constexpr (Count == 4) few += row(2) + row(3);
+          state[u] = {converted<A, Few, M>(few)};
+        } else {
+          const auto row = [&](int s) POOLWISE_LAMBDA { return reduction_.template taken<M>(reduction_.template read<M>(from[s] + here), place + s * places); };
+          state[u] = row(0);
+          if constexpr (Count > 1) state[u] = reduction_.template followed<M>(state[u], row(1));
+          if constexpr (Count == 3) state[u] = reduction_.template followed<M>(state[u], row(2));
+          if constexpr (Count == 4) state[u] = reduction_.template followed<M>(state[u], reduction_.template followed<M>(row(2), row(3)));
+        }
         if constexpr (Onto) state[u] = reduction_.template followed<M>(to.template load<M>(there_begin_ + here), state[u]);
       }
       for (int s = 0; s < Count; ++s) ahead(from[s] + lane, U * M * sizeof(T));
@@ -528,7 +581,7 @@ class LinesForward {
   void take_row(Taps t0, Int number, const Line<R>& to, const Line<R>* rest, Int place, Int by) {
     const Axis &rows = block_.axes[1], &planes = block_.axes[0];
     const Int row = rows.start + number;
-    if (row < 0 || row >= rows.size) {
+    if (row < rows.padded_begin() || row >= rows.padded_end()) {
       if (rest == nullptr) return clear(to, there_begin_, there_begin_ + there_);
       return move_lanes(to, *rest, by);
     }
@@ -679,10 +732,10 @@ class LinesForward {
   // Count is the number of taps where the compiler knows it, else 0.
   template <int S, int Count>
   POOLWISE_OUTLINE void across_lanes(Int n) {
-    const Int taps = Count > 0 ? Count : taps_, apart = tap_lanes_, places = tap_places_;
+    const Int taps = Count > 0 ? Count : taps_, apart = tap_lanes_;
     for_packs<N>(n, [&]<int M, int U>(Int lane) POOLWISE_LAMBDA {
       const auto tap = [&](int u, Int t) POOLWISE_LAMBDA {
-        return reduction_.template moved<M>(picked_state<R, S, M>(from_, S * (lane + u * M) + t * apart), t * places);
+        return counted_tap<M>(picked_state<R, S, M>(from_, S * (lane + u * M) + t * apart), t);
       };
       State<M> state[U];
       if constexpr (R::idempotent) {
@@ -700,14 +753,14 @@ class LinesForward {
   POOLWISE_OUTLINE void across_cells(Int number) {
     const Int from = number * layout_.lanes, to = number * apart_;
     const Axis& last = block_.axes[2];
-    const Int inner = block_.inner, apart = tap_lanes_, places = tap_places_;
+    const Int inner = block_.inner, apart = tap_lanes_;
     for (Int j = 0; j < columns_; ++j) {
       const Int begin = from + (last.spans != nullptr ? last.spans[j].first : j * last.step) * inner;
       const Int taps = last.spans != nullptr ? last.spans[j].count : taps_;
       for_packs<N>(inner, [&]<int M, int U>(Int c) POOLWISE_LAMBDA {
         for (int u = 0; u < U; ++u)
           put<M>(to + j * inner + c + u * M, taps == 0 ? reduction_.template nothing<M>() : balanced<R, M, 0>(reduction_, taps, [&](Int t) POOLWISE_LAMBDA {
-                   return reduction_.template moved<M>(from_.template load<M>(begin + c + u * M + t * apart), t * places);
+                   return counted_tap<M>(from_.template load<M>(begin + c + u * M + t * apart), t);
                  }));
       });
     }

@@ -154,6 +154,18 @@ void check_order(const PlanFields& fields) {
   if (sorted != plain) refuse("order must hold each axis once");
 }
 
+void check_weights(const Plan& plan, const PlanFields& fields) {
+  const std::size_t count = plan.body == Body::blur ? fields.tables.size() : 0;
+  if (fields.weights.size() != count) refuse("weights must be for " + std::to_string(count) + " axes, got them for " + std::to_string(fields.weights.size()));
+  for (std::size_t a = 0; a < count; ++a) {
+    const Int taps = fields.tables[a].uneven ? fields.tables[a].taps : fields.tables[a].regular.taps;
+    if (static_cast<Int>(fields.weights[a].size()) != taps)
+      refuse("weights must be " + std::to_string(taps) + " along axis " + std::to_string(a) + ", got " + std::to_string(fields.weights[a].size()));
+    for (const double weight : fields.weights[a])
+      if (!(weight >= 0 && weight <= std::numeric_limits<float>::max())) refuse("weights must be at least 0 and at most float32's largest, got " + std::to_string(weight));
+  }
+}
+
 void lay_out_axes(Plan& plan, const PlanFields& fields) {
   plan.rank = static_cast<int>(fields.axes.size());
   for (const AxisFields& table : fields.tables) plan.held_spans.push_back(table.spans);
@@ -162,6 +174,7 @@ void lay_out_axes(Plan& plan, const PlanFields& fields) {
     const std::string where = "tables[" + std::to_string(a) + "].";
     plan.held_axes.push_back(fields.tables[a].uneven ? uneven_axis(size, fields.tables[a], where, plan.held_spans[a])
                                                      : regular_axis(size, fields.tables[a].regular, where));
+    if (plan.body == Body::blur) plan.held_axes.back().weights = plan.held_weights[a].data();
   }
   plan.axes = plan.held_axes.data();
 }
@@ -236,6 +249,19 @@ void number_taps(Plan& plan) {
   plan.kept = taps <= 255 ? Kept::bytes : taps <= INT32_MAX ? Kept::words : Kept::longs;
 }
 
+// What each tap of a window weighs, row by row.
+void multiply_weights(Plan& plan) {
+  if (plan.body != Body::blur || plan.additions >= most_window_taps) return;
+  plan.held_products = {1};
+  for (const std::vector<double>& axis : plan.held_weights) {
+    std::vector<double> products;
+    for (const double product : plan.held_products)
+      for (const double weight : axis) products.push_back(product * weight);
+    plan.held_products = std::move(products);
+  }
+  plan.weights = plan.held_products.data();
+}
+
 // The taps of an axis that are present in any of its cells; all of them where looking would take long.
 Taps read_taps(const Axis& axis) {
   if (axis.whole_begin < axis.whole_end || axis.output > (Int(1) << 16)) return {0, axis.taps};
@@ -266,14 +292,13 @@ void join_last_axes(Block& block) {
   block.dims[2] = block.dims[1], block.dims[1] = block.dims[0], block.dims[0] = -1;
 }
 
-// The block of side-by-side axes, where the pooled ones are at most three dims apart, in the user's order, alike for all planes and, but
-// for whole windows, unpadded by folds.
+// The block of side-by-side axes, where the pooled ones are at most three dims apart, in the user's order, and alike for all planes.
 void find_block(Plan& plan) {
   int first = plan.ndim, last = -1, before = -1;
   for (int d = 0; d < plan.ndim; ++d) {
     const int a = plan.dims[d].pooled;
     if (a < 0) continue;
-    if (a != before + 1 || plan.axes[a].span_planes > 1 || (plan.axes[a].mode != Mode::absent && !plan.whole())) return;
+    if (a != before + 1 || plan.axes[a].span_planes > 1) return;
     before = a;
     first = std::min(first, d), last = d;
   }
@@ -294,12 +319,12 @@ void find_block(Plan& plan) {
       block.axes[at].size = block.axes[at].output = block.axes[at].whole_end = dim.input;
     }
   }
-  while (reads_all(block.axes[2]) && reads_all(block.axes[1])) join_last_axes(block);
+  while (plan.body != Body::blur && reads_all(block.axes[2]) && reads_all(block.axes[1])) join_last_axes(block);
   block.read = read_taps(block.axes[2]);
   block.there = true;
   const Axis& across = block.axes[2];
   const bool mirrored = across.spans == nullptr && across.step == 1 && across.output > 1;  // or woven
-  if (is_float(plan.dtype) && across.size <= most_held_readers && !mirrored) {
+  if (is_float(plan.dtype) && across.size <= most_held_readers && !mirrored && !block.folds()) {
     for (Int x = 0; x < across.size; ++x) plan.held_readers.push_back(across.readers(x));
     block.readers = plan.held_readers.data();
   }
@@ -345,15 +370,10 @@ void check_whole(const Plan& plan) {
   for (int a = 0; a < plan.rank; ++a)
     if (plan.axes[a].spans != nullptr) refuse("windows must be regular for this operation");
   if (!block.there) refuse("pooled axes must lie side by side, at most three, for this operation");
-  if (plan.body == Body::blur) {
-    if (static_cast<Int>(plan.held_weights.size()) != taps)
-      refuse("weights must be " + std::to_string(taps) + ", got " + std::to_string(plan.held_weights.size()));
-    const double most = *std::max_element(plan.held_weights.begin(), plan.held_weights.end());
-    for (const double weight : plan.held_weights)
-      if (weight > 0 && weight < most * 0x1p-60) refuse("weights must not differ by more than 2**60 times, got " + std::to_string(weight));
-    for (const double weight : plan.held_weights)
-      if (!(weight >= 0 && weight <= std::numeric_limits<float>::max())) refuse("weights must be at least 0 and at most float32's largest, got " + std::to_string(weight));
-  }
+  if (plan.body != Body::blur) return;
+  const double most = *std::max_element(plan.held_products.begin(), plan.held_products.end());
+  for (const double weight : plan.held_products)
+    if (weight > 0 && weight < most * 0x1p-60) refuse("weights must not differ by more than 2**60 times, got " + std::to_string(weight));
 }
 
 // Whether the engine of whole windows computes the gradient: what it holds of a row must not be too much.
@@ -444,15 +464,15 @@ Plan plan_without_mirror(const PlanFields& fields) {
     refuse("dtype must be float16, bfloat16 or float32 for a norm, whose squares are added in float64, got " + std::string(name_of(plan.dtype)));
   plan.parameter = fields.parameter;
   plan.held_weights = fields.weights;
-  plan.weights = plan.held_weights.empty() ? nullptr : plan.held_weights.data();
-  if (plan.body != Body::blur && !fields.weights.empty()) refuse("weights are a blur's alone, got " + std::to_string(fields.weights.size()));
   check_axes(fields);
   check_order(fields);
+  check_weights(plan, fields);
   lay_out_axes(plan, fields);
   lay_out_dims(plan, fields);
   plan.input_size = elements(plan, &Dim::input, "the input's size");
   plan.output_size = elements(plan, &Dim::output, "the output's size");
   number_taps(plan);
+  multiply_weights(plan);
   count_readers(plan);
   find_block(plan);
   if (plan.whole()) check_whole(plan);

@@ -34,6 +34,9 @@ struct Block {
   Taps read{0, 0};             // the taps of the last axis that are present in any of its cells
   const Run* readers = nullptr;  // the cells of the last axis that read each of its elements, where engines want to know
 
+  // Whether padding holds elements of the input.
+  POOLWISE_INLINE bool folds() const { return axes[0].mode != Mode::absent || axes[1].mode != Mode::absent || axes[2].mode != Mode::absent; }
+  POOLWISE_INLINE bool unfolded() const { return there && !folds(); }
   POOLWISE_INLINE Int input_rows() const { return outer * axes[0].size * axes[1].size; }
   POOLWISE_INLINE Int output_rows() const { return outer * axes[0].output * axes[1].output; }
 };
@@ -66,7 +69,8 @@ struct Plan {
   std::vector<Axis> held_axes;
   std::vector<std::vector<Span>> held_spans;
   std::vector<Run> held_readers;
-  std::vector<double> held_weights;
+  std::vector<std::vector<double>> held_weights;  // of the taps of each axis
+  std::vector<double> held_products;
 
   Plan() = default;
   Plan(Plan&&) = default;
@@ -82,7 +86,15 @@ struct Plan {
   // A mean divides by the product of these over the axes; a given divisor stands on the last axis alone.
   POOLWISE_INLINE double divided_by(const Axis& axis, bool last, Int cell, Int plane) const {
     if (divisor > 0) return last ? divisor : 1;
+    if (axis.weights != nullptr) return weight(axis, axis.present(cell, plane));
     return static_cast<double>(count_include_pad ? axis.counting(cell, plane) : axis.present(cell, plane).count);
+  }
+
+ private:
+  static POOLWISE_INLINE double weight(const Axis& axis, Taps taps) {
+    double sum = 0;
+    for (Int t = taps.first; t < taps.first + taps.count; ++t) sum += axis.weights[t];
+    return sum;
   }
 };
 
@@ -109,7 +121,7 @@ struct PlanFields {
   double divisor = 0;
   bool truncate = false;
   double parameter = 1;          // of a body that has one
-  std::vector<double> weights{};  // of a blur, one for each tap
+  std::vector<std::vector<double>> weights{};  // of a blur, one for each tap of each axis
 };
 
 // Checks everything, in 64-bit arithmetic that cannot wrap. Throws std::invalid_argument with a sentence.

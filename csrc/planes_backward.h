@@ -34,7 +34,7 @@ class PlanesBackward {
  public:
   POOLWISE_OUTLINE static bool serves(const Plan& plan, const Buffers& buffers) {
     const Block& block = plan.block;
-    if (!block.there || buffers.mask != nullptr || block.inner == 0) return false;
+    if (!block.unfolded() || buffers.mask != nullptr || block.inner == 0) return false;
     const Axis &planes = block.axes[0], &rows = block.axes[1], &last = block.axes[2];
     if (planes.size != 1 || planes.output != 1 || planes.taps != 1 || planes.start != 0) return false;
     for (const Axis* axis : {&rows, &last})

@@ -423,6 +423,33 @@ struct Norm : Total<T, double> {
   }
 };
 
+// The mean with weights, which are products of those of rows and of columns.
+template <class T>
+struct Blurred : Total<T, Number<T>> {
+  using A = Number<T>;
+  static constexpr bool weighs = true;
+
+  explicit Blurred(const Plan& plan) : Total<T, A>(plan) {
+    const Axis &planes = plan.block.axes[0], &rows = plan.block.axes[1], &last = plan.block.axes[2];
+    const auto of = [](const Axis& axis, Int tap) { return axis.weights == nullptr ? 1.0 : axis.weights[tap]; };
+    for (Int a = 0; a < planes.taps; ++a)
+      for (Int b = 0; b < rows.taps; ++b) rows_[a * rows.taps + b] = static_cast<A>(of(planes, a) * of(rows, b));
+    for (Int t = 0; t < last.taps; ++t) columns_[t] = static_cast<A>(of(last, t));
+    this->is_mean = true;
+  }
+  template <int N>
+  POOLWISE_INLINE Partial<A, void, N> taken(Pack<A, N> v, Int row) const {
+    return {v * rows_[row]};
+  }
+  template <int N>
+  POOLWISE_INLINE Partial<A, void, N> weighed(Partial<A, void, N> state, Int tap) const {
+    return {state.value * columns_[tap]};
+  }
+
+ private:
+  A rows_[most_window_taps], columns_[most_window_taps];
+};
+
 // Numbers of which a window has so many that no accumulator is wide enough: what each addition loses is summed beside (Knuth's
 // two-sum, The Art of Computer Programming, volume 2, section 4.2.2). Where something is infinite, what is lost means nothing.
 struct LongTotal {

@@ -27,7 +27,7 @@ class Scatter {
   static POOLWISE_OUTLINE Layout layout_of(const Plan& plan) {
     const Block& block = plan.block;
     Layout layout{false, 0, 0, 0, 0, plan.additions + 1};
-    if (!block.there || block.inner == 0) return layout;
+    if (!block.unfolded() || block.inner == 0) return layout;
     for (const Axis& axis : block.axes)
       if (!is_near(axis)) return layout;
     layout.channels = smaller(block.inner, 16);

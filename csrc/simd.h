@@ -311,6 +311,19 @@ POOLWISE_INLINE void store(To* p, Pack<From, N> v) {
   }
 }
 
+// Whether a comparison holds in every lane.
+template <class L, int N>
+POOLWISE_INLINE bool holds(Pack<L, N> mask) {
+#if defined(__AVX512BW__)
+  if constexpr (sizeof mask == 64) return _mm512_movepi8_mask(same_bits<__m512i>(mask)) == ~__mmask64(0);
+#elif defined(__AVX2__)
+  if constexpr (sizeof mask == 32) return _mm256_movemask_epi8(same_bits<__m256i>(mask)) == -1;
+#endif
+  bool all = true;
+  for (int i = 0; i < N; ++i) all = all & (mask[i] != 0);
+  return all;
+}
+
 // Square roots, each rounded correctly.
 template <int N>
 POOLWISE_INLINE Pack<double, N> root(Pack<double, N> v) {

@@ -5,6 +5,8 @@
 //   of<N, K>(values, k)               the result of k values, in lanes that never meet
 //   of_some<N, K, Across>(…, some)    the same where lanes lack taps: what is absent has the value absent()
 //   nothing<N>()                      the result of lanes that have none
+//   raised<N>(values)                 if a body has it: what each element is to all of its windows, computed once where they overlap
+//   settled<N>(total, sum)            then: the lanes whose result is sum / total, of Σ raised and Σ raised · value
 //   write(pointer, result)
 //   send<N, K, Across>(values, k, gradients, some): backward, what a window sends to each, in place of the values; `some` is
 //                                     null where lanes lack no tap
@@ -365,7 +367,7 @@ struct Commonest : Sorted<Numbers> {
   }
 };
 
-// 2^x for -126 ≤ x ≤ 0, to 2e-7 of it, and 1 of 0: 2^n · 2^f with |f| ≤ 1/2 and the polynomial of the least relative error (9e-8)
+// 2^x for -126 ≤ x ≤ 126, to 2e-7 of it, and 1 of 0: 2^n · 2^f with |f| ≤ 1/2 and the polynomial of the least relative error (9e-8)
 // among those of degree 5 that are 1 at 0.
 template <int N>
 POOLWISE_INLINE Pack<float, N> power_of_two(Pack<float, N> x) {
@@ -430,6 +432,14 @@ struct Exponentials {
   POOLWISE_INLINE Pack<float, N> share_of(Pack<float, N> distance) const {
     return distance == least_ ? Pack<float, N>{} : power_of_two<N>(exponent_ * distance);
   }
+  // exp(t·x), as far as sums of so many do not overflow: infinite from 2^100 on, 0 below 2^-126.
+  template <int N>
+  POOLWISE_INLINE Pack<float, N> exponential(Pack<float, N> v) const {
+    using V = Pack<float, N>;
+    const V power = exponent_ * v;
+    const V y = power < -126 ? V{} : power > 100 ? every<float, N>(infinity) : power_of_two<N>(power);
+    return v != v ? v : y;
+  }
   template <int N>
   static POOLWISE_INLINE Pack<float, N> largest(const Pack<float, N>* v, int k) {
     Pack<float, N> top = v[0];
@@ -467,9 +477,19 @@ struct Softened : Exponentials<T> {
   using Base = Exponentials<T>;
   using Base::Base;
 
+  float absent() const { return -Base::most; }  // times no share it is 0
   template <int N>
   POOLWISE_INLINE Pack<float, N> nothing() const {
     return every<float, N>(std::numeric_limits<float>::quiet_NaN());
+  }
+  template <int N>
+  POOLWISE_INLINE Pack<float, N> raised(Pack<float, N> v) const {
+    return this->template exponential<N>(v);
+  }
+  // Where no share is lost beside the largest, and nothing is infinite or NaN.
+  template <int N>
+  POOLWISE_INLINE auto settled(Pack<float, N> total, Pack<float, N> sum) const {
+    return (total >= 0x1p-60f) & (total < Base::infinity) & (sum - sum == 0);
   }
   template <int N, int K>
   POOLWISE_INLINE Pack<float, N> of(Pack<float, N>* v, int k) const {
@@ -486,12 +506,14 @@ struct Softened : Exponentials<T> {
   }
   template <int N, int K, int Across>
   POOLWISE_INLINE Pack<float, N> of_some(Pack<float, N>* v, int k, const Some<float, N>& some) const {
+    take_out<N, Across>(v, k, some);
     return some.held == 0 ? nothing<N>() : of<N, K>(v, k);
   }
   // The share of each times 1 + t (x - y): that is the derivative of y. Where y is infinite, the share alone.
   template <int N, int K, int Across>
   POOLWISE_INLINE void send(Pack<float, N>* v, int k, Pack<float, N> g, const Some<float, N>* some) const {
     using V = Pack<float, N>;
+    if (some != nullptr) take_out<N, Across>(v, k, *some);
     const auto nan = any_nan<float, N>(v, k);
     V shares[K > 0 ? K : most_window_taps];
     const V total = this->template share<N, Across>(v, k, some, shares);
@@ -499,6 +521,13 @@ struct Softened : Exponentials<T> {
     for (int i = 0; i < k; ++i) below += shares[i] * v[i];
     const V mean = below / total;
     for (int i = 0; i < k; ++i) v[i] = nan ? nothing<N>() : g * (shares[i] / total) * (1 + this->temperature * (v[i] - mean));
+  }
+
+ private:
+  // An element may be as small as what is absent.
+  template <int N, int Across>
+  static POOLWISE_INLINE void take_out(Pack<float, N>* v, int k, const Some<float, N>& some) {
+    for (int i = 0; i < k; ++i) v[i] = some.template has<Across>(i) != 0 ? v[i] : every<float, N>(-Base::infinity);
   }
 };
 

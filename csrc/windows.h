@@ -58,8 +58,8 @@ class WindowLines {
 
  public:
   // For rows of at most `columns` windows; 0: so many that the lines stay in the second cache.
-  WindowLines(const Plan& plan, const WindowAxes& axes, const Reader& reader, A absent, const T* x, Int columns)
-      : axes_(axes), reader_(reader), absent_(absent), x_(x), end_(x + plan.input_size), down_(axes.rows), across_(axes.last) {
+  WindowLines(const Plan& plan, const WindowAxes& axes, const Reader& reader, A absent, const T* x, Int columns, bool raises = false)
+      : axes_(axes), raises_(raises), reader_(reader), absent_(absent), x_(x), end_(x + plan.input_size), down_(axes.rows), across_(axes.last) {
     const Int per_column = axes.planes.taps * down_.count * across_.count * (1 + down_.most_shift) * axes.inner;
     if (columns == 0) columns = larger(1, smaller(axes.last.output, window_line_bytes / Int(sizeof(A)) / per_column - across_.most_shift));
     set_pitch(columns);
@@ -69,11 +69,12 @@ class WindowLines {
 
   Int room() const {
     const Int lines = axes_.planes.taps * down_.count * across_.count;
-    return lines * Arena::room<A>(line_) + across_.count * Arena::room<A>(line_) + Arena::room<L>(most_rows_ * pitch_ + slack<A>) +
+    return (raises_ ? 2 : 1) * lines * Arena::room<A>(line_) + across_.count * Arena::room<A>(line_) + Arena::room<L>(most_rows_ * pitch_ + slack<A>) +
            Arena::room<bool>(most_rows_ * pitch_ / N + 1) + Arena::room<A>(row_room());
   }
   void take(Arena& arena) {
     for (Int i = 0; i < axes_.planes.taps * down_.count * across_.count; ++i) lines_[i] = arena.take<A>(line_);
+    for (Int i = 0; raises_ && i < axes_.planes.taps * down_.count * across_.count; ++i) raised_[i] = arena.take<A>(line_);
     for (int p = 0; p < across_.count; ++p) there_[p] = arena.take<A>(line_);
     held_ = arena.take<L>(most_rows_ * pitch_ + slack<A>);
     whole_ = arena.take<bool>(most_rows_ * pitch_ / N + 1);
@@ -140,9 +141,30 @@ class WindowLines {
     }
   }
 
+  // Beside what was laid, what of(pack) is to it.
+  template <class Of>
+  POOLWISE_INLINE void raise(Taps high, Taps wide, Of&& of) {
+    Int first[most_window_taps];
+    for (int p = 0; p < down_.count; ++p) first[p] = laid_[p];
+    for (Int w = wide.first; w < wide.first + wide.count; ++w) first[down_.phase[w]] = smaller(first[down_.phase[w]], down_.shift[w]);
+    for (Int h = high.first; h < high.first + high.count; ++h)
+      for (int p = 0; p < down_.count; ++p)
+        for (int c = 0; c < across_.count; ++c) {
+          const Int line = (h * down_.count + p) * across_.count + c;
+          for_packs<N>(laid_[p] * pitch_ - first[p] * pitch_ + N, [&]<int M, int U>(Int lane) POOLWISE_LAMBDA {
+            const Int at = first[p] * pitch_ + lane;
+            for (int u = 0; u < U; ++u) store<M, A>(raised_[line] + at + u * M, of.template operator()<M>(load<A, M>(lines_[line] + at + u * M)));
+          });
+        }
+  }
+
   // Where lane 0 of a tap stands.
   const A* tap(Int h, Int w, Int t) const {
     return lines_[(h * down_.count + down_.phase[w]) * across_.count + across_.phase[t]] + down_.shift[w] * pitch_ + across_.shift[t] * axes_.inner;
+  }
+  const A* raised_tap(Int h, Int w, Int t) const {
+    const Int line = (h * down_.count + down_.phase[w]) * across_.count + across_.phase[t];
+    return raised_[line] + (tap(h, w, t) - lines_[line]);
   }
   // 1 where a column's tap is there, else 0; how many are; whether the lanes of a pack have all.
   const A* there(Int t) const { return there_[across_.phase[t]] + across_.shift[t] * axes_.inner; }
@@ -284,6 +306,7 @@ class WindowLines {
   }
 
   const WindowAxes& axes_;
+  const bool raises_;
   const Reader reader_;
   const A absent_;
   const T *x_, *end_, *after_ = nullptr;  // the last row that was laid
@@ -293,6 +316,7 @@ class WindowLines {
   bool halves_ = false;
   Int laid_[most_window_taps];  // of each phase of the rows, up to which number
   A* lines_[most_window_taps];
+  A* raised_[most_window_taps];
   A* there_[most_window_taps];
   L* held_ = nullptr;
   bool* whole_ = nullptr;

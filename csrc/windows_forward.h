@@ -14,6 +14,8 @@ class WindowsForward {
   using T = typename B::Element;
   using A = typename B::Accumulator;
   static constexpr int N = full<A>;
+  static constexpr Int least_pack = 16 / sizeof(A);  // of any instruction set
+  static constexpr bool has_raised = requires(B body, Pack<A, N> v) { body.template raised<N>(v); };
 
  public:
   WindowsForward(const Plan& plan, const Buffers& buffers)
@@ -22,7 +24,8 @@ class WindowsForward {
         x_(static_cast<const T*>(buffers.from)),
         y_(static_cast<T*>(buffers.to)),
         in_columns_(axes_.inner >= N),
-        lines_(plan, axes_, body_.reader, body_.absent(), x_, 0),
+        raises_(has_raised && axes_.inner < least_pack && plan.additions >= axes_.planes.step * axes_.rows.step * axes_.last.step),
+        lines_(plan, axes_, body_.reader, body_.absent(), x_, 0, raises_),
         columns_(lines_.columns()) {
     for (Int tap = 0; plan.weights != nullptr && tap <= plan.additions; ++tap) weights_[tap] = static_cast<A>(plan.weights[tap]);
     streams_ = (in_columns_ || columns_ == axes_.last.output) && plan.output_size * Int(sizeof(T)) >= bytes_worth_streaming;
@@ -66,10 +69,13 @@ class WindowsForward {
     const Int n = alike(axes_.rows, row, smaller(most, smaller(lines_.rows(), axes_.rows.output - row)));
     const Taps high = axes_.planes.present(plane), wide = axes_.rows.present(row);
     lines_.lay(outer, plane, row, n, high, wide);
+    if constexpr (has_raised)
+      if (raises_) lines_.raise(high, wide, [&]<int M>(Pack<A, M> v) POOLWISE_LAMBDA { return body_.template raised<M>(v); });
     count_ = 0;
     for (Int h = high.first; h < high.first + high.count; ++h)
       for (Int w = wide.first; w < wide.first + wide.count; ++w)
         for (Int t = 0; t < axes_.last.taps; ++t) {
+          if (raises_) raised_[count_] = lines_.raised_tap(h, w, t);
           now_[count_] = weights_[(h * axes_.rows.taps + w) * axes_.last.taps + t];
           taps_[count_++] = lines_.tap(h, w, t);
         }
@@ -106,17 +112,43 @@ class WindowsForward {
     const int k = K > 0 ? K : static_cast<int>(count_), across = Across > 0 ? Across : static_cast<int>(axes_.last.taps);
     for (Int lane = 0; lane < lanes; lane += N) {
       lines_.prefetch(lane);
+      Known known;
+      if (raises_) known = known_of(k, lane);
+      if (raises_ && holds<Lane<A>, N>(known.settled)) {
+        body_.template write<N>(results_ + lane, known.y);
+        continue;
+      }
       Pack<A, N> values[K > 0 ? K : most_window_taps];
       for (int i = 0; i < k; ++i) values[i] = load<A, N>(taps_[i] + lane);
+      Pack<A, N> y;
       if (lines_.whole(lane)) {
-        body_.template write<N>(results_ + lane, body_.template of<N, K>(values, k));
+        y = body_.template of<N, K>(values, k);
       } else {
         Pack<A, N> there[K > 0 ? Across : most_window_taps];
         for (int t = 0; t < across; ++t) there[t] = load<A, N>(lines_.there(t) + lane);
         const Some<A, N> some{there, across, load<Lane<A>, N>(lines_.held() + lane)};
-        body_.template write<N>(results_ + lane, body_.template of_some<N, K, Across>(values, k, some));
+        y = body_.template of_some<N, K, Across>(values, k, some);
       }
+      body_.template write<N>(results_ + lane, raises_ && has_raised ? (known.settled ? known.y : y) : y);
     }
+  }
+
+  // What the raised elements say of the result, and in which lanes that is true.
+  struct Known {
+    Pack<Lane<A>, N> settled;
+    Pack<A, N> y;
+  };
+  POOLWISE_INLINE Known known_of(int k, Int lane) const {
+    if constexpr (has_raised) {
+      Pack<A, N> total{}, sum{};
+      for (int i = 0; i < k; ++i) {
+        const auto raised = load<A, N>(raised_[i] + lane);
+        total += raised;
+        sum += raised * load<A, N>(taps_[i] + lane);
+      }
+      return {body_.template settled<N>(total, sum), sum / total};
+    }
+    return Known();
   }
 
   POOLWISE_OUTLINE void add_lines(Int lanes) {
@@ -208,10 +240,12 @@ class WindowsForward {
   const T* x_;
   T* y_;
   const bool in_columns_;
+  const bool raises_;  // alike for every instruction set
   WindowLines<typename B::Reader, A> lines_;
   const Int columns_;
   Int count_ = 0;
   const A* taps_[most_window_taps];
+  const A* raised_[most_window_taps];
   const T* columns_at_[most_window_taps];
   A weights_[most_window_taps] = {}, now_[most_window_taps] = {};
   T* results_ = nullptr;

@@ -18,7 +18,7 @@ import pytest
 
 import poolwise
 from poolwise.memory import LARGE, lent
-from test_native_module import DTYPES, INTEGERS, MEANS, SETS, same
+from test_native_module import DTYPES, FOLDS, INTEGERS, MEANS, SETS, same
 
 _native = pytest.importorskip("poolwise._native")
 
@@ -46,12 +46,12 @@ class Case(NamedTuple):
         return (self.outer if outer is None else outer, *sizes, self.inner)
 
 
-def regular(size, window, step=1, pad=0, dilation=1):
+def regular(size, window, step=1, pad=0, dilation=1, mode="absent"):
     output = (size + 2 * pad - (window - 1) * dilation - 1) // step + 1
     at = -pad + step * np.arange(output)[:, None] + dilation * np.arange(window)
     counting = ((at >= -pad) & (at < size + pad)).sum(1)
-    table = (output, -pad, step, dilation, window, pad, pad, "absent")
-    return Axis(size, table, np.where((at >= 0) & (at < size), at, -1), counting)
+    table = (output, -pad, step, dilation, window, pad, pad, mode)
+    return Axis(size, table, np.vectorize(FOLDS[mode])(at, size), counting)
 
 
 def uneven(size, output):
@@ -172,7 +172,25 @@ WHOLE_ROWS = {
     "whole rows, in two planes": volume(regular(2, 2), regular(3, 2), regular(37, 37)),
     "whole rows, some in the padding": plane(regular(5, 3, 1, 2), regular(37, 37)),
 }
-CASES = {**SLIDING, **DOUBLING, **CHUNKS, **BANDS, **CELLS, **UNEVEN, **FEW, **WHOLE_ROWS}
+FOLDED = {
+    f"{mode}, {name}": case
+    for mode, fold in ((mode, functools.partial(regular, mode=mode)) for mode in FOLDS if mode != "absent")
+    for name, case in {
+        "3/1": plane(fold(9, 3, 1, 1), fold(150, 3, 1, 1)),
+        "3/2": plane(fold(9, 3, 2, 1), fold(67, 3, 2, 1)),
+        "5/3, dilated": plane(fold(17, 5, 3, 4, 2), fold(41, 5, 3, 4, 2)),
+        "rows of 7": plane(fold(7, 3, 2, 1), fold(7, 3, 2, 1)),
+        "rows alone": plane(fold(9, 3, 1, 1), regular(37, 3, 1, 1)),
+        "columns alone": plane(regular(9, 3, 1, 1), fold(37, 3, 1, 1)),
+        "sliding and doubling": plane(fold(27, 9, 1, 4), fold(31, 11, 1, 5)),
+        "channels 3": plane(fold(9, 3, 2, 1), fold(13, 3, 2, 1), 3),
+        "channels 17": plane(fold(7, 3, 1, 1), fold(11, 5, 1, 2), 17),
+        "3-D": volume(fold(4, 3, 1, 1), fold(5, 3, 1, 1), fold(21, 3, 1, 1)),
+        "columns that nobody reads": plane(fold(9, 3, 1, 1), fold(40, 3, 5, 2)),
+        "chunks": plane(regular(3, 2), fold(20011, 3, 1, 1), 1, 1),
+    }.items()
+}
+CASES = {**SLIDING, **DOUBLING, **CHUNKS, **BANDS, **CELLS, **UNEVEN, **FEW, **WHOLE_ROWS, **FOLDED}
 SOME = [
     "sliding 11 by 2, padded",
     "sliding, two planes",

@@ -10,7 +10,6 @@ import pytest
 import poolwise
 from poolwise import Blur, Geometry, LogSumExp, Median, Mode, Quantile, Soft, StochasticMean, TopKMean
 from poolwise.kernels.native import PARAMETERS, _table
-from poolwise.op import tap_weights
 
 _native = pytest.importorskip("poolwise._native")
 SETS = _native.instruction_sets()
@@ -78,7 +77,7 @@ def numbers(op, dtype, shape):
 
 
 def plan(op, dtype, geometry, body=None):
-    weights = tap_weights(op, geometry.window)
+    weights = [op.weights(taps) for taps in geometry.window]
     return _native.Plan(
         body or op.name,
         dtype,
@@ -87,7 +86,7 @@ def plan(op, dtype, geometry, body=None):
         [_table(table) for table in geometry.tables],
         tuple(range(len(geometry.shape))),
         parameter=float(getattr(op, PARAMETERS.get(op.name, ""), 1.0)),
-        weights=() if weights is None else np.ravel(weights).tolist(),
+        weights=[each.tolist() for each in weights if each is not None],
     )
 
 
@@ -216,10 +215,11 @@ def test_the_module_itself_refuses_what_it_could_not_compute():
     order = (0, 1, 2)
     make = _native.Plan
     for words, says in (
-        ({"body": "blur", "weights": [1.0] * 8}, "weights must be 9, got 8"),
-        ({"body": "blur", "weights": [-1.0] * 9}, "weights must be at least 0"),
-        ({"body": "blur", "weights": [float("nan")] * 9}, "weights must be at least 0"),
-        ({"body": "median", "weights": [1.0] * 9}, "weights are a blur's alone"),
+        ({"body": "blur", "weights": [[1.0] * 3]}, "weights must be for 2 axes, got them for 1"),
+        ({"body": "blur", "weights": [[1.0] * 3, [1.0] * 2]}, "weights must be 3 along axis 1, got 2"),
+        ({"body": "blur", "weights": [[-1.0] * 3] * 2}, "weights must be at least 0"),
+        ({"body": "blur", "weights": [[float("nan")] * 3] * 2}, "weights must be at least 0"),
+        ({"body": "median", "weights": [[1.0] * 3] * 2}, "weights must be for 0 axes, got them for 2"),
         ({"body": "soft", "parameter": float("nan")}, "parameter must be at least 1e-30"),
         ({"body": "logsumexp", "parameter": 0.0}, "parameter must be at least 1e-30"),
         ({"body": "quantile", "parameter": 1.5}, "parameter must be between 0 and 1"),

@@ -220,7 +220,16 @@ bool try_whole(const Case& c, const std::string& body, const std::string& dtype,
   PlanFields fields = fields_of(c, body, dtype);
   Int taps = 1;
   for (const RegularFields& axis : c.axes) taps *= axis.taps;
-  for (Int tap = 0; body == "blur" && taps <= most_window_taps && tap < taps; ++tap) fields.weights.push_back(1.0 + double(tap % 5));
+  std::vector<double> of_taps{1};
+  for (const RegularFields& axis : c.axes) {
+    if (body != "blur" || taps > most_window_taps) break;
+    std::vector<double> own, products;
+    for (Int tap = 0; tap < axis.taps; ++tap) own.push_back(1.0 + double(tap % 3));
+    for (const double product : of_taps)
+      for (const double weight : own) products.push_back(product * weight);
+    of_taps = products;
+    fields.weights.push_back(own);
+  }
   fields.parameter = body == "topkmean" ? 2 : body == "quantile" ? 0.3 : 0.5;
   std::unique_ptr<Plan> served;
   try {
@@ -253,7 +262,7 @@ bool try_whole(const Case& c, const std::string& body, const std::string& dtype,
         std::vector<double> values, weights;
         for (const Tap& tap : there) {
           values.push_back(static_cast<double>(x.as<T>()[place(tap)]));
-          if (body == "blur") weights.push_back(fields.weights[static_cast<std::size_t>(tap.offset)]);
+          if (body == "blur") weights.push_back(of_taps[static_cast<std::size_t>(tap.offset)]);
         }
         if (plan.whole()) {
           const double wanted = of_whole_window(body, values, weights, fields.parameter, whole);

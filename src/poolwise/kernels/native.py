@@ -14,7 +14,7 @@ from poolwise import _native
 from poolwise.call import WHERE, Call, ShowsMemory
 from poolwise.errors import InvalidType, InvalidValue
 from poolwise.geometry import Axis, Geometry, Regular, folded
-from poolwise.op import FLOATS, Array, Selection, tap_weights
+from poolwise.op import FLOATS, Array, Selection
 
 BODIES = frozenset(_native.bodies())
 WHOLE = frozenset(_native.whole_bodies())  # those that need all of a window's elements at once
@@ -27,7 +27,7 @@ KEPT_BYTES = {"": 0, "uint8": 1, "int32": 4, "int64": 8}
 class Native:
     """Compiled for each instruction set, chosen at run time.
 
-    It keeps one byte per output of a max, nothing of a mean or a blur, and the input of what depends on all of a window.
+    It keeps one byte per output of a max, nothing of a mean or a blur, the input of what depends on all of a window.
     """
 
     name: ClassVar[str] = "native"
@@ -150,12 +150,12 @@ def plan_of(call: Call) -> _native.Plan:
     )
 
 
-def _weights(call: Call) -> Sequence[float]:
-    """Of the taps of a window, row by row, where they have weights."""
+def _weights(call: Call) -> list[list[float]]:
+    """Of the taps of each axis, where they have weights."""
     if call.op.name not in WHOLE or prod(call.geometry.window) > MOST_WHOLE:
-        return ()
-    found = tap_weights(call.op, call.geometry.window)
-    return () if found is None else np.ravel(found).tolist()
+        return []
+    found = [call.op.weights(taps) for taps in call.geometry.window]
+    return [np.asarray(each).tolist() for each in found if each is not None]
 
 
 def kept_dtype(call: Call) -> str:
