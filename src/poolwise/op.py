@@ -122,8 +122,9 @@ class Operation:
     def gathered(self, xp: Namespace, values: Array, present: Array, count: Array, extras: Extras) -> Array:
         """The results for an array of windows; the last axis holds the taps, absent ones filled with `fill`.
 
-        extras holds the operands by name, with an axis of taps unless they lie over the output, and under "weights"
-        what `weights` says of each tap.
+        present: whether a tap is there, broadcasting against values; one True where all taps of all windows are.
+        extras holds the operands by name, with an axis of taps unless they lie over the output, 0 where the input's
+        element is absent if they lie over that, and under "weights" what `weights` says of each tap.
         """
         raise NotImplementedError(f"{type(self).__name__}.gathered")
 
@@ -205,6 +206,13 @@ def last_nan_or(xp: Namespace, values: Array, present: Array, first: Array) -> A
 
 def first_true(xp: Namespace, mask: Array) -> Array:
     """Position of the first True on the last axis, −1 where there is none."""
+    own = getattr(xp, "first_true", None)
+    if own:
+        return own(mask)
+    if xp is np:
+        taps = mask.shape[-1]
+        rank = np.max(mask * np.arange(taps, 0, -1, dtype=np.int32), axis=-1)  # an argmax has a branch for each tap
+        return np.where(rank > 0, taps - rank, -1)
     return xp.where(xp.any(mask, axis=-1), xp.argmax(xp.where(mask, 1, 0), axis=-1), -1)
 
 
@@ -220,6 +228,45 @@ def take_winner(xp: Namespace, values: Array, winner: Array) -> Array:
     """The element at `winner` on the last axis; in an empty window the fill that stands first."""
     position = xp.expand_dims(xp.where(winner < 0, 0, winner), axis=-1)
     return xp.squeeze(xp.take_along_axis(values, position, axis=-1), axis=-1)
+
+
+def everywhere(present: Array) -> bool:
+    """Whether every tap of every window is known to be there."""
+    return len(present.shape) == 1
+
+
+def number_held(xp: Namespace, values: Array, present: Array) -> Any:
+    """How many elements each window holds, in the values' dtype."""
+    return values.shape[-1] if everywhere(present) else xp.sum(_ones(xp, values, present), axis=-1)
+
+
+def there(xp: Namespace, values: Array, present: Array) -> Array:
+    """The values, 0 where there is none; what stands there is finite."""
+    return values if everywhere(present) else values * _ones(xp, values, present)
+
+
+def _ones(xp: Namespace, values: Array, present: Array) -> Array:
+    """1 where a tap is there, else 0."""
+    return xp.where(present, xp.ones((), dtype=values.dtype), xp.zeros((), dtype=values.dtype))
+
+
+def lowered(xp: Namespace, values: Array, present: Array) -> Array:
+    """The values, −inf where there is none."""
+    if everywhere(present):
+        return values
+    return values + xp.where(present, xp.zeros((), dtype=values.dtype), -np.inf)  # whose gradient has no branch
+
+
+def at_least(xp: Namespace, values: Array, least: float) -> Array:
+    """The values, those below `least` raised to it, which then have no gradient. NaN stays."""
+    own = getattr(xp, "at_least", None)
+    return own(values, least) if own else xp.where(values < least, least, values)
+
+
+def held_fixed(xp: Namespace, values: Array) -> Array:
+    """The values as constants, of which a result does not depend."""
+    own = getattr(xp, "stop_gradient", None)
+    return own(values) if own else values
 
 
 def is_integer(values: Array) -> bool:

@@ -243,6 +243,7 @@ def _operated(
     values = ops.where(present, values, KERAS.cast(ops.convert_to_tensor(_fill(op.fill, working)), working))
     count = KERAS.cast(ops.convert_to_tensor(_product(window)), working)
     extras = {name: KERAS.cast(array, working) for name, array in operands.items()} | _extras(op, window, working)
+    extras |= {name: ops.where(present, extras[name], 0) for name in operands if op.over(name) == "input"}
     y = op.gathered(KERAS.xp, values, present, count, extras)
     if result in INTEGERS and result != working:
         limits = np.iinfo(result)

@@ -45,8 +45,8 @@ class Gated(Mixture):
         return g * self.mixed_grad(w, part) + slope * w.extras["gate"], slope * w.values
 
     def gathered(self, xp: Namespace, values: Array, present: Array, count: Array, extras: Extras) -> Array:
-        pull = xp.sum(extras["gate"] * xp.where(present, values, xp.zeros_like(values)), axis=-1)
-        return self.mixture(xp, values, present, extras, 0.5 + 0.5 * xp.tanh(0.5 * pull))
+        pull = xp.sum(values * extras["gate"], axis=-1)
+        return self.mixture(xp, values, present, 0.5 + 0.5 * xp.tanh(0.5 * pull))
 
     def refusal(self, geometry: Geometry) -> str | None:
         if any(isinstance(table, Bins) for table in geometry.tables):

@@ -19,10 +19,13 @@ from poolwise.op import (
     Operand,
     Operation,
     Window,
+    at_least,
     checked_number,
-    take_winner,
+    held_fixed,
+    number_held,
+    there,
 )
-from poolwise.ops.max import Max
+from poolwise.ops.max import Max, largest
 
 
 @dataclass(frozen=True)
@@ -83,17 +86,14 @@ class GeM(Operation):
         return grad, g * self.window(w) * slope if w.extras["p"] >= self.eps else np.zeros(())
 
     def gathered(self, xp: Namespace, values: Array, present: Array, count: Array, extras: Extras) -> Array:
-        ones, zeros = xp.ones_like(values), xp.zeros_like(values)
-        raised = xp.where(present & ~(values < self.eps), values, self.eps * ones)
-        held = xp.sum(xp.where(present, ones, zeros), axis=-1)
+        raised, held = at_least(xp, values, self.eps), number_held(xp, values, present)
         if self.p == inf:
-            largest = take_winner(xp, raised, Max().winner(xp, raised, present, extras))
-            return largest * (held / held)  # NaN of an empty window
+            return largest(xp, raised, present) * (held / held)  # NaN of an empty window
         p = self._power(xp, extras)
-        largest = xp.max(raised, axis=-1, keepdims=True)
-        scale = xp.where(largest < inf, largest, xp.ones_like(largest))
-        powers = xp.where(present, (raised / scale) ** (xp.expand_dims(p, axis=-1) if self.p is None else p), zeros)
-        return xp.squeeze(scale, axis=-1) * (xp.sum(powers, axis=-1) / held) ** (1 / p)
+        top = held_fixed(xp, xp.max(raised, axis=-1, keepdims=True))
+        scale = xp.where(top < inf, top, xp.ones_like(top))
+        powers = (raised / scale) ** (xp.expand_dims(p, axis=-1) if self.p is None else p)
+        return xp.squeeze(scale, axis=-1) * (xp.sum(there(xp, powers, present), axis=-1) / held) ** (1 / p)
 
     def _power(self, xp: Namespace, extras: Extras) -> Any:
         if self.p is not None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from poolwise.op import LARGEST, SMALLEST, Array, Extras, Namespace, Operation, Window, checked_number
+from poolwise.op import LARGEST, SMALLEST, Array, Extras, Namespace, Operation, Window, checked_number, held_fixed
 from poolwise.ops.soft import from_the_top, shares
 
 
@@ -52,4 +52,5 @@ class LogSumExp(Operation):
     def gathered(self, xp: Namespace, values: Array, present: Array, count: Array, extras: Extras) -> Array:
         top, below = from_the_top(xp, values)
         total = xp.sum(xp.exp(self.temperature * below), axis=-1)
-        return xp.squeeze(top, axis=-1) + xp.log(total) / self.temperature
+        top = xp.squeeze(top, axis=-1)
+        return xp.where(xp.isinf(top), top, held_fixed(xp, top) + xp.log(total) / self.temperature)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from poolwise.op import Array, Extras, Namespace, Operation, Window, checked_number, take_winner
-from poolwise.ops.max import Max
+from poolwise.op import Array, Extras, Namespace, Operation, Window, checked_number, held_fixed
+from poolwise.ops.max import Max, largest
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,9 @@ class Lp(Operation):
     def gathered(self, xp: Namespace, values: Array, present: Array, count: Array, extras: Extras) -> Array:
         magnitudes = xp.abs(values)
         if self.p == inf:
-            return take_winner(xp, magnitudes, Max().winner(xp, magnitudes, present, extras))
-        largest = xp.max(magnitudes, axis=-1)
-        scale = xp.where((largest > 0) & (largest < inf), largest, xp.ones_like(largest))
+            return largest(xp, magnitudes, present)
+        top = held_fixed(xp, xp.max(magnitudes, axis=-1))
+        scale = xp.where((top > 0) & (top < inf), top, xp.ones_like(top))
         total = xp.sum((magnitudes / xp.expand_dims(scale, axis=-1)) ** self.p, axis=-1)
         nothing = total == 0
         norm = scale * xp.where(nothing, xp.ones_like(total), total) ** (1 / self.p)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import inf
 
-from poolwise.op import LAWS, Extremum
+import numpy as np
+
+from poolwise.op import LAWS, Array, Extremum, Namespace, take_winner
 
 
 @dataclass(frozen=True)
@@ -26,3 +28,11 @@ class Max(Extremum):
     laws = LAWS
     fill = -inf
     largest = True
+
+
+def largest(xp: Namespace, values: Array, present: Array) -> Array:
+    """The element of each window that `Max` chooses, to which its gradient goes; absent taps have −inf or the least."""
+    if xp is np:  # which differentiates nothing
+        return np.max(values, axis=-1)
+    own = getattr(xp, "largest", None)
+    return own(values, present) if own else take_winner(xp, values, Max().winner(xp, values, present, {}))

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from poolwise.op import LAWS, Array, Extras, Namespace, Operand, Operation, Window, checked_number, take_winner
-from poolwise.ops.max import Max
+from poolwise.op import LAWS, Array, Extras, Namespace, Operand, Operation, Window, checked_number, lowered, number_held
+from poolwise.ops.max import Max, largest
 
 
 class Mixture(Operation):
     """A part of each window's maximum and the rest of its mean; NaN for an empty window."""
-
-    fill: ClassVar[float] = -inf
 
     def mixed(self, w: Window, part: Any) -> Any:
         """part · max + (1 − part) · mean of one window."""
@@ -31,12 +28,10 @@ class Mixture(Operation):
         """max − mean of one window: its gradient for the part."""
         return w.values.max() - w.values.mean() if len(w.values) else 0.0
 
-    def mixture(self, xp: Namespace, values: Array, present: Array, extras: Extras, part: Array) -> Array:
+    def mixture(self, xp: Namespace, values: Array, present: Array, part: Array) -> Array:
         """`mixed` for an array of windows."""
-        ones, zeros = xp.ones_like(values), xp.zeros_like(values)
-        largest = take_winner(xp, values, Max().winner(xp, values, present, extras))
-        mean = xp.sum(xp.where(present, values, zeros), axis=-1) / xp.sum(xp.where(present, ones, zeros), axis=-1)
-        return part * largest + (1 - part) * mean
+        mean = xp.sum(values, axis=-1) / number_held(xp, values, present)
+        return part * largest(xp, lowered(xp, values, present), present) + (1 - part) * mean
 
 
 @dataclass(frozen=True)
@@ -76,7 +71,7 @@ class Mixed(Mixture):
         return (grad, g * self.gap(w)) if self.a is None else (grad,)
 
     def gathered(self, xp: Namespace, values: Array, present: Array, count: Array, extras: Extras) -> Array:
-        return self.mixture(xp, values, present, extras, self._part(extras))
+        return self.mixture(xp, values, present, self._part(extras))
 
     def _part(self, extras: Extras) -> Any:
         return extras["a"] if self.a is None else self.a

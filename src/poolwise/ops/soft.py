@@ -9,7 +9,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from poolwise.op import LARGEST, LAWS, SMALLEST, Array, Extras, Namespace, Operation, Window, checked_number
+from poolwise.op import (
+    LARGEST,
+    LAWS,
+    SMALLEST,
+    Array,
+    Extras,
+    Namespace,
+    Operation,
+    Window,
+    checked_number,
+    held_fixed,
+    lowered,
+    there,
+)
 
 
 @dataclass(frozen=True)
@@ -65,19 +78,20 @@ def weighted(share: NDArray[Any], values: NDArray[Any]) -> Any:
 
 def softmax(xp: Namespace, scores: Array, present: Array, factor: float = 1.0) -> Array:
     """`shares` for an array of windows; an absent tap has none."""
-    _, below = from_the_top(xp, xp.where(present, scores, -inf * xp.ones_like(scores)))
-    each = xp.where(present, xp.exp(factor * below), xp.zeros_like(scores))
+    _, below = from_the_top(xp, lowered(xp, scores, present))
+    each = there(xp, xp.exp(below if factor == 1 else factor * below), present)
     return each / xp.sum(each, axis=-1, keepdims=True)
 
 
 def from_the_top(xp: Namespace, scores: Array) -> tuple[Array, Array]:
     """The largest score of each window, and how far each is below it: 0 or −inf where it is infinite."""
     top = xp.max(scores, axis=-1, keepdims=True)
-    finite = xp.isfinite(top)
-    even = xp.where(scores == top, xp.zeros_like(scores), -inf * xp.ones_like(scores))
-    return top, xp.where(finite, scores - xp.where(finite, top, xp.zeros_like(top)), even)
+    below, endless = scores - held_fixed(xp, top), xp.isinf(top)
+    fixed = held_fixed(xp, below)
+    even = xp.where((scores == top) & endless, 0.0, fixed)
+    return top, even if fixed is below else xp.where(endless, even, below)
 
 
 def weighted_sum(xp: Namespace, share: Array, values: Array) -> Array:
     """`weighted` for an array of windows."""
-    return xp.sum(share * xp.where((share == 0) & xp.isinf(values), xp.zeros_like(values), values), axis=-1)
+    return xp.sum(share * xp.where((share == 0) & xp.isinf(values), 0.0, values), axis=-1)
