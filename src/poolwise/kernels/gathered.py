@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from poolwise.call import INPUT, WHERE, Call
 from poolwise.geometry import Axis, Geometry, Ints, Regular, Table
-from poolwise.op import FLOATS, INTEGERS, WEIGHTS, Array, Namespace, Selection, Window, is_integer
+from poolwise.op import FLOATS, INTEGERS, WEIGHTS, Array, Namespace, Selection, Window, held_fixed, is_integer
 
 CHUNK = 1 << 23  # elements gathered at a time
 CACHED = 1 << 19  # the same on a processor, where what one operation writes the next should find in its cache
@@ -317,9 +317,10 @@ def _reached(x: Array, axis: int, run: Regular, call: Call, fill: Any) -> Array:
     inner = x if part == slice(0, run.size) else x[_along(part, axis)]
     if not before + after:
         return inner
-    never = call.framework.constant(np.zeros(1, np.bool_), x)
-    absent = xp.where(never, x[_along(slice(1), axis)], fill)
-    return xp.concat([*[absent] * before, inner, *[absent] * after], axis=axis)
+    zeros, first = np.zeros(max(before, after), np.int64), held_fixed(xp, x[_along(slice(1), axis)])
+    as_wide = xp.take(first, call.framework.constant(zeros, x), axis=axis)
+    absent = xp.where(call.framework.constant(zeros[:1] > 0, x), as_wide, fill)
+    return xp.concat([absent[_along(slice(before), axis)], inner, absent[_along(slice(after), axis)]], axis=axis)
 
 
 def _folded(x: Array, axis: int, run: Regular, call: Call, fill: Any) -> Array:
