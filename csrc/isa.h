@@ -1,5 +1,5 @@
 // What is compiled once per instruction set, with POOLWISE_ISA its namespace and name, POOLWISE_VECTOR_BYTES the width of its packs:
-// isa.cc and isa_windows.cc, which are two so that compilers can share the work. Whatever is defined there lives in that namespace:
+// isa.cc and isa_*.cc, which are several so that compilers can share the work. Whatever is defined there lives in that namespace:
 // nothing may be shared between sets.
 #pragma once
 
@@ -8,8 +8,24 @@
 
 namespace poolwise::POOLWISE_ISA {
 
-// ---- whole windows, in isa_windows.cc ----------------------------------------------------------------------------------
+// ---- who does the work -------------------------------------------------------------------------------------------------
 
+Units cells_units(const Plan& plan, const Buffers& buffers, Int itemsize);
+
+// In isa_selections.cc, isa_sums.cc and isa_backward.cc.
+Units select_units(const Plan& plan, const Buffers& buffers);
+void select(const Plan& plan, const Buffers& buffers, Int begin, Int end);
+Units add_units(const Plan& plan, const Buffers& buffers);
+void add(const Plan& plan, const Buffers& buffers, Int begin, Int end);
+bool blurs_in_lines(const Plan& plan, const Buffers& buffers);
+Units gradient_units(const Plan& plan, const Buffers& buffers);
+void gradient(const Plan& plan, const Buffers& buffers, Int begin, Int end);
+Units divided_units(const Plan& plan, const Buffers& buffers);
+void divided(const Plan& plan, const Buffers& buffers, Int begin, Int end);
+void shares(const Plan& plan, const Buffers& buffers, Int begin, Int end);
+void indices(const Plan& plan, const Buffers& buffers, Int begin, Int end);
+
+// In isa_windows.cc, for plans that need all of a window's elements at once.
 Units windows_units(const Plan& plan);
 void windows_forward(const Plan& plan, const Buffers& buffers, Int begin, Int end);
 Units windows_backward_units(const Plan& plan);

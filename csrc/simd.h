@@ -15,7 +15,7 @@
 #define POOLWISE_LAMBDA __attribute__((always_inline))
 
 #if !defined(POOLWISE_ISA) || !defined(POOLWISE_VECTOR_BYTES)
-#error "simd.h belongs to one instruction set: include it from isa.cc and isa_windows.cc only"
+#error "simd.h belongs to one instruction set: include it from isa.cc and isa_*.cc only"
 #endif
 
 namespace poolwise::POOLWISE_ISA {

@@ -379,7 +379,8 @@ POOLWISE_INLINE Pack<float, N> power_of_two(Pack<float, N> x) {
   sum = sum * f + 0x1.ebf9bcp-3f;
   sum = sum * f + 0x1.62e42ap-1f;
   sum = sum * f + 1.0f;
-  return same_bits<V>(same_bits<Pack<std::int32_t, N>>(sum) + (same_bits<Pack<std::int32_t, N>>(whole) << 23));
+  using Bits = Pack<std::uint32_t, N>;  // which wrap, where x is no such number
+  return same_bits<V>(same_bits<Bits>(sum) + (same_bits<Bits>(whole) << 23));
 }
 
 // The natural logarithm of x from 1 to 2^22, exact of 1: of 2^n · m it is n log 2 + 2 artanh(s) with s = (m - 1) / (m + 1), |s| < 0.172,
@@ -388,8 +389,9 @@ template <int N>
 POOLWISE_INLINE Pack<float, N> logarithm(Pack<float, N> x) {
   using V = Pack<float, N>;
   using Bits = Pack<std::int32_t, N>;
+  using Unsigned = Pack<std::uint32_t, N>;  // which wrap, where x is no such number
   const Bits power = (same_bits<Bits>(x * 0x1.6a09e6p-1f) >> 23) - 126;  // so that m is from √½ to √2
-  const V m = same_bits<V>(same_bits<Bits>(x) - (power << 23)), f = m - 1, s = f / (f + 2), z = s * s;
+  const V m = same_bits<V>(same_bits<Unsigned>(x) - (same_bits<Unsigned>(power) << 23)), f = m - 1, s = f / (f + 2), z = s * s;
   V series = z * 0x1.c71c72p-3f + 0x1.24924ap-2f;
   series = series * z + 0x1.99999ap-2f;
   series = series * z + 0x1.555556p-1f;

@@ -1,0 +1,51 @@
+// What the kernels that walk forward for a reduction share: which engine serves, how it is asked and run.
+//
+// with(plan, buffers, run) calls run.operator()<Reduction, Offset, Engine>() with what is to walk for a plan.
+#pragma once
+
+#include "cells.h"
+#include "isa.h"
+#include "lines_forward.h"
+#include "planes_forward.h"
+
+namespace poolwise::POOLWISE_ISA {
+
+enum class Engine { lines, planes, cells, masked };
+
+template <class R, class K, class Run>
+void lines_or_cells(const Plan& plan, const Buffers& buffers, Run&& run) {
+  if constexpr (PlanesForward<R, K>::wanted)
+    if (PlanesForward<R, K>::serves(plan, buffers)) return run.template operator()<R, K, Engine::planes>();
+  if (LinesForward<R, K>::serves(plan, buffers)) return run.template operator()<R, K, Engine::lines>();
+  run.template operator()<R, K, Engine::cells>();
+}
+
+template <class With>
+Units units_of_forward(const Plan& plan, const Buffers& buffers, With&& with) {
+  Units units{0};
+  with(plan, buffers, [&]<class R, class K, Engine E>() {
+    if constexpr (E == Engine::lines)
+      units = LinesForward<R, K>::units(plan);
+    else if constexpr (E == Engine::planes)
+      units = PlanesForward<R, K>::units(plan);
+    else
+      units = cells_units(plan, buffers, sizeof(typename R::Element));
+  });
+  return units;
+}
+
+template <class With>
+void walk_forward(const Plan& plan, const Buffers& buffers, Int begin, Int end, With&& with) {
+  with(plan, buffers, [&]<class R, class K, Engine E>() {
+    if constexpr (E == Engine::lines)
+      LinesForward<R, K>(plan, buffers).run(begin, end);
+    else if constexpr (E == Engine::planes)
+      PlanesForward<R, K>(plan, buffers).run(begin, end);
+    else if constexpr (E == Engine::masked)
+      forward_masked<R>(plan, buffers, begin, end);
+    else
+      forward_cells<R>(plan, buffers, begin, end);
+  });
+}
+
+}  // namespace poolwise::POOLWISE_ISA
