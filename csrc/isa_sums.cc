@@ -4,6 +4,8 @@
 namespace poolwise::POOLWISE_ISA {
 namespace {
 
+constexpr Int most_lanes = 16;  // of floats, whatever the instruction set
+
 // Whether no sum over a window of integers T is rounded in A, nor a quotient to a tie that it is not.
 template <class T, class A>
 bool exact_in(const Plan& plan) {
@@ -75,10 +77,12 @@ void add(const Plan& plan, const Buffers& buffers, Int begin, Int end) {
   walk_forward(plan, buffers, begin, end, [](const Plan& p, const Buffers& b, auto&& run) { with_sums(p, b, run); });
 }
 
-// Whether the engine of lines adds the weights: few enough additions follow one another.
+// Whether the engine of lines adds the weights: few enough additions follow one another, and a row that whole windows read from
+// where it lies is not cut.
 bool blurs_in_lines(const Plan& plan, const Buffers& buffers) {
   const Axis* const axes = plan.block.axes;
   if (plan.body != Body::blur) return false;
+  if (plan.block.inner >= most_lanes && Wide(axes[2].size) * plan.block.inner > line_bytes / Int(sizeof(float))) return false;
   if (plan.dtype == Dtype::float32 && needs_double<float>(axes[0].taps * axes[1].taps + axes[2].taps / balanced_taps + 1)) return false;
   bool serves = false;
   with_floats(plan, [&]<class T>() { serves = LinesForward<Blurred<T>, std::uint8_t>::serves(plan, buffers); });

@@ -155,6 +155,10 @@ void check_order(const PlanFields& fields) {
 }
 
 void check_weights(const Plan& plan, const PlanFields& fields) {
+  Wide taps = 1;
+  for (const AxisFields& table : fields.tables) taps = std::min<Wide>(taps * larger(1, table.uneven ? table.taps : table.regular.taps), INT64_MAX);
+  if (plan.whole() && taps > most_window_taps)
+    refuse("a window must have at most " + std::to_string(most_window_taps) + " taps for this operation, got " + std::to_string(static_cast<Int>(taps)));
   const std::size_t count = plan.body == Body::blur ? fields.tables.size() : 0;
   if (fields.weights.size() != count) refuse("weights must be for " + std::to_string(count) + " axes, got them for " + std::to_string(fields.weights.size()));
   for (std::size_t a = 0; a < count; ++a) {
@@ -345,6 +349,7 @@ double even_divisor(const Plan& plan) {
 }
 
 constexpr Int most_line_bytes = Int(1) << 24;
+constexpr Int most_added = 9;
 constexpr double least_temperature = 1e-30;  // whose shares float32 can tell from nothing
 
 void check_parameter(const Plan& plan) {
@@ -354,7 +359,10 @@ void check_parameter(const Plan& plan) {
   if (plan.exponential())
     require("at least 1e-30 and at most float32's largest", plan.parameter >= least_temperature && plan.parameter <= std::numeric_limits<float>::max());
   if (plan.body == Body::quantile) require("between 0 and 1", plan.parameter >= 0 && plan.parameter <= 1);
-  if (plan.body == Body::topkmean) require("a whole number of at least 1", plan.parameter >= 1 && plan.parameter == std::floor(plan.parameter));
+  if (plan.body != Body::topkmean) return;
+  require("a whole number of at least 1", plan.parameter >= 1 && plan.parameter == std::floor(plan.parameter));
+  const double added = std::min(plan.parameter, static_cast<double>(plan.additions) + 1);
+  if (added > most_added) refuse("at most " + std::to_string(most_added) + " of the largest are added one after the other, got " + std::to_string(static_cast<Int>(added)));
 }
 
 // What the engine of whole windows does not do.
@@ -365,13 +373,14 @@ void check_whole(const Plan& plan) {
   if (plan.exponential() && plan.dtype == Dtype::float64) refuse("dtype must not be float64 for exponentials, which are float32's");
   if (plan.body == Body::stochasticmean && plan.dtype == Dtype::float64) refuse("dtype must not be float64 for squares, which would overflow");
   check_parameter(plan);
-  const Int taps = plan.additions + 1;
-  if (taps > most_window_taps) refuse("a window must have at most " + std::to_string(most_window_taps) + " taps for this operation, got " + std::to_string(taps));
+  if (plan.divisor > 0 || plan.count_include_pad) refuse("divisor and count_include_pad are a mean's alone");
   for (int a = 0; a < plan.rank; ++a)
     if (plan.axes[a].spans != nullptr) refuse("windows must be regular for this operation");
   if (!block.there) refuse("pooled axes must lie side by side, at most three, for this operation");
   if (plan.body != Body::blur) return;
   const double most = *std::max_element(plan.held_products.begin(), plan.held_products.end());
+  if (!(most >= std::numeric_limits<float>::min() && most <= std::numeric_limits<float>::max()))
+    refuse("the largest product of weights must be a normal float32, got " + std::to_string(most));
   for (const double weight : plan.held_products)
     if (weight > 0 && weight < most * 0x1p-60) refuse("weights must not differ by more than 2**60 times, got " + std::to_string(weight));
 }

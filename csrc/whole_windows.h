@@ -261,9 +261,10 @@ struct Ordinal : Sorted<Numbers> {
     using V = Pack<A, M>;
     const V low = held[place.low];
     if constexpr (Sorted<Numbers>::floats) {
-      if (place.low == place.high) return low;
+      const A part = static_cast<A>(place.part);
+      if (part == 0) return low;
       const V high = held[place.high];
-      const V y = low * static_cast<A>(1 - place.part) + high * static_cast<A>(place.part);
+      const V y = low * static_cast<A>(1 - place.part) + high * part;
       const V bounded = y < low ? low : y > high ? high : y;
       return low == high ? low : bounded;  // halves of the smallest numbers are 0
     }

@@ -61,7 +61,9 @@ class WindowLines {
   WindowLines(const Plan& plan, const WindowAxes& axes, const Reader& reader, A absent, const T* x, Int columns, bool raises = false)
       : axes_(axes), raises_(raises), reader_(reader), absent_(absent), x_(x), end_(x + plan.input_size), down_(axes.rows), across_(axes.last) {
     const Int per_column = axes.planes.taps * down_.count * across_.count * (1 + down_.most_shift) * axes.inner;
+    const bool touch = axes.rows.step <= axes.rows.taps && axes.last.step <= axes.last.taps;
     if (columns == 0) columns = larger(1, smaller(axes.last.output, window_line_bytes / Int(sizeof(A)) / per_column - across_.most_shift));
+    if (touch && columns == axes.last.output) fetched_ = axes.rows.step * axes.last.step;
     set_pitch(columns);
     most_rows_ = larger(1, smaller(axes.rows.output, lanes_of_windows / pitch_));
     line_ = (most_rows_ + down_.most_shift) * pitch_ + slack<A>;
@@ -132,7 +134,8 @@ class WindowLines {
         for (next = larger(next, down_.shift[w]); next < down_.shift[w] + n; ++next) {
           const T* const source = x_ + (at + rows.fold(rows.start + (row + next) * rows.step + down_.begin[p])) * axes_.last.size * axes_.inner;
           lay_row((h * down_.count + p) * across_.count, next, source);
-          after_ = source > after_ ? source : after_;
+          const T* const after = source + axes_.last.size * axes_.inner;
+          after_ = after > after_ ? after : after_;
         }
       }
       // What the last pack reads beyond the band is nothing, and not numbers so small that arithmetic is slow.
@@ -170,11 +173,12 @@ class WindowLines {
   const A* there(Int t) const { return there_[across_.phase[t]] + across_.shift[t] * axes_.inner; }
   const L* held() const { return held_; }
   bool whole(Int lane) const { return whole_[lane / N]; }
-  // While a pack is computed, its share of what the next band will read comes nearer.
+  // While a pack is computed, its share of what the next band will read comes nearer, where windows leave little out.
   POOLWISE_INLINE void prefetch(Int lane) const {
-    const Int bytes = axes_.rows.step * axes_.last.step * Int(sizeof(T));
-    const char* const next = reinterpret_cast<const char*>(after_ + axes_.last.size * axes_.inner) + lane * bytes;
-    for (Int b = 0; b < N * bytes; b += cache_line) __builtin_prefetch(next + b);
+    const Int elements = fetched_ * N;
+    const T* const next = after_ + lane * fetched_;
+    if (end_ - next < elements) return;
+    for (Int e = 0; e < elements; e += cache_line / Int(sizeof(T))) __builtin_prefetch(next + e);
   }
 
  private:
@@ -309,12 +313,13 @@ class WindowLines {
   const bool raises_;
   const Reader reader_;
   const A absent_;
-  const T *x_, *end_, *after_ = nullptr;  // the last row that was laid
+  const T *x_, *end_, *after_ = nullptr;  // behind the last row that was laid
+  Int fetched_ = 0;     // elements of the input for each lane
   const TapPhases down_, across_;
   Int most_rows_, columns_ = 0, pitch_ = 0, line_ = 0, first_ = 0, read_begin_ = 0, read_end_ = 0;
   Cut cuts_[most_window_taps];
   bool halves_ = false;
-  Int laid_[most_window_taps];  // of each phase of the rows, up to which number
+  Int laid_[most_window_taps] = {};  // of each phase of the rows, up to which number
   A* lines_[most_window_taps];
   A* raised_[most_window_taps];
   A* there_[most_window_taps];

@@ -24,7 +24,7 @@ class WindowsForward {
         x_(static_cast<const T*>(buffers.from)),
         y_(static_cast<T*>(buffers.to)),
         in_columns_(axes_.inner >= N),
-        raises_(has_raised && axes_.inner < least_pack && plan.additions >= axes_.planes.step * axes_.rows.step * axes_.last.step),
+        raises_(has_raised && axes_.inner < least_pack && plan.additions >= Wide(axes_.planes.step) * axes_.rows.step * axes_.last.step),
         lines_(plan, axes_, body_.reader, body_.absent(), x_, 0, raises_),
         columns_(lines_.columns()) {
     for (Int tap = 0; plan.weights != nullptr && tap <= plan.additions; ++tap) weights_[tap] = static_cast<A>(plan.weights[tap]);
@@ -140,13 +140,19 @@ class WindowsForward {
   };
   POOLWISE_INLINE Known known_of(int k, Int lane) const {
     if constexpr (has_raised) {
-      Pack<A, N> total{}, sum{};
+      const bool whole = lines_.whole(lane);
+      const auto absent = every<A, N>(body_.absent()), none = every<A, N>(-body_.absent());
+      Pack<A, N> total{}, sum{}, least = none, most = absent;
       for (int i = 0; i < k; ++i) {
-        const auto raised = load<A, N>(raised_[i] + lane);
+        const auto value = load<A, N>(taps_[i] + lane), raised = load<A, N>(raised_[i] + lane);
         total += raised;
-        sum += raised * load<A, N>(taps_[i] + lane);
+        sum += raised * value;
+        const auto low = whole ? value : value == absent ? none : value;
+        least = low < least ? low : least;
+        most = value > most ? value : most;
       }
-      return {body_.template settled<N>(total, sum), sum / total};
+      const Pack<A, N> y = sum / total;  // bounded, so that of equal elements it is that
+      return {body_.template settled<N>(total, sum), y < least ? least : y > most ? most : y};
     }
     return Known();
   }

@@ -366,9 +366,10 @@ def test_large_arrays_stay_in_python() -> None:
 def test_a_picture_too_large_for_a_file_is_reduced_and_says_so() -> None:
     x = np.random.default_rng(0).integers(0, 256, (2000, 1700, 3), dtype=np.uint8)
     small = page.fitting(Explorer(x).source)
-    expected = poolwise.avg_pool(np.moveaxis(x, 2, 0), (2, 2), ceil_mode=True)
+    expected = poolwise.avg_pool(np.moveaxis(x, 2, 0), (9, 9), ceil_mode=True)
     assert np.array_equal(small.items[0].values, expected)
-    assert small.items[0].note == "reduced 2×2 for this file"
+    assert small.items[0].note == "reduced 9×9 for this file"
+    assert small.size <= page.LARGEST_PICTURES
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int32", "int64", "uint64", "float32", "float64"])

@@ -198,9 +198,38 @@ def test_the_doors_take_it_where_nothing_is_kept_and_any_strides(op):
         ({"window": (3, 3), "where": np.ones((9, 9), bool)}, "no masks"),
     ],
 )
-def test_what_it_does_not_do_it_says(words, says):
+@pytest.mark.parametrize("op", [Median(), Blur()], ids=repr)
+def test_what_it_does_not_do_it_says(words, says, op):
     with pytest.raises(poolwise.InvalidValue, match=says):
-        poolwise.pool(np.ones((9, 9), "f4"), Median(), kernel="native", **words)
+        poolwise.pool(np.ones((9, 9), "f4"), op, kernel="native", **words)
+
+
+def test_long_sums_of_the_largest_are_left_to_others():
+    with pytest.raises(poolwise.InvalidValue, match="at most 9 of the largest"):
+        poolwise.pool(np.ones((7, 7), "f4"), TopKMean(49), (7, 7), kernel="native")
+
+
+@pytest.mark.parametrize("op", [*DTYPES], ids=repr)
+def test_strides_far_beyond_the_array_cost_nothing(op):
+    x = numbers(op, "uint8" if isinstance(op, Mode) else "float32", (4, 4))
+    for stride in (64, 2**20, 2**31):
+        y = poolwise.pool(x, op, (2, 2), stride=stride, kernel="native")
+        np.testing.assert_allclose(
+            y.astype("f8"), poolwise.pool(x[:2, :2], op, (2, 2), kernel="reference").astype("f8"), rtol=2e-6
+        )
+
+
+def test_softs_of_equal_elements_are_that_and_others_are_between_them():
+    rng = np.random.default_rng(3)
+    for value in (1.7, -20.3, 60.0, 200.0):
+        x = np.full((1, 40, 41), value, "f4")
+        assert (poolwise.pool(x, Soft(), (3, 3), axes=(1, 2), stride=2, padding=1, kernel="native") == x[0, 0, 0]).all()
+        x += rng.random(x.shape, dtype="f4") * np.float32(1e-6 * abs(value))
+        y, low, high = (
+            poolwise.pool(x, op, (3, 3), axes=(1, 2), stride=1, padding=1, kernel="native")
+            for op in (Soft(), poolwise.Min(), poolwise.Max())
+        )
+        assert ((low <= y) & (y <= high)).all()
 
 
 @pytest.mark.parametrize("op", [Soft(), LogSumExp(), StochasticMean()], ids=repr)

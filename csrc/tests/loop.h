@@ -90,7 +90,6 @@ inline double whole_mean(double sum, double divisor, bool truncate) {
   return divisor == 0 ? 0 : truncate ? std::trunc(sum / divisor) : std::nearbyint(sum / divisor);
 }
 
-// Of the values of one window: its median, its mode, or its mean with these weights (of a soft maximum, with those that follow).
 // Where a quantile's result lies among n sorted values: the lower of two, and the share of the higher.
 inline std::pair<std::size_t, double> place_of(const std::string& body, double parameter, std::size_t n) {
   const double place = (body == "median" ? 0.5 : parameter) * static_cast<double>(n - 1);
@@ -108,6 +107,7 @@ inline std::vector<double> shares_of(const std::string& body, const std::vector<
   return weights;
 }
 
+// What the values of one window come to.
 inline double of_whole_window(const std::string& body, std::vector<double> values, const std::vector<double>& weights, double parameter,
                               bool whole) {
   const std::size_t n = values.size();

@@ -27,6 +27,7 @@ FILE_POLICY = (
 )
 SERVED_POLICY = FILE_POLICY + "; connect-src 'self'"
 LARGEST_FILE = 1 << 23  # numbers in a saved file
+LARGEST_PICTURES = 1 << 17  # of its pictures, about which all operations' answers are some twenty times as many
 MOST_REDUCED = 16
 
 
@@ -111,14 +112,19 @@ def answered(source: Source) -> dict[str, Any]:
 
 
 def fitting(source: Source) -> Source:
-    """The source with its pictures averaged down to what a file holds."""
+    """The source with its pictures averaged down to what a file holds, with all operations' answers about them."""
     factor = 1
-    while (small := replace(source, items=tuple(reduced(item, factor) for item in source.items))).size > LARGEST_FILE:
+    while _too_large(small := replace(source, items=tuple(reduced(item, factor) for item in source.items))):
         factor += 1
         if not any(item.picture for item in source.items) or factor > MOST_REDUCED:
             told = f"{source.title} has {source.size:,} numbers, and a file holds at most {LARGEST_FILE:,}"
             raise InvalidValue(f"{told}; save less of it")
     return small
+
+
+def _too_large(source: Source) -> bool:
+    drawn = sum(item.values.size for item in source.items if item.picture)
+    return source.size > LARGEST_FILE or drawn > LARGEST_PICTURES
 
 
 def reduced(item: Item, factor: int) -> Item:

@@ -55,11 +55,11 @@ class Native:
         return y, x if call.keep and plan.keeps_input else kept
 
     def backward(self, g: Array, kept: Any, call: Call) -> tuple[Array | None, ...]:
-        if call.op.name == "blur" and not call.geometry.regular:
+        if _serves_padded(call):
             _check("g", g, call.dtype, call.geometry.output_shape)
             padded = _padded(call)
-            wide = self.backward(call.framework.cast(g, padded.dtype), None, padded)[0]
-            return (_folded_back(cast("Array", wide), call),)
+            wide = self.backward(call.framework.cast(g, padded.dtype), kept, padded)[0]
+            return _folded_back(cast("Array", wide), call), *(None,) * (len(call.operands) - 1)
         framework, plan = _memory(call), plan_of(call)
         g = _dense("g", g, call.dtype, call)
         gx = framework.empty(call.geometry.shape, call.dtype, call.layout, g)
@@ -206,7 +206,7 @@ def _whole_refusal(call: Call) -> str | None:
         return f"{call.framework.name}'s tensors do not show their memory"
     try:
         plan = plan_of(call)
-        if not call.keep or plan.has_gradient or (call.op.name == "blur" and _serves_padded(call)):
+        if not call.keep or plan.has_gradient or _serves_padded(call):
             return None
     except ValueError as cause:
         return str(cause).removeprefix("Plan: ")
@@ -215,12 +215,13 @@ def _whole_refusal(call: Call) -> str | None:
 
 def _serves_padded(call: Call) -> bool:
     """Whether an array that has the padding's elements is not much larger, and its gradient is served."""
-    if call.geometry.regular:
+    tables = call.geometry.tables
+    if call.masked or not any(isinstance(table, Regular) and table.mode != "absent" for table in tables):
         return False
-    tables = cast("tuple[Regular, ...]", call.geometry.tables)
-    return (
-        all(table.low + table.high <= max(table.size, 64) for table in tables) and plan_of(_padded(call)).has_gradient
-    )
+    if not all(isinstance(table, Regular) and table.low + table.high <= max(table.size, 64) for table in tables):
+        return False
+    plan = plan_of(_padded(call))
+    return plan.has_gradient and not plan.keeps_input
 
 
 @lru_cache(maxsize=1024)

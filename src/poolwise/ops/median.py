@@ -53,7 +53,9 @@ class Median(Operation):
         if is_integer(values):
             return xp.where(held > 0, low, xp.zeros_like(low))
         high = take_winner(xp, order, held // 2)
-        return or_nan(xp, xp.where((held % 2 == 1) | (low == high), low, low / 2 + high / 2), values, present)
+        alike = low + (high - low) / 2  # the same number, and half of the gradient to each
+        middle = xp.where((low == high) & xp.isfinite(low), alike, low / 2 + high / 2)
+        return or_nan(xp, middle, values, present)
 
     def result_dtype(self, dtype: str) -> str:
         return dtype

@@ -61,7 +61,7 @@ class Quantile(Operation):
         high = take_winner(xp, order, xp.sum(xp.where(ordinal < place, 1, 0), axis=-1))
         part = xp.squeeze(place - xp.floor(place), axis=-1)
         endless = low * (1 - part) + xp.where(part > 0, high * part, xp.zeros_like(high))
-        between = xp.where(xp.isfinite(low) & xp.isfinite(high), low + (high - low) * part, endless)
+        between = xp.where(xp.isfinite(high - low), low + (high - low) * part, endless)
         return or_nan(xp, between, values, present)
 
 

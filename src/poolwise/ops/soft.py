@@ -31,9 +31,10 @@ class Soft(Operation):
 
     temperature: the t that multiplies, more than 0, 1 in the paper: near 0 the mean, large the maximum.
 
-    Floats, kept (half precision accumulates in float32). The largest element is taken off every exponent, so that
-    nothing overflows; an infinite one is the result. NaN makes NaN. An empty window gives NaN. Every element has a
-    gradient, which max's winner alone has: prefer it to max where weak activations should still learn.
+    Floats, kept (half precision accumulates in float32). Where exponentials would overflow or vanish, the largest
+    element is taken off every exponent first; an infinite one is the result. NaN makes NaN. An empty window gives NaN.
+    Every element has a gradient, which max's winner alone has: prefer it to max where weak activations should still
+    learn.
 
     Source: Stergiou, Poppe & Kalliatakis, Refining activation downsampling with SoftPool, ICCV 2021, section 3.
 

@@ -15,6 +15,7 @@ from functools import lru_cache
 from math import inf
 from typing import Any, cast
 
+import numpy as np
 import torch
 
 from poolwise.api import adaptive, planned, sliding, whole
@@ -224,7 +225,7 @@ def _encoded(op: Operation, build: Build, arguments: tuple[Any, ...], kernel: st
 
 def _plain(value: Any) -> Any:
     """A number of NumPy's as Python's own, which is written so that it can be read."""
-    return value.item() if hasattr(value, "item") else value
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _literal(value: Any) -> str:
