@@ -196,7 +196,9 @@ def test_what_shapes_refuses(stack: str, said: str) -> None:
 
 
 def test_the_grammar_can_be_read() -> None:
-    assert "3x224x224" in shell("shapes", "--grammar").stdout
+    told = shell("shapes", "--grammar").stdout
+    assert "3x224x224" in told
+    assert all(operation.name in told for operation in poolwise.ops.OPERATIONS)
 
 
 def test_version() -> None:
@@ -229,6 +231,15 @@ def test_lab_hands_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
         "report": Path("r.html"),
         "store": Path("s.db"),
     }
+
+
+@pytest.mark.parametrize(
+    ("words", "name"), [(("explore", "--save"), "save"), (("bench", "--quick", "--json"), "json")], ids=str
+)
+def test_where_nothing_can_be_written_nothing_is_begun(words: tuple[str, ...], name: str, tmp_path: Path) -> None:
+    told = one_line(shell(*words, str(tmp_path / "nowhere" / "file")))
+    assert f"{name} must be a file in a folder that is there, got" in told
+    assert f"{name} must be" in one_line(shell(*words, str(tmp_path)))
 
 
 def test_a_process_of_its_own_answers_and_faults_in_one_line() -> None:

@@ -170,6 +170,7 @@ def bench(
 
     console, errors = _console(), _console(stderr=True)
     before = None if compare is None else library.earlier(compare)
+    _check_target("json", json_file)
     with library.progress(errors) as said:
         result = library.run(cases=cases, threads=threads, size=library.QUICK if quick else library.FULL, said=said)
     library.show(result, console)
@@ -358,6 +359,7 @@ def explore(
     from poolwise import explorer
     from poolwise.named import shape as read_shape
 
+    _check_target("save", save)
     explorer.explore(
         what,
         image=image,
@@ -398,6 +400,12 @@ def _reviewed(report: Review, form: ReviewFormat) -> str:
     if form is ReviewFormat.html:
         return report.html()
     return json.dumps(report.data() if form is ReviewFormat.json else report.sarif(), indent=2) + "\n"
+
+
+def _check_target(name: str, path: Path | None) -> None:
+    """Before there is anything to write."""
+    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+        raise InvalidValue(f"{name} must be a file in a folder that is there, got {str(path)!r}")
 
 
 def _written(text: str, output: Path | None) -> None:

@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from textwrap import fill
 from typing import ClassVar, NoReturn, TypeAlias
 
 from poolwise import Fault, Geometry, InvalidValue, ops
 
 Pads: TypeAlias = str | tuple[tuple[int, int], ...]
 
-GRAMMAR = """\
+MAX_SIZE = 10_000_000  # elements per axis: what is never read is counted element by element
+MAX_AXES = 8
+POOLINGS = {name: kind.name for kind in ops.OPERATIONS for name in (kind.stems[0], kind.name)}
+ALL_NAMES = ("conv", *POOLINGS, *(f"{form}{name}" for form in ("adaptive", "global") for name in ("", *POOLINGS)))
+NAMES = sorted(ALL_NAMES, key=len, reverse=True)
+
+
+def _listed(names: Iterable[str]) -> str:
+    """Lines of the column in which things are explained."""
+    return fill(", ".join(names), width=79, initial_indent=" " * 9, subsequent_indent=" " * 9)
+
+
+GRAMMAR = f"""\
 An input, then layers, in the order in which data meets them.
 
 input    28x28          sizes of the pooled axes (one or two numbers)
          3x224x224      channels first, where there are three or four numbers
          64x64x64:1     sizes:channels, for any number of axes
 layer    NAME WINDOW [/STRIDE] [PADDING] [dDILATION] [ceil] [:CHANNELS], written without spaces
-NAME     conv, or a pooling: max, min, sum, avg (mean), lp, relumax
+NAME     conv, or a pooling:
+{_listed(POOLINGS)}
 WINDOW   3 or 3x5       one number stands for every axis
 STRIDE   /2 or /2x1     when left out: a pooling's window, 1 for conv
 PADDING  p1, p1x2, p0+1 (before+after, as in p0+1x1+1), same, same_lower, valid
@@ -26,11 +40,6 @@ CHANNELS conv3:32       channels that a convolution gives
 or       adaptive7, adaptiveavg7x5, global, globalmax   (an output size; one cell)
 """
 
-MAX_SIZE = 10_000_000  # elements per axis: what is never read is counted element by element
-MAX_AXES = 8
-POOLINGS = {name: kind.name for kind in ops.OPERATIONS for name in (kind.stems[0], kind.name)}
-ALL_NAMES = ("conv", *POOLINGS, *(f"{form}{name}" for form in ("adaptive", "global") for name in ("", *POOLINGS)))
-NAMES = sorted(ALL_NAMES, key=len, reverse=True)
 NUMBERS = re.compile(r"[0-9]+(?:x[0-9]+)*")
 PADS = re.compile(r"[0-9]+(?:\+[0-9]+)?(?:x[0-9]+(?:\+[0-9]+)?)*")
 
