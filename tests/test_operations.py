@@ -267,6 +267,10 @@ def test_faults_survive_pickling() -> None:
 def test_explain_names_the_kernel_and_why_each_other_one_refused() -> None:
     x = np.ones((2, 3, 8, 8), np.float32)
     served = poolwise.explain(x, Max(), (3, 3))
+    assert served.forward_kernel == served.kernel and "without" not in str(served)
+    labels = poolwise.explain(x.astype("float32"), poolwise.Mode(), (3, 3))
+    assert (labels.kernel, labels.forward_kernel) == ("gathered", "native")
+    assert "kernel: gathered (without a gradient: native)" in str(labels)
     assert served.kernel == "native"
     assert served.kept_bytes == 2 * 3 * 2 * 2
     assert set(served.refusals) == {"vendor", "gathered", "reference"}

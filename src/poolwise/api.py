@@ -210,19 +210,21 @@ def _backward(
 class Explanation:
     """Which kernel serves a call, and why each other one does not.
 
-    kernel: its name. refusals: every other kernel's reason. kept_bytes: what stays in memory for backward.
+    kernel: its name, when gradients are wanted. refusals: every other kernel's reason. kept_bytes: what stays in memory
+    for backward. forward_kernel: the kernel's name where nothing is kept.
     """
 
     call: Call
     kernel: str
     refusals: Mapping[str, str]
     kept_bytes: int
+    forward_kernel: str
 
     def __str__(self) -> str:
-        call, outputs = self.call, prod(self.call.geometry.output_shape)
+        call, outputs, alone = self.call, prod(self.call.geometry.output_shape), self.forward_kernel
         lines = [
             f"{call.op!r} on {call.framework.name} {call.dtype} ({call.device})",
-            f"kernel: {self.kernel}",
+            f"kernel: {self.kernel}" + (f" (without a gradient: {alone})" if alone != self.kernel else ""),
             *(f"  not {name}: {reason}" for name, reason in self.refusals.items()),
             f"kept for backward: {self.kept_bytes} bytes ({self.kept_bytes / max(outputs, 1):g} per output)",
             str(call.geometry),
@@ -257,12 +259,13 @@ def explain(
         door, x = enter(x)
         operands = _likely(entered(door, x, where, None, None, sliding, arguments), op, door.facts(x).dtype)
         call, choice = _plan(door, x, op, sliding, arguments, operands, kernel, keep=True)
+        _, alone = _plan(door, x, op, sliding, arguments, operands, kernel, keep=False)
     except Fault as fault:
         raise fault.within("explain") from None
     answers = refusals(call)
     later = f"not asked: {choice.kernel.name} was named" if kernel else f"not needed: {choice.kernel.name} comes first"
     others = {name: reason or later for name, reason in answers.items() if name != choice.kernel.name}
-    return Explanation(call, choice.kernel.name, others, choice.kernel.kept_bytes(call))
+    return Explanation(call, choice.kernel.name, others, choice.kernel.kept_bytes(call), alone.kernel.name)
 
 
 class PoolFunction(Protocol):

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from poolwise.op import LAWS, Array, Extras, Namespace, Operation, Window, is_integer, take_winner
-from poolwise.ops.quantile import number_held, or_nan, sortable, split, unsettled
+from poolwise.ops.quantile import count_held, or_nan, sortable, split, unsettled
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Median(Operation):
         return (g * split(w.values, (len(w.values) - 1) // 2, len(w.values) // 2, 0.5),)
 
     def gathered(self, xp: Namespace, values: Array, present: Array, count: Array, extras: Extras) -> Array:
-        held = number_held(xp, values, present)
+        held = count_held(xp, values, present)
         order = xp.sort(sortable(xp, values), axis=-1)
         low = take_winner(xp, order, (held - 1) // 2)
         if is_integer(values):

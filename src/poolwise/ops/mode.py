@@ -20,7 +20,7 @@ from poolwise.op import (
     last_nan_or,
     take_winner,
 )
-from poolwise.ops.quantile import number_held, sortable
+from poolwise.ops.quantile import count_held, sortable
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Mode(Selection):
 
 def most_frequent(xp: Namespace, values: Array, present: Array) -> Array:
     """The first of the longest runs among the sorted elements; absent ones are filled with what sorts last."""
-    held = xp.expand_dims(number_held(xp, values, present), axis=-1)
+    held = xp.expand_dims(count_held(xp, values, present), axis=-1)
     order = xp.sort(sortable(xp, values), axis=-1)
     ordinal = xp.cumsum(xp.where(order == order, 1, 0), axis=-1) - 1  # noqa: PLR0124 (counts, whatever the size)
     changes = xp.concat([order[..., :1] == order[..., :1], order[..., 1:] != order[..., :-1]], axis=-1)

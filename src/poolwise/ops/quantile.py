@@ -90,6 +90,6 @@ def or_nan(xp: Namespace, y: Array, values: Array, present: Array) -> Array:
     return xp.where(lost, nan * xp.ones_like(y), y)
 
 
-def number_held(xp: Namespace, values: Array, present: Array) -> Array:
+def count_held(xp: Namespace, values: Array, present: Array) -> Array:
     """How many elements each window holds, as integers."""
     return xp.sum(xp.where(present & (xp.zeros_like(values) == 0), 1, 0), axis=-1)
