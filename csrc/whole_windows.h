@@ -303,7 +303,7 @@ struct Largest : Sorted<Numbers> {
     const Pack<L, M> count = counted<M, Across>(k, &some);
     const V sum = sorted<K>(v, k, [&](const V* held, int n) POOLWISE_LAMBDA {
       V total = held[n - 1];
-      for (int i = 1; i < n && i < most_; ++i) total += count > static_cast<L>(i) ? held[n - 1 - i] : V{};
+      for (int i = 1; i < n && i < most_; ++i) total = count > static_cast<L>(i) ? total + held[n - 1 - i] : total;
       return total;
     });
     return some.held == 0 ? this->template nothing<M>() : this->template unless_nan<M>(sum / converted<A, L, M>(count), nan);

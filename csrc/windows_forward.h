@@ -1,7 +1,7 @@
 // The engine of whole windows: for bodies that need all of a window's elements at once, and windows of at most `most_window_taps`.
 // No mask, dense arrays: the call is refused where that is not so.
 //
-// Where the channels behind a column fill packs, each column is computed from where its elements lie. Else a band of rows at a time
+// Where the channels behind a column fill the widest packs, each column is computed from where its elements lie. Else a band of rows at a time
 // is laid in lines (`windows.h`), and packs go over the whole band; those with lanes that lack taps go another way.
 #pragma once
 
@@ -14,7 +14,7 @@ class WindowsForward {
   using T = typename B::Element;
   using A = typename B::Accumulator;
   static constexpr int N = full<A>;
-  static constexpr Int least_pack = 16 / sizeof(A);  // of any instruction set
+  static constexpr Int widest = 64 / sizeof(A);  // pack of any instruction set: each goes the same way
   static constexpr bool has_raised = requires(B body, Pack<A, N> v) { body.template raised<N>(v); };
 
  public:
@@ -23,8 +23,8 @@ class WindowsForward {
         body_(plan),
         x_(static_cast<const T*>(buffers.from)),
         y_(static_cast<T*>(buffers.to)),
-        in_columns_(axes_.inner >= N),
-        raises_(has_raised && axes_.inner < least_pack && plan.additions >= Wide(axes_.planes.step) * axes_.rows.step * axes_.last.step),
+        in_columns_(axes_.inner >= widest),
+        raises_(has_raised && !in_columns_ && plan.additions >= Wide(axes_.planes.step) * axes_.rows.step * axes_.last.step),
         lines_(plan, axes_, body_.reader, body_.absent(), x_, 0, raises_),
         columns_(lines_.columns()) {
     for (Int tap = 0; plan.weights != nullptr && tap <= plan.additions; ++tap) weights_[tap] = static_cast<A>(plan.weights[tap]);
@@ -246,7 +246,7 @@ class WindowsForward {
   const T* x_;
   T* y_;
   const bool in_columns_;
-  const bool raises_;  // alike for every instruction set
+  const bool raises_;
   WindowLines<typename B::Reader, A> lines_;
   const Int columns_;
   Int count_ = 0;

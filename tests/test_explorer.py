@@ -369,7 +369,7 @@ def test_a_picture_too_large_for_a_file_is_reduced_and_says_so() -> None:
     expected = poolwise.avg_pool(np.moveaxis(x, 2, 0), (9, 9), ceil_mode=True)
     assert np.array_equal(small.items[0].values, expected)
     assert small.items[0].note == "reduced 9×9 for this file"
-    assert small.size <= page.LARGEST_PICTURES
+    assert small.size <= page.LARGEST_PICTURE
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int32", "int64", "uint64", "float32", "float64"])

@@ -27,7 +27,8 @@ FILE_POLICY = (
 )
 SERVED_POLICY = FILE_POLICY + "; connect-src 'self'"
 LARGEST_FILE = 1 << 23  # numbers in a saved file
-LARGEST_PICTURES = 1 << 17  # of its pictures, about which all operations' answers are some twenty times as many
+LARGEST_PICTURE = 1 << 17  # of a picture in it, about which all operations' answers are some twenty times as many
+SMALL_PICTURE = 1 << 14  # of one that stays as it is
 MOST_REDUCED = 16
 
 
@@ -123,13 +124,13 @@ def fitting(source: Source) -> Source:
 
 
 def _too_large(source: Source) -> bool:
-    drawn = sum(item.values.size for item in source.items if item.picture)
-    return source.size > LARGEST_FILE or drawn > LARGEST_PICTURES
+    drawn = max((item.values.size for item in source.items if item.picture), default=0)
+    return source.size > LARGEST_FILE or drawn > LARGEST_PICTURE
 
 
 def reduced(item: Item, factor: int) -> Item:
-    """A picture of which every factor × factor elements are averaged; anything else, and a factor of 1: as it is."""
-    if factor == 1 or not item.picture:
+    """A picture of which every factor × factor elements are averaged; what is small, and no picture: as it is."""
+    if factor == 1 or not item.picture or item.values.size <= SMALL_PICTURE:
         return item
     values = pool(item.values, Mean(), (factor, factor), ceil_mode=True)
     return replace(
