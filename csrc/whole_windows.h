@@ -188,10 +188,12 @@ struct Place {
   double part;
 };
 struct AtMiddle {
+  static constexpr bool halves = true;
   explicit AtMiddle(const Plan&) {}
   POOLWISE_INLINE Place of(int n) const { return {(n - 1) / 2, n / 2, 0.5}; }
 };
 struct AtQuantile {
+  static constexpr bool halves = false;
   double q;
   explicit AtQuantile(const Plan& plan) : q(plan.parameter) {}
   POOLWISE_INLINE Place of(int n) const {
@@ -264,9 +266,10 @@ struct Ordinal : Sorted<Numbers> {
       const A part = static_cast<A>(place.part);
       if (part == 0) return low;
       const V high = held[place.high];
-      const V y = low * static_cast<A>(1 - place.part) + high * part;
-      const V bounded = y < low ? low : y > high ? high : y;
-      return low == high ? low : bounded;  // halves of the smallest numbers are 0
+      if constexpr (At::halves) return low == high ? low : low * A(0.5) + high * A(0.5);  // halves of the smallest numbers are 0
+      const V apart = high - low, endless = low * static_cast<A>(1 - place.part) + high * part;
+      const V y = apart - apart == 0 ? low + apart * part : endless;  // the difference of two large numbers may be none
+      return y < low ? low : y > high ? high : y;
     }
     return low;
   }

@@ -21,6 +21,8 @@ class Quantile(Operation):
     Floats, kept (half precision computes in float32). NaN makes NaN. An empty window gives NaN. The gradient goes to
     the two elements read, of equal ones to the first. Prefer it to max or min where single outliers must not decide.
 
+    Between −∞ and a number it is −∞, between a number and ∞ it is ∞ (where `numpy.quantile` may say NaN).
+
     Source: Hyndman & Fan, Sample quantiles in statistical packages, The American Statistician 50, 1996, definition 7;
     as `numpy.quantile`.
 

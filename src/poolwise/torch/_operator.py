@@ -189,7 +189,10 @@ def _windows(
     before: Sequence[int],
     fill: float,
 ) -> torch.Tensor:
-    """(…, *outputs, taps): padded before by so much, behind as far as the last window reaches."""
+    """(…, *outputs, taps): padded before by so much, behind as far as the last window reaches.
+
+    Memory holds one tap behind the other, as in the gathered kernel: what adds them adds them in the same order.
+    """
     pads: list[Any] = []
     rank = len(sizes)
     for number, table in enumerate(cast("tuple[Regular, ...]", geometry.tables)):
@@ -200,7 +203,8 @@ def _windows(
     for number, table in enumerate(cast("tuple[Regular, ...]", geometry.tables)):
         span = (table.taps - 1) * table.dilation + 1
         windows = windows.unfold(array.ndim - rank + number, span, table.step)[..., :: table.dilation]
-    return windows.flatten(-rank)
+    last = tuple(range(-rank, 0))
+    return windows.movedim(last, tuple(range(rank))).flatten(0, rank - 1).movedim(0, -1)
 
 
 def _window_slides(build: Build) -> bool:
