@@ -25,6 +25,11 @@ void with_whole_sum(const Plan& plan, const Buffers& buffers, Run&& run) {
   if (plan.body == Body::sum)
     return buffers.mask != nullptr ? run.template operator()<Sum, AnyOffset, Engine::masked>() : lines_or_cells<Sum, std::uint8_t>(plan, buffers, run);
   if constexpr (!std::is_same_v<T, Truth>) {
+    if constexpr (sizeof(T) == 1) {
+      using Mean = ByteMean<T>;
+      if (plan.additions < Mean::most_taps && plan.divisor == 0 && LinesForward<Mean, std::uint8_t>::serves(plan, buffers))
+        return run.template operator()<Mean, std::uint8_t, Engine::lines>();
+    }
     if constexpr (sizeof(T) < 8) {
       using A = std::conditional_t<sizeof(T) == 1, float, double>;
       using Fast = LinesForward<Total<T, A>, std::uint8_t>;

@@ -44,6 +44,17 @@ struct FewOf<R> {
   using type = typename R::Few;
 };
 
+// What a window's sum is divided by, or multiplied with.
+template <class R>
+struct DivisorOf {
+  using type = typename R::Accumulator;
+};
+template <class R>
+  requires requires { typename R::Divisor; }
+struct DivisorOf<R> {
+  using type = typename R::Divisor;
+};
+
 // Whether rows and taps weigh something, so that none stands for another.
 template <class R>
 inline constexpr bool weighs = requires { requires R::weighs; };
@@ -106,7 +117,7 @@ POOLWISE_OUTLINE LineLayout line_layout(const Plan& plan) {
   if (layout.chunks == 1) layout.rows = larger(1, smaller(most_band_rows, band_lanes / layout.lanes));
   const Int band = layout.rows * layout.lanes, lines = layout.doubles ? 2 : 1;
   layout.bytes = lines * Line<R>::room(band) + Arena::room<typename R::Element>(rows_at_once * (layout.lanes + slack<A>)) +
-                 3 * Arena::room<A>(band + slack<A>) + Arena::room<typename R::Result>(band + slack<A>) + Stream<typename R::Result>::room(band + slack<A>);
+                 2 * Arena::room<typename DivisorOf<R>::type>(band + slack<A>) + Arena::room<A>(band + slack<A>) + Arena::room<typename R::Result>(band + slack<A>) + Stream<typename R::Result>::room(band + slack<A>);
   if (layout.slides) layout.bytes += 2 * Line<R>::room(layout.lanes) + Line<R>::room(rows.taps * line_lanes<R>(layout.lanes));
   layout.serves = layout.bytes < most_memory;
   if (last.mode != Mode::absent) {
@@ -126,6 +137,7 @@ class LinesForward {
   template <int M>
   using State = typename R::template State<M>;
   using Few = typename FewOf<R>::type;
+  using D = typename DivisorOf<R>::type;
   static constexpr bool adds_few = !std::is_same_v<Few, A>;
   static constexpr Int most_pack = N > full<Few> ? N : full<Few>;  // what is read or written at once
 
@@ -156,8 +168,8 @@ class LinesForward {
     line_ = band_ = from_ = Line<R>(arena, band);
     if (layout_.doubles) doubled_ = Line<R>(arena, band);
     spare_rows_ = arena.take<T>(rows_at_once * ((layout_.folds ? block_.axes[2].size * block_.inner : layout_.lanes) + slack<A>));
-    column_divisors_ = arena.take<A>(band + slack<A>);
-    divisors_ = arena.take<A>(band + slack<A>);
+    column_divisors_ = arena.take<D>(band + slack<A>);
+    divisors_ = arena.take<D>(band + slack<A>);
     bounced_kept_ = reinterpret_cast<K*>(arena.take<A>(band + slack<A>));
     bounced_ = arena.take<Out>(band + slack<A>);
     stream_ = Stream<Out>(arena, band + slack<A>);
@@ -238,10 +250,10 @@ class LinesForward {
     by_cells_ = uneven || layout_.folds || (last.step > 1 && (block_.inner > 1 || last.step > most_picked));
     apart_ = by_cells_ ? columns_ * block_.inner : layout_.lanes / last.step;
     if (layout_.chunks == 1) {
-      clear(band_, 0, layout_.rows * layout_.lanes);
+      clear(band_, 0, layout_.rows * layout_.lanes + slack<A> - N);  // arithmetic with what may lie behind it can be slow
     } else {
       clear(band_, 0, there_begin_);
-      clear(band_, there_begin_ + there_, lanes_);
+      clear(band_, there_begin_ + there_, lanes_ + slack<A> - N);
     }
     spread_divisors();
     alone_ = block_.axes[0].output == 1 && block_.axes[1].output == 1;
@@ -258,13 +270,14 @@ class LinesForward {
       if (!reduction_.is_mean) return;
       const Axis& last = block_.axes[2];
       const Int inner = block_.inner, whole_begin = last.whole_begin - first_column_, whole_end = last.whole_end - first_column_;
-      const A whole = R::written_by(static_cast<A>(plan_.divided_by(last, true, last.whole_begin, 0)));
+      const D whole = R::written_by(static_cast<D>(plan_.divided_by(last, true, last.whole_begin, 0)));
       for (Int j = 0; j < columns_; ++j) {
         const bool is_whole = j >= whole_begin && j < whole_end;
-        fill<A>(column_divisors_ + j * inner, inner, is_whole ? whole : R::written_by(static_cast<A>(plan_.divided_by(last, true, first_column_ + j, 0))));
+        fill<D>(column_divisors_ + j * inner, inner, is_whole ? whole : R::written_by(static_cast<D>(plan_.divided_by(last, true, first_column_ + j, 0))));
       }
-      fill<A>(column_divisors_ + columns_ * inner, apart_ - columns_ * inner, A(1));
-      for (Int b = 1; b < layout_.rows; ++b) std::memcpy(column_divisors_ + b * apart_, column_divisors_, static_cast<std::size_t>(apart_) * sizeof(A));
+      fill<D>(column_divisors_ + columns_ * inner, apart_ - columns_ * inner, D(1));
+      for (Int b = 1; b < layout_.rows; ++b) std::memcpy(column_divisors_ + b * apart_, column_divisors_, static_cast<std::size_t>(apart_) * sizeof(D));
+      fill<D>(column_divisors_ + layout_.rows * apart_, slack<A>, D(1));
     }
   }
 
@@ -311,7 +324,7 @@ class LinesForward {
     const Axis &planes = block_.axes[0], &rows = block_.axes[1];
     t0_ = taps_of(planes, plane_, 0), t1_ = taps_of(rows, row_, 0);
     if constexpr (R::divides)
-      if (reduction_.is_mean) own_divisor_ = R::written_by(static_cast<A>(plan_.divided_by(planes, false, plane_, 0) * plan_.divided_by(rows, false, row_, 0)));
+      if (reduction_.is_mean) own_divisor_ = R::written_by(static_cast<D>(plan_.divided_by(planes, false, plane_, 0) * plan_.divided_by(rows, false, row_, 0)));
   }
 
   static POOLWISE_INLINE Line<R> part(Line<R> line, Int lane) {
@@ -768,9 +781,9 @@ class LinesForward {
 
   template <int M>
   POOLWISE_INLINE void put(Int lane, State<M> state) const {
-    Pack<A, M> divisor{};
+    Pack<D, M> divisor{};
     if constexpr (R::divides)
-      if (reduction_.is_mean) divisor = load<A, M>(divided_by_ + lane) * row_divisor_;
+      if (reduction_.is_mean) divisor = load<D, M>(divided_by_ + lane) * row_divisor_;
     state = reduction_.template finished<M>(reduction_.template moved<M>(state, block_.read.first));
     reduction_.template write<M>(out_ + lane, state, divisor);
     if constexpr (R::places) store<M, typename R::Second>(kept_out_ + lane, reduction_.template place<M>(state));
@@ -787,12 +800,12 @@ class LinesForward {
   Int last_row_;
   Line<R> band_, line_, from_, doubled_, fresh_, before_, after_;
   T* spare_rows_;  // as many as are reduced at once
-  A *column_divisors_, *divisors_, *divided_by_ = nullptr;
+  D *column_divisors_, *divisors_, *divided_by_ = nullptr;
   Out *bounced_, *out_ = nullptr;
   Stream<Out> stream_;
   bool streams_ = false;
   K *bounced_kept_, *kept_out_ = nullptr;
-  A row_divisor_{1}, own_divisor_{1}, row_divisors_[most_band_rows];
+  D row_divisor_{1}, own_divisor_{1}, row_divisors_[most_band_rows];
   Taps t0_{0, 0}, t1_{0, 0};                                             // the rows of a window in its planes
   bool alone_ = false;                                                   // they are the same for all windows
   Int taps_ = 0, tap_lanes_ = 0, tap_places_ = 0, width_ = 1;              // of a line, doubled where that is worth it

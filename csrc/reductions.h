@@ -402,6 +402,47 @@ struct Total {
   }
 };
 
+// The mean of at most `most_taps` bytes, signed or not, added in 16-bit lanes. Multiplied with the reciprocal of their number it is off
+// by less than 2^-14; where it is no tie it is at least 2^-8 away from one, and where it is not whole, 2^-7 from a whole number.
+template <class T>
+struct ByteMean : Total<T, std::int16_t> {
+  using Divisor = float;
+  static constexpr Int most_taps = 128;
+  template <int N>
+  using State = Partial<std::int16_t, void, N>;
+
+  explicit ByteMean(const Plan& plan) : Total<T, std::int16_t>(plan) {
+    for (const Axis& axis : plan.block.axes) exact_ = exact_ && axis.taps <= 2;
+  }
+
+  static float written_by(float count) { return count == 0 ? 0 : 1 / count; }
+  template <int N>
+  POOLWISE_INLINE void write(T* p, State<N> state, Pack<float, N> share) const {
+    constexpr int half = N > 1 ? N / 2 : 1;  // as many as there are lanes of float
+    Pack<std::int16_t, half> sums[N / half];
+    Pack<float, half> shares[N / half];
+    std::memcpy(sums, &state.value, sizeof state.value);
+    std::memcpy(shares, &share, sizeof share);
+    for (int h = 0; h < N / half; ++h) store<half, float>(p + h * half, whole<half>(converted<float, std::int16_t, half>(sums[h]) * shares[h]));
+  }
+
+ private:
+  // To the nearest, of two the even; or towards zero.
+  template <int N>
+  POOLWISE_INLINE Pack<float, N> whole(Pack<float, N> mean) const {
+    using V = Pack<float, N>;
+    constexpr float big = 0x1.8p23f, near = 0x1p-9f;
+    const auto nearest = [](V v) POOLWISE_LAMBDA { return (v + big) - big; };
+    if (this->truncates) return mean < 0 ? nearest(mean + (0.5f - near)) : nearest(mean - (0.5f - near));
+    const V found = nearest(mean);
+    if (exact_) return found;
+    const V off = mean - found, even = nearest(mean * 0.5f) * 2;
+    return (off > 0.5f - near) | (off < near - 0.5f) ? even : found;
+  }
+
+  bool exact_ = true;  // reciprocals of powers of two are
+};
+
 // The root of the sum of squares. Squares of floats neither overflow nor vanish in double, so that nothing needs to be scaled.
 template <class T>
 struct Norm : Total<T, double> {

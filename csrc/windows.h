@@ -71,7 +71,7 @@ class WindowLines {
 
   Int room() const {
     const Int lines = axes_.planes.taps * down_.count * across_.count;
-    return (raises_ ? 2 : 1) * lines * Arena::room<A>(line_) + across_.count * Arena::room<A>(line_) + Arena::room<L>(most_rows_ * pitch_ + slack<A>) +
+    return (raises_ ? 2 : 1) * lines * Arena::room<A>(line_) + across_.count * Arena::room<A>(line_) + 2 * Arena::room<L>(most_rows_ * pitch_ + slack<A>) +
            Arena::room<bool>(most_rows_ * pitch_ / N + 1) + Arena::room<A>(row_room());
   }
   void take(Arena& arena) {
@@ -79,6 +79,7 @@ class WindowLines {
     for (Int i = 0; raises_ && i < axes_.planes.taps * down_.count * across_.count; ++i) raised_[i] = arena.take<A>(line_);
     for (int p = 0; p < across_.count; ++p) there_[p] = arena.take<A>(line_);
     held_ = arena.take<L>(most_rows_ * pitch_ + slack<A>);
+    idle_ = arena.take<L>(most_rows_ * pitch_ + slack<A>);
     whole_ = arena.take<bool>(most_rows_ * pitch_ / N + 1);
     row_held_ = arena.take<A>(row_room());
   }
@@ -109,6 +110,11 @@ class WindowLines {
       fill<A>(there_[p] + (most_rows_ + down_.most_shift) * pitch_, slack<A>, 0);
     }
     halves_ = axes_.inner == 1 && last.step == 2 && across_.count == 2 && are_neighbours(cuts_[0], cuts_[1]);
+    for (Int row = 0; row < most_rows_; ++row) {
+      fill<L>(idle_ + row * pitch_, live, 0);
+      fill<L>(idle_ + row * pitch_ + live, pitch_ - live, -1);
+    }
+    fill<L>(idle_ + most_rows_ * pitch_, slack<A>, -1);
     for (Int pack = 0; pack * N < lanes; ++pack) whole_[pack] = true;
     if (all) return;
     for (Int lane = 0; lane < lanes; lane += N) {
@@ -138,9 +144,9 @@ class WindowLines {
           after_ = after > after_ ? after : after_;
         }
       }
-      // What the last pack reads beyond the band is nothing, and not numbers so small that arithmetic is slow.
+      // What the last packs read beyond the band is nothing, and not numbers so small that arithmetic is slow.
       for (int p = 0; p < down_.count; ++p)
-        for (int c = 0; c < across_.count; ++c) store<N, A>(lines_[(h * down_.count + p) * across_.count + c] + laid_[p] * pitch_, every<A, N>(absent_));
+        for (int c = 0; c < across_.count; ++c) fill<A>(lines_[(h * down_.count + p) * across_.count + c] + laid_[p] * pitch_, 2 * N, absent_);
     }
   }
 
@@ -173,6 +179,8 @@ class WindowLines {
   const A* there(Int t) const { return there_[across_.phase[t]] + across_.shift[t] * axes_.inner; }
   const L* held() const { return held_; }
   bool whole(Int lane) const { return whole_[lane / N]; }
+  // True, -1, of lanes behind a row's last window.
+  POOLWISE_INLINE Pack<L, N> idle(Int lane) const { return load<L, N>(idle_ + lane); }
   // While a pack is computed, its share of what the next band will read comes nearer, where windows leave little out.
   POOLWISE_INLINE void prefetch(Int lane) const {
     const Int elements = fetched_ * N;
@@ -323,7 +331,7 @@ class WindowLines {
   A* lines_[most_window_taps];
   A* raised_[most_window_taps];
   A* there_[most_window_taps];
-  L* held_ = nullptr;
+  L *held_ = nullptr, *idle_ = nullptr;
   bool* whole_ = nullptr;
   A* row_held_ = nullptr;
 };

@@ -114,7 +114,7 @@ class WindowsForward {
       lines_.prefetch(lane);
       Known known;
       if (raises_) known = known_of(k, lane);
-      if (raises_ && holds<Lane<A>, N>(known.settled)) {
+      if (raises_ && holds<Lane<A>, N>(known.settled | lines_.idle(lane))) {
         body_.template write<N>(results_ + lane, known.y);
         continue;
       }
