@@ -1,4 +1,4 @@
-// The kernels of one instruction set that add: sums, means, norms, and means with weights.
+// The kernels of one instruction set that add: sums, means, norms, generalised means, and means with weights.
 #include "isa_forward.h"
 
 namespace poolwise::POOLWISE_ISA {
@@ -46,19 +46,20 @@ void with_floating_sum(const Plan& plan, const Buffers& buffers, Run&& run) {
   lines_or_cells<R, std::uint8_t>(plan, buffers, run);
 }
 
-template <class Run>
-void with_norm(const Plan& plan, const Buffers& buffers, Run&& run) {
+template <template <class> class Root, class Run>
+void with_root(const Plan& plan, const Buffers& buffers, Run&& run) {
   switch (plan.dtype) {
-    case Dtype::float16: return with_floating_sum<Norm<Half>>(plan, buffers, run);
-    case Dtype::bfloat16: return with_floating_sum<Norm<Brain>>(plan, buffers, run);
-    default: return with_floating_sum<Norm<float>>(plan, buffers, run);  // the plan refuses every other
+    case Dtype::float16: return with_floating_sum<Root<Half>>(plan, buffers, run);
+    case Dtype::bfloat16: return with_floating_sum<Root<Brain>>(plan, buffers, run);
+    default: return with_floating_sum<Root<float>>(plan, buffers, run);  // the plan refuses every other
   }
 }
 
 template <class Run>
 void with_sums(const Plan& plan, const Buffers& buffers, Run&& run) {
   if (plan.body == Body::blur) return with_floats(plan, [&]<class T>() { run.template operator()<Blurred<T>, std::uint8_t, Engine::lines>(); });
-  if (plan.body == Body::norm) return with_norm(plan, buffers, run);
+  if (plan.body == Body::norm) return with_root<Norm>(plan, buffers, run);
+  if (plan.body == Body::gem) return with_root<Generalised>(plan, buffers, run);
   with_elements(plan, [&]<class T>() {
     const bool wide = buffers.mask != nullptr || needs_double<T>(plan.additions);
     if constexpr (!floats<T>) {

@@ -40,8 +40,9 @@ void with_forward(const Plan& plan, Run&& run) {
 template <class Run>
 void with_backward(const Plan& plan, Run&& run) {
   with_floats(plan, [&]<class T>() {
-    if (plan.body == Body::norm) {
-      if constexpr (!std::is_same_v<T, double>) run.template operator()<OverNorm<T>>();  // which the plan refuses
+    if (plan.body < Body::median) {
+      if constexpr (!std::is_same_v<T, double>)  // which the plan refuses
+        plan.body == Body::norm ? run.template operator()<OverNorm<T>>() : run.template operator()<OverGeneralised<T>>();
     } else {
       with_body<T>(plan, run);
     }

@@ -294,9 +294,9 @@ AxisFields axis_fields(nb::handle table) {
 
 void make_plan(Plan* self, std::string body, std::string dtype, std::vector<Int> shape, std::vector<Int> axes, nb::list tables,
                std::vector<Int> order, bool count_include_pad, double divisor, bool truncate, double parameter,
-               std::vector<std::vector<double>> weights) {
+               double least, std::vector<std::vector<double>> weights) {
   PlanFields fields{std::move(body), std::move(dtype), std::move(shape), std::move(axes), {}, std::move(order),
-                    count_include_pad, divisor, truncate, parameter, std::move(weights)};
+                    count_include_pad, divisor, truncate, parameter, least, std::move(weights)};
   for (const nb::handle table : tables) {
     try {
       fields.tables.push_back(axis_fields(table));
@@ -380,7 +380,7 @@ NB_MODULE(_native, m) {
   nb::class_<Plan>(m, "Plan")
       .def("__init__", make_plan, nb::arg("body"), nb::arg("dtype"), nb::arg("shape"), nb::arg("axes"), nb::arg("tables"),
            nb::arg("order"), nb::arg("count_include_pad") = false, nb::arg("divisor") = 0.0, nb::arg("truncate") = false,
-           nb::arg("parameter") = 1.0, nb::arg("weights") = std::vector<std::vector<double>>())
+           nb::arg("parameter") = 1.0, nb::arg("least") = 0.0, nb::arg("weights") = std::vector<std::vector<double>>())
       .def_prop_ro("kept_dtype", [](const Plan& plan) { return kept_name(plan.kept); })
       .def_prop_ro("result_dtype", [](const Plan& plan) { return name_of(result_dtype(plan)); })
       .def_prop_ro("keeps_input", [](const Plan& plan) { return plan.keeps_input(); })

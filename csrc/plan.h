@@ -9,7 +9,7 @@
 
 namespace poolwise {
 
-enum class Body { max, min, relumax, sum, mean, norm, median, mode, quantile, topkmean, soft, logsumexp, stochasticmean, blur };
+enum class Body { max, min, relumax, sum, mean, norm, gem, median, mode, quantile, topkmean, soft, logsumexp, stochasticmean, blur };
 enum class Dtype { boolean, int8, int16, int32, int64, uint8, uint16, uint32, uint64, float16, bfloat16, float32, float64 };
 enum class Kept { none, bytes, words, longs };  // of one offset inside a window: 1, 4 or 8 bytes
 
@@ -48,7 +48,8 @@ struct Plan {
   bool count_include_pad = false;
   bool truncate = false;  // an integer mean towards zero instead of to the nearest even
   double divisor = 0;     // 0: none is given
-  double parameter = 1;  // of the body: a temperature, a quantile, or how many of the largest
+  double parameter = 1;  // of the body: a temperature, a quantile, a power, or how many of the largest
+  double least = 0;      // to which the body raises smaller elements
   const double* weights = nullptr;  // of the taps of a window, row by row
   Int additions = 0;      // of the longest sum over one window
   Int readers = 1;        // at most so many taps read one element
@@ -121,6 +122,7 @@ struct PlanFields {
   double divisor = 0;
   bool truncate = false;
   double parameter = 1;          // of a body that has one
+  double least = 0;
   std::vector<std::vector<double>> weights{};  // of a blur, one for each tap of each axis
 };
 

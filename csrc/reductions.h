@@ -10,6 +10,7 @@
 #include <limits>
 
 #include "plan.h"
+#include "powers.h"
 #include "simd.h"
 
 namespace poolwise::POOLWISE_ISA {
@@ -462,6 +463,30 @@ struct Norm : Total<T, double> {
   POOLWISE_INLINE void write(T* p, State<N> state, Pack<double, N>) const {
     store<N, double>(p, root<N>(state.value));
   }
+};
+
+// The generalised mean: the root of the mean of powers, which neither overflow nor vanish in double.
+template <class T>
+struct Generalised : Total<T, double> {
+  using Few = double;
+  template <int N>
+  using State = Partial<double, void, N>;
+
+  explicit Generalised(const Plan& plan) : Total<T, double>(plan), least_(plan.least), power_(plan.parameter), root_(1 / plan.parameter) { this->is_mean = true; }
+
+  template <int N>
+  POOLWISE_INLINE Pack<double, N> read(const T* p) const {
+    const auto v = load<double, N>(p);
+    return power_.template of<N>(v < least_ ? every<double, N>(least_) : v);
+  }
+  template <int N>
+  POOLWISE_INLINE void write(T* p, State<N> state, Pack<double, N> share) const {
+    store<N, double>(p, root_.template of<N>(state.value * share));  // NaN of nothing
+  }
+
+ private:
+  double least_;
+  Power power_, root_;
 };
 
 // The mean with weights, which are products of those of rows and of columns.

@@ -686,4 +686,40 @@ struct OverNorm {
   }
 };
 
+// The derivative of a generalised mean y of n elements, which the engine of lines computes: x^(p - 1) / y^(p - 1) / n, of what was not
+// raised to the least. Where y is infinite, NaN of what is infinite too, else 0.
+template <class T>
+struct OverGeneralised {
+  using Reader = Plain<T, double>;
+  using Element = T;
+  using Accumulator = double;
+  static constexpr bool reads = true;
+
+  Reader reader;
+  explicit OverGeneralised(const Plan& plan) : least_(plan.least), power_(plan.parameter), root_(1 / plan.parameter) {}
+
+  double absent() const { return 0; }  // as small as what was raised
+  template <int N, int K, int Across>
+  POOLWISE_INLINE void send(Pack<double, N>* v, int k, Pack<double, N> g, const Some<double, N>* some) const {
+    using V = Pack<double, N>;
+    V sum{}, count{}, powers[K > 0 ? K : most_window_taps];
+    for (int i = 0; i < k; ++i) {
+      const V one = some == nullptr ? every<double, N>(1) : some->template has<Across>(i);
+      powers[i] = one * power_.template of<N>(v[i] < least_ ? every<double, N>(least_) : v[i]);
+      sum += powers[i];
+      count += one;
+    }
+    const V y = root_.template of<N>(sum / count);
+    const auto endless = y - y != 0;
+    for (int i = 0; i < k; ++i) {
+      const V share = endless & (v[i] - v[i] == 0) & (y == y) ? V{} : powers[i] / v[i] * (y / sum);
+      v[i] = v[i] < least_ ? V{} : g * share;
+    }
+  }
+
+ private:
+  double least_;
+  Power power_, root_;
+};
+
 }  // namespace poolwise::POOLWISE_ISA

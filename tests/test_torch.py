@@ -397,6 +397,7 @@ def test_fractional_pooling_draws_as_pytorch_does() -> None:
 
 KEEPING_THE_INPUT = (  # whose compiled gradients need it
     *(poolwise.Lp(2), poolwise.Soft(), poolwise.Soft(5.0), poolwise.LogSumExp(2.0), poolwise.StochasticMean()),
+    *(poolwise.GeM(), poolwise.GeM(2.5)),
 )
 IN_ORDER = (poolwise.Median(), poolwise.Quantile(0.3), poolwise.TopKMean(2))  # and are constants but at ties
 
@@ -415,6 +416,27 @@ def test_compiled_gradients_of_whole_windows_are_those_of_pytorchs_operations(
     own, wanted = (torch.autograd.grad(pool(x), x, g)[0] for pool in pools)
     torch.testing.assert_close(own, wanted)
     assert own.is_contiguous(memory_format=form)
+
+
+@pytest.mark.parametrize("grad", [False, True])
+def test_a_learned_number_is_a_parameter_where_nobody_asks_for_its_gradient(grad: bool) -> None:
+    layer, x = poolwise.torch.GeMPool2d((5, 7), p=2.5), torch.rand(2, 3, 5, 7)
+    with torch.profiler.profile() as seen, torch.set_grad_enabled(grad):
+        y = layer(x)
+    assert any(f"({'gathered' if grad else 'native'})" in event.key for event in seen.key_averages())
+    torch.testing.assert_close(y, poolwise.pool(x, poolwise.GeM(2.5), (5, 7), axes=(2, 3)))
+    assert y.requires_grad == grad
+    with torch.no_grad():
+        layer.p.fill_(0.5)  # as a parameter it would be refused
+        torch.testing.assert_close(layer(x), x.sqrt().mean((2, 3), keepdim=True) ** 2)
+
+
+def test_an_operand_alone_has_a_gradient() -> None:
+    x = torch.randn(2, 3, 6, 6)
+    logits, p = torch.randn(2, 3, 6, 6, requires_grad=True), torch.tensor(3.0, requires_grad=True)
+    for y, operand in ((ours.lip_pool2d(x, 2, logits=logits), logits), (ours.gem_pool2d(x, 2, p=p), p)):
+        (gradient,) = torch.autograd.grad(y.sum(), operand)
+        assert gradient.abs().sum() > 0
 
 
 @pytest.mark.parametrize("op", KEEPING_THE_INPUT, ids=repr)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import poolwise
-from poolwise import Blur, Geometry, LogSumExp, Lp, Median, Quantile, Soft, StochasticMean, TopKMean
+from poolwise import Blur, GeM, Geometry, LogSumExp, Lp, Median, Quantile, Soft, StochasticMean, TopKMean
 from test_whole_windows import FLOATS, SETS, WINDOWS, _native, plan
 
 OPS = {
@@ -21,6 +21,8 @@ OPS = {
     LogSumExp(): ("float32", "float16"),
     StochasticMean(): ("float32", "float16"),
     Blur(): FLOATS,
+    GeM(): ("float32", "float16"),
+    GeM(2.5, eps=0.5): ("float32", "float16"),
 }
 MORE = {
     "channels 3 at stride 4": ((5, 14), 3, (2, 3), {"stride": 4, "padding": 1}),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import poolwise
-from poolwise import Blur, Geometry, LogSumExp, Median, Mode, Quantile, Soft, StochasticMean, TopKMean
+from poolwise import Blur, GeM, Geometry, LogSumExp, Median, Mode, Quantile, Soft, StochasticMean, TopKMean
 from poolwise.kernels.native import PARAMETERS, _table
 
 _native = pytest.importorskip("poolwise._native")
@@ -27,6 +27,8 @@ DTYPES = {
     Soft(): ("float32", "float16"),
     Soft(30.0): ("float32",),
     Blur(): FLOATS,
+    GeM(): ("float32", "float16"),
+    GeM(2.5): ("float32", "float16"),
 }
 WINDOWS = {  # sizes, inner, window and the rest
     "2/2": ((7, 37), 1, (2, 2), {}),
@@ -86,6 +88,7 @@ def plan(op, dtype, geometry, body=None):
         [_table(table) for table in geometry.tables],
         tuple(range(len(geometry.shape))),
         parameter=float(getattr(op, PARAMETERS.get(op.name, ""), 1.0)),
+        least=float(getattr(op, "eps", 0.0)),
         weights=[each.tolist() for each in weights if each is not None],
     )
 
@@ -232,7 +235,20 @@ def test_softs_of_equal_elements_are_that_and_others_are_between_them():
         assert ((low <= y) & (y <= high)).all()
 
 
-@pytest.mark.parametrize("op", [Soft(), LogSumExp(), StochasticMean()], ids=repr)
+def test_generalised_means_are_rounded_once_whatever_the_size():
+    rng = np.random.default_rng(4)
+    for power, scale in ((2.5, 1), (3, 1e-5), (7.9, 1e38), (1.001, 1e-36)):
+        op = GeM(power, eps=1e-37)
+        x = (rng.random((1, 40, 41)) * scale).astype("f4")
+        for window in ((2, 2), (13, 13), (40, 41)):
+            wanted = poolwise.pool(x.astype("f8"), op, window, axes=(1, 2), stride=1, kernel="gathered")
+            y = poolwise.pool(x, op, window, axes=(1, 2), stride=1, kernel="native")
+            np.testing.assert_allclose(y, wanted, rtol=0.501 * np.finfo("f4").eps)
+        x[:] = x.max()
+        assert (poolwise.pool(x, op, (3, 3), axes=(1, 2), padding=1, kernel="native") == x[0, 0, 0]).all()
+
+
+@pytest.mark.parametrize("op", [Soft(), LogSumExp(), StochasticMean(), GeM()], ids=repr)
 def test_what_would_need_more_than_float64_is_left_to_others(op):
     with pytest.raises(poolwise.InvalidValue, match="float64"):
         poolwise.pool(np.ones((4, 4)), op, (2, 2), kernel="native")
@@ -253,6 +269,9 @@ def test_the_module_itself_refuses_what_it_could_not_compute():
         ({"body": "logsumexp", "parameter": 0.0}, "parameter must be at least 1e-30"),
         ({"body": "quantile", "parameter": 1.5}, "parameter must be between 0 and 1"),
         ({"body": "topkmean", "parameter": 1.5}, "parameter must be a whole number of at least 1"),
+        ({"body": "gem", "parameter": 8.0, "least": 1e-6}, "parameter must be between 1 and 7.9"),
+        ({"body": "gem", "parameter": float("nan"), "least": 1e-6}, "parameter must be between 1 and 7.9"),
+        ({"body": "gem", "parameter": 3.0}, "least must be a normal float32 above 0"),
     ):
         with pytest.raises(ValueError, match=says):
             make(words.pop("body"), "float32", (1, 9, 9), (1, 2), table, order, **words)

@@ -108,10 +108,21 @@ inline std::vector<double> shares_of(const std::string& body, const std::vector<
 }
 
 // What the values of one window come to.
+// Of a generalised mean smaller elements are raised to this.
+constexpr double least_of_power = 0.5;
+
+inline double root_of_mean(const std::vector<double>& values, double power) {
+  double total = 0;
+  for (const double value : values) total += std::pow(std::max(value, least_of_power), power);
+  return std::pow(total / static_cast<double>(values.size()), 1 / power);
+}
+
 inline double of_whole_window(const std::string& body, std::vector<double> values, const std::vector<double>& weights, double parameter,
                               bool whole) {
   const std::size_t n = values.size();
+  if (body == "norm") return std::sqrt(std::inner_product(values.begin(), values.end(), values.begin(), 0.0));
   if (n == 0) return whole ? 0 : body == "logsumexp" ? -INFINITY : NAN;
+  if (body == "gem") return root_of_mean(values, parameter);
   if (body == "logsumexp") {
     double total = 0;
     for (const double value : values) total += std::exp(parameter * value);
@@ -145,6 +156,12 @@ inline std::vector<double> sent_by_whole_window(const std::string& body, const s
     std::vector<double> sent = values;
     const double total = std::inner_product(values.begin(), values.end(), values.begin(), 0.0);
     for (double& each : sent) each = total == 0 ? 0 : each / std::sqrt(total);
+    return sent;
+  }
+  if (body == "gem") {
+    std::vector<double> sent = values;
+    const double y = root_of_mean(values, parameter);
+    for (double& each : sent) each = each < least_of_power ? 0 : std::pow(each / y, parameter - 1) / static_cast<double>(n);
     return sent;
   }
   if (body == "median" || body == "quantile" || body == "topkmean") {

@@ -230,7 +230,8 @@ bool try_whole(const Case& c, const std::string& body, const std::string& dtype,
     of_taps = products;
     fields.weights.push_back(own);
   }
-  fields.parameter = body == "topkmean" ? 2 : body == "quantile" ? 0.3 : 0.5;
+  fields.parameter = body == "topkmean" ? 2 : body == "quantile" ? 0.3 : body == "gem" ? 2.5 : 0.5;
+  fields.least = least_of_power;
   std::unique_ptr<Plan> served;
   try {
     served = std::make_unique<Plan>(plan_of(fields));
@@ -250,7 +251,7 @@ bool try_whole(const Case& c, const std::string& body, const std::string& dtype,
   std::vector<double> gradient(n);
   Buffers buffers;
   buffers.from = x.as<T>(), buffers.to = y.as<T>();
-  if (plan.whole()) run_forward(plan, buffers, threads);
+  run_forward(plan, buffers, threads);
   const Int cells = c.outputs_per_plane(), elements = c.inputs_per_plane();
   for (Int cell = 0; cell < cells; ++cell) {
     Int counting = 0;
@@ -264,16 +265,14 @@ bool try_whole(const Case& c, const std::string& body, const std::string& dtype,
           values.push_back(static_cast<double>(x.as<T>()[place(tap)]));
           if (body == "blur") weights.push_back(of_taps[static_cast<std::size_t>(tap.offset)]);
         }
-        if (plan.whole()) {
-          const double wanted = of_whole_window(body, values, weights, fields.parameter, whole);
-          CHECK(close<T>(wanted, y.as<T>()[at]), "%s, %s of %s: y is %g, not %g", c.name, body.c_str(), dtype.c_str(), double(y.as<T>()[at]), wanted);
-        }
+        const double wanted = of_whole_window(body, values, weights, fields.parameter, whole);
+        CHECK(close<T>(wanted, y.as<T>()[at]), "%s, %s of %s: y is %g, not %g", c.name, body.c_str(), dtype.c_str(), double(y.as<T>()[at]), wanted);
         if (!plan.sends) continue;
         const std::vector<double> sent = sent_by_whole_window(body, values, weights, fields.parameter);
         for (std::size_t t = 0; t < there.size(); ++t) gradient[place(there[t])] += static_cast<double>(g.as<T>()[at]) * sent[t];
       }
   }
-  if (!plan.sends) return plan.whole();
+  if (!plan.sends) return true;
   buffers.from = g.as<T>(), buffers.to = gx.as<T>(), buffers.kept = plan.keeps_input() ? x.as<void>() : nullptr;
   run_backward(plan, buffers, threads);
   for (std::size_t i = 0; i < n; ++i)
@@ -285,7 +284,7 @@ bool try_whole(const Case& c, const std::string& body, const std::string& dtype,
 template <class T>
 void try_whole_windows(const Case& c, const std::string& dtype, int& served) {
   constexpr bool averages = std::is_floating_point_v<T>;
-  for (const std::string body : {"median", "mode", "quantile", "topkmean", "soft", "logsumexp", "stochasticmean", "blur", "norm"}) {
+  for (const std::string body : {"median", "mode", "quantile", "topkmean", "soft", "logsumexp", "stochasticmean", "blur", "norm", "gem"}) {
     if (!averages && body[0] != 'm') continue;  // of integers there are those two
     served += try_whole<T>(c, body, dtype, Touching::behind, 1);
     served += try_whole<T>(c, body, dtype, Touching::before, 7);

@@ -22,6 +22,7 @@ class Plan:
         divisor: float = 0.0,
         truncate: bool = False,
         parameter: float = 1.0,
+        least: float = 0.0,
         weights: Sequence[Sequence[float]] = (),
     ) -> None: ...
     def forward(self, x: Any, y: Any, kept: Any = None, mask: Any = None, threads: int = 0) -> None: ...

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import MISSING, dataclass, fields
+from contextlib import suppress
+from dataclasses import MISSING, dataclass, fields, replace
 from functools import lru_cache
 from math import prod
 from typing import Any, NamedTuple, Protocol, cast
@@ -454,6 +455,9 @@ def pooled(
         if door.tracing():
             return door.trace(operands.arrays, operands.names, op, build, arguments, kernel, return_indices)
         keep = return_indices or door.keeps(x)
+        if operands.dtypes:
+            op, operands = _with_numbers(door, op, operands)
+            keep = keep or any(map(door.keeps, operands.arrays))
         call, choice = _plan(door, x, op, build, arguments, operands, kernel, keep=keep)
     except Fault as fault:
         raise fault.within(function) from None
@@ -489,6 +493,24 @@ def entered(
     found = _found(door, x, op, dict(given or {}), build, arguments)
     dtypes = [door.facts(array).dtype if array is not None else "float32" for array in found.values()]
     return Operands((*operands.arrays, *found.values()), (*operands.names, *found), tuple(dtypes))
+
+
+def _with_numbers(door: Door, op: Operation, operands: Operands) -> tuple[Operation, Operands]:
+    """Where an operand is one number and nobody asks for its gradient, it is the parameter that it stands for."""
+    for name in op.operands:
+        number = door.number(operands.arrays[operands.names.index(name)]) if hasattr(op, name) else None
+        if number is None:
+            continue
+        with suppress(Fault):  # of an operand more numbers may mean something
+            op, operands = replace(cast("Any", op), **{name: number}), _without(operands, name)
+    return op, operands
+
+
+def _without(operands: Operands, name: str) -> Operands:
+    kept = [number for number, each in enumerate(operands.names) if each != name]
+    plain = len(operands.names) - len(operands.dtypes)
+    dtypes = tuple([operands.dtypes[number - plain] for number in kept if number >= plain])
+    return Operands(tuple([operands.arrays[n] for n in kept]), tuple([operands.names[n] for n in kept]), dtypes)
 
 
 def _found(

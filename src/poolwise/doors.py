@@ -47,6 +47,10 @@ class Door(Protocol):
         """What was given for an operand, as an array of the door's beside x; InvalidType if it cannot be one."""
         ...
 
+    def number(self, array: Array) -> float | None:
+        """The number that is all the array holds, where nobody asks for its gradient; None: keep the array."""
+        ...
+
     def drawn(self, shape: tuple[int, ...], seed: Any, x: Array) -> Array:
         """Random numbers u, 0 ≤ u < 1, beside x, from a seed, the framework's generator, or None: others every time."""
         ...
@@ -162,6 +166,9 @@ class NumpyDoor:
         if array.dtype.name not in FLOATS:
             raise InvalidType(f"{name} must have one of the dtypes {', '.join(FLOATS)}, got {array.dtype}")
         return array
+
+    def number(self, array: Array) -> float | None:
+        return float(array) if array.size == 1 else None
 
     def drawn(self, shape: tuple[int, ...], seed: Any, x: Array) -> Array:
         return (seed if isinstance(seed, np.random.Generator) else np.random.default_rng(checked_seed(seed))).random(

@@ -46,6 +46,9 @@ class KerasDoor:
             raise InvalidType(f"{name} must have one of the dtypes {', '.join(FLOATS)}, got {dtype_of(array)}")
         return array
 
+    def number(self, array: Array) -> float | None:
+        return None
+
     def drawn(self, shape: tuple[int, ...], seed: Any, x: Array) -> Array:
         own = isinstance(seed, keras.random.SeedGenerator)
         return keras.random.uniform(shape, dtype="float32", seed=seed if own else checked_seed(seed))

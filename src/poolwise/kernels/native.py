@@ -18,8 +18,9 @@ from poolwise.op import FLOATS, Array, Selection
 
 BODIES = frozenset(_native.bodies())
 WHOLE = frozenset(_native.whole_bodies())  # those that need all of a window's elements at once
-DIFFERENTIABLE = BODIES - WHOLE - {"norm"}  # whose gradients it computes for every window, from what it kept alone
-PARAMETERS = {"quantile": "q", "topkmean": "k", "soft": "temperature", "logsumexp": "temperature"}
+ROOTS = frozenset({"norm", "gem"})  # of sums of powers
+DIFFERENTIABLE = BODIES - WHOLE - ROOTS  # whose gradients it computes for every window, from what it kept alone
+PARAMETERS = {"gem": "p", "quantile": "q", "topkmean": "k", "soft": "temperature", "logsumexp": "temperature"}
 MOST_WHOLE = 49  # taps; of more the plan refuses them
 KEPT_BYTES = {"": 0, "uint8": 1, "int32": 4, "int64": 8}
 
@@ -146,6 +147,7 @@ def plan_of(call: Call) -> _native.Plan:
         divisor=float(getattr(call.op, "divisor", None) or 0.0),
         truncate=getattr(call.op, "rounding", "nearest") == "truncate",
         parameter=float(getattr(call.op, PARAMETERS.get(call.op.name, ""), 1.0)),
+        least=float(getattr(call.op, "eps", 0.0)),
         weights=_weights(call),
     )
 
@@ -178,8 +180,8 @@ def _refusal(call: Call) -> str | None:
     body = _body(call)
     if body not in BODIES:
         return f"it has no body for {call.op.name}"
-    if body == "norm" and call.dtype == "float64":
-        return "squares of float64 would overflow: it does not scale them"
+    if body in ROOTS and (reason := _root_refusal(call, body)):
+        return reason
     if body in WHOLE:
         return _whole_refusal(call)
     divisor = getattr(call.op, "divisor", None)
@@ -189,13 +191,24 @@ def _refusal(call: Call) -> str | None:
         return f"{call.framework.name}'s tensors do not show their memory"
     if isinstance(call.op, Selection) and call.keep and not plan_of(call).kept_dtype:
         return "a position inside so large a window does not fit 64 bits"
-    return _norm_refusal(call) if body == "norm" and call.keep else None
+    return None
 
 
-def _norm_refusal(call: Call) -> str | None:
+def _root_refusal(call: Call, body: str) -> str | None:
+    """Why the root of a sum of powers, which are not scaled, is not served."""
+    if call.op.operands:
+        return f"{call.op.operands[0]} is an array: it has bodies for one number"
+    if body == "norm" and call.dtype == "float64":
+        return "squares of float64 would overflow: it does not scale them"
+    try:
+        plan = plan_of(call)
+    except ValueError as cause:
+        return str(cause).removeprefix("Plan: ")
+    if not call.keep:
+        return None
     if call.masked:
-        return "it has no masks for the gradient of a norm"
-    return None if plan_of(call).has_gradient else "it has no gradient of a norm on such windows"
+        return f"it has no masks for the gradient of {call.op.name}"
+    return None if plan.has_gradient else f"it has no gradient of {call.op.name} on such windows"
 
 
 def _whole_refusal(call: Call) -> str | None:

@@ -61,6 +61,10 @@ class TorchDoor:
             raise InvalidValue(f"{name} must be on {x.device}, as x is, got a tensor on {value.device}")
         return value
 
+    def number(self, array: torch.Tensor) -> float | None:
+        plain = array.numel() == 1 and array.device.type == "cpu" and type(array) in FORMS
+        return None if not plain or self.keeps(array) else float(array)
+
     def drawn(self, shape: tuple[int, ...], seed: Any, x: torch.Tensor) -> torch.Tensor:
         if seed is not None and self.tracing():
             raise InvalidValue(f"seed must be None where PyTorch records operations, got {seed!r}")
