@@ -20,11 +20,13 @@ constexpr Int rows_at_once = 4;                                // that are reduc
 constexpr Int few_turns = 2;                                   // additions one after the other in what is not an accumulator
 constexpr int folded_few = 16;                                // lanes of four such turns beside each other
 constexpr Int band_lanes = 384, most_band_rows = 64;         // of short lines that are reduced across together
+constexpr Int most_picked_taps = 8;                          // of uneven bins whose elements are picked one by one
 
 // How a plan's lines are cut. `serves` is false where this engine does not.
 struct LineLayout {
   bool serves = false, slides = false, doubles = false, folds = false;
   bool gathers = false;  // what folds, in registers: every lane of a row is of the one window
+  bool picks = false;    // the taps of uneven bins, side by side for all bins
   Int extent = 0;   // cells from a window's first tap to its last; of uneven bins all, where windows fold those of a piece
   Int columns = 0;  // outputs of a chunk
   Int chunks = 0;
@@ -118,6 +120,8 @@ POOLWISE_OUTLINE LineLayout line_layout(const Plan& plan) {
   const Int band = layout.rows * layout.lanes, lines = layout.doubles ? 2 : 1;
   layout.bytes = lines * Line<R>::room(band) + Arena::room<typename R::Element>(rows_at_once * (layout.lanes + slack<A>)) +
                  2 * Arena::room<typename DivisorOf<R>::type>(band + slack<A>) + Arena::room<A>(band + slack<A>) + Arena::room<typename R::Result>(band + slack<A>) + Stream<typename R::Result>::room(band + slack<A>);
+  layout.picks = last.spans != nullptr && block.inner == 1 && !Line<R>::two && last.taps <= most_picked_taps;
+  if (layout.picks) layout.bytes += last.taps * Arena::room<std::int32_t>(layout.rows * layout.columns + slack<A>);
   if (layout.slides) layout.bytes += 2 * Line<R>::room(layout.lanes) + Line<R>::room(rows.taps * line_lanes<R>(layout.lanes));
   layout.serves = layout.bytes < most_memory;
   if (last.mode != Mode::absent) {
@@ -174,6 +178,7 @@ class LinesForward {
     bounced_ = arena.take<Out>(band + slack<A>);
     stream_ = Stream<Out>(arena, band + slack<A>);
     streams_ = layout_.chunks == 1 && plan.output_size * Int(sizeof(Out)) >= bytes_worth_streaming;
+    for (Int t = 0; layout_.picks && t < block_.axes[2].taps; ++t) picked_[t] = arena.take<std::int32_t>(layout_.rows * layout_.columns + slack<A>);
     if (layout_.slides) {
       fresh_ = Line<R>(arena, layout_.lanes);
       before_ = Line<R>(arena, layout_.lanes);
@@ -256,8 +261,20 @@ class LinesForward {
       clear(band_, there_begin_ + there_, lanes_ + slack<A> - N);
     }
     spread_divisors();
+    if (layout_.picks) find_picked();
     alone_ = block_.axes[0].output == 1 && block_.axes[1].output == 1;
     if (alone_) find_rows();
+  }
+
+  // Where the taps of all bins of a band stand; of those that a bin lacks, where nothing does.
+  POOLWISE_OUTLINE void find_picked() {
+    const Axis& last = block_.axes[2];
+    const Int outputs = layout_.rows * columns_, nowhere = layout_.rows * layout_.lanes;
+    for (Int t = 0; t < last.taps; ++t)
+      for (Int o = 0; o < outputs + slack<A>; ++o) {
+        const Span span = last.spans[o % columns_];
+        picked_[t][o] = static_cast<std::int32_t>(o < outputs && t < span.count ? o / columns_ * layout_.lanes + span.first + t : nowhere);
+      }
   }
 
   // By whole packs, which may run over the end.
@@ -684,6 +701,8 @@ class LinesForward {
     find_divisors(count);
     if (layout_.gathers)
       put<N>(0, each_folded<N>(0));
+    else if (layout_.picks)
+      across_picked(count * columns_);
     else if (by_cells_)
       for (Int b = 0; b < count; ++b) across_cells(b);
     else if (last.step == 1)
@@ -779,6 +798,17 @@ class LinesForward {
     }
   }
 
+  POOLWISE_OUTLINE void across_picked(Int n) {
+    for_packs<N>(n, [&]<int M, int U>(Int lane) POOLWISE_LAMBDA {
+      for (int u = 0; u < U; ++u)
+        put<M>(lane + u * M, balanced<R, M, 0>(reduction_, block_.axes[2].taps, [&](Int t) POOLWISE_LAMBDA {
+                 State<M> state = reduction_.template nothing<M>();
+                 state.value = gathered<A, M>(from_.values, picked_[t] + lane + u * M);
+                 return state;
+               }));
+    });
+  }
+
   template <int M>
   POOLWISE_INLINE void put(Int lane, State<M> state) const {
     Pack<D, M> divisor{};
@@ -800,6 +830,7 @@ class LinesForward {
   Int last_row_;
   Line<R> band_, line_, from_, doubled_, fresh_, before_, after_;
   T* spare_rows_;  // as many as are reduced at once
+  std::int32_t* picked_[most_picked_taps];
   D *column_divisors_, *divisors_, *divided_by_ = nullptr;
   Out *bounced_, *out_ = nullptr;
   Stream<Out> stream_;

@@ -338,6 +338,29 @@ POOLWISE_INLINE Pack<double, N> root(Pack<double, N> v) {
   return roots;
 }
 
+// The lanes base[places[0]], base[places[1]] …
+template <class A, int N>
+POOLWISE_INLINE Pack<A, N> gathered(const A* base, const std::int32_t* places) {
+#if defined(__AVX512BW__)
+  if constexpr (std::is_same_v<A, float> && N == 16)
+    return same_bits<Pack<A, N>>(_mm512_i32gather_ps(_mm512_loadu_si512(places), base, 4));
+  else if constexpr (std::is_same_v<A, double> && N == 8)
+    return same_bits<Pack<A, N>>(_mm512_i32gather_pd(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(places)), base, 8));
+  else
+#elif defined(__AVX2__)
+  if constexpr (std::is_same_v<A, float> && N == 8)
+    return same_bits<Pack<A, N>>(_mm256_i32gather_ps(base, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(places)), 4));
+  else if constexpr (std::is_same_v<A, double> && N == 4)
+    return same_bits<Pack<A, N>>(_mm256_i32gather_pd(base, _mm_loadu_si128(reinterpret_cast<const __m128i*>(places)), 8));
+  else
+#endif
+  {
+    Pack<A, N> lanes{};
+    for (int i = 0; i < N; ++i) lanes[i] = base[places[i]];
+    return lanes;
+  }
+}
+
 // ---- rows of lanes -----------------------------------------------------------------------------------------------------
 
 // Calls at<N, U>(lane) so that every lane below n is covered by U packs of N lanes. The last pack overlaps the one before it
