@@ -1,4 +1,4 @@
-// The kernels of one instruction set that add: sums, means, norms, generalised means, and means with weights.
+// The kernels of one instruction set that add: sums, means, norms, power means, and means with weights.
 #include "isa_forward.h"
 
 namespace poolwise::POOLWISE_ISA {
@@ -59,7 +59,7 @@ template <class Run>
 void with_sums(const Plan& plan, const Buffers& buffers, Run&& run) {
   if (plan.body == Body::blur) return with_floats(plan, [&]<class T>() { run.template operator()<Blurred<T>, std::uint8_t, Engine::lines>(); });
   if (plan.body == Body::norm) return with_root<Norm>(plan, buffers, run);
-  if (plan.body == Body::gem) return with_root<Generalised>(plan, buffers, run);
+  if (plan.body == Body::lp || plan.body == Body::gem) return with_root<Rooted>(plan, buffers, run);
   with_elements(plan, [&]<class T>() {
     const bool wide = buffers.mask != nullptr || needs_double<T>(plan.additions);
     if constexpr (!floats<T>) {

@@ -42,7 +42,7 @@ void with_backward(const Plan& plan, Run&& run) {
   with_floats(plan, [&]<class T>() {
     if (plan.body < Body::median) {
       if constexpr (!std::is_same_v<T, double>)  // which the plan refuses
-        plan.body == Body::norm ? run.template operator()<OverNorm<T>>() : run.template operator()<OverGeneralised<T>>();
+        plan.body == Body::norm ? run.template operator()<OverNorm<T>>() : run.template operator()<OverRooted<T>>();
     } else {
       with_body<T>(plan, run);
     }

@@ -33,7 +33,7 @@ Value named(const std::string& field, const std::string& name, const std::pair<c
 
 constexpr std::pair<const char*, Body> bodies[] = {
     {"max", Body::max}, {"min", Body::min}, {"relumax", Body::relumax}, {"sum", Body::sum}, {"mean", Body::mean}, {"norm", Body::norm},
-    {"gem", Body::gem}, {"median", Body::median}, {"mode", Body::mode}, {"quantile", Body::quantile}, {"topkmean", Body::topkmean}, {"soft", Body::soft},
+    {"lp", Body::lp}, {"gem", Body::gem}, {"median", Body::median}, {"mode", Body::mode}, {"quantile", Body::quantile}, {"topkmean", Body::topkmean}, {"soft", Body::soft},
     {"logsumexp", Body::logsumexp}, {"stochasticmean", Body::stochasticmean}, {"blur", Body::blur}};
 constexpr std::pair<const char*, Mode> modes[] = {{"absent", Mode::absent},
                                                   {"circular", Mode::circular},
@@ -350,7 +350,6 @@ double even_divisor(const Plan& plan) {
 
 constexpr Int most_line_bytes = Int(1) << 24;
 constexpr Int most_added = 9;
-constexpr double most_power = 7.9;
 constexpr double least_temperature = 1e-30;  // whose shares float32 can tell from nothing
 
 void check_parameter(const Plan& plan) {
@@ -366,13 +365,15 @@ void check_parameter(const Plan& plan) {
   if (added > most_added) refuse("at most " + std::to_string(most_added) + " of the largest are added one after the other, got " + std::to_string(static_cast<Int>(added)));
 }
 
-// A power of what float32 holds must be a normal number of double.
+// Powers of what float32 holds must be normal numbers of double: from 2^-126, or of a norm from 2^-149, to 2^128.
 void check_power(const Plan& plan) {
   if (!is_float(plan.dtype) || plan.dtype == Dtype::float64)
     refuse("dtype must be float16, bfloat16 or float32 for powers, which are added in float64, got " + std::string(name_of(plan.dtype)));
-  if (!(plan.parameter >= 1 && plan.parameter <= most_power))
-    refuse("parameter must be between 1 and 7.9 for powers, which float64 must hold, got " + std::to_string(plan.parameter));
-  if (!(plan.least >= std::numeric_limits<float>::min() && plan.least <= std::numeric_limits<float>::max()))
+  const double most = plan.body == Body::gem ? 7.9 : 6.8;
+  if (!(plan.parameter >= 1 && plan.parameter <= most))
+    refuse("parameter must be between 1 and " + std::string(plan.body == Body::gem ? "7.9" : "6.8") + " for powers, which float64 must hold, got " +
+           std::to_string(plan.parameter));
+  if (plan.body == Body::gem && !(plan.least >= std::numeric_limits<float>::min() && plan.least <= std::numeric_limits<float>::max()))
     refuse("least must be a normal float32 above 0, got " + std::to_string(plan.least));
 }
 
@@ -484,7 +485,7 @@ Plan plan_without_mirror(const PlanFields& fields) {
     refuse("dtype must be float16, bfloat16 or float32 for a norm, whose squares are added in float64, got " + std::string(name_of(plan.dtype)));
   plan.parameter = fields.parameter;
   plan.least = fields.least;
-  if (plan.body == Body::gem) check_power(plan);
+  if (plan.body == Body::lp || plan.body == Body::gem) check_power(plan);
   plan.held_weights = fields.weights;
   check_axes(fields);
   check_order(fields);

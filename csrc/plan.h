@@ -9,7 +9,7 @@
 
 namespace poolwise {
 
-enum class Body { max, min, relumax, sum, mean, norm, gem, median, mode, quantile, topkmean, soft, logsumexp, stochasticmean, blur };
+enum class Body { max, min, relumax, sum, mean, norm, lp, gem, median, mode, quantile, topkmean, soft, logsumexp, stochasticmean, blur };
 enum class Dtype { boolean, int8, int16, int32, int64, uint8, uint16, uint32, uint64, float16, bfloat16, float32, float64 };
 enum class Kept { none, bytes, words, longs };  // of one offset inside a window: 1, 4 or 8 bytes
 

@@ -37,7 +37,7 @@ class Power {
  public:
   explicit Power(double p) : p_(p), times_(p == static_cast<int>(p) && p <= most_times ? static_cast<int>(p) : 0) {}
 
-  // Of 0 < x, infinity and NaN included, where the result is a normal number of double.
+  // Of 0 ≤ x, infinity and NaN included, where the result is 0 or a normal number of double.
   template <int N>
   POOLWISE_INLINE Pack<double, N> of(Pack<double, N> x) const {
     if (times_ > 0) {
@@ -45,7 +45,7 @@ class Power {
       for (int i = 1; i < times_; ++i) y *= x;
       return y;
     }
-    return x - x == 0 ? binary_power<N>(binary_logarithm<N>(x) * p_) : x;
+    return (x - x == 0) & (x != 0) ? binary_power<N>(binary_logarithm<N>(x) * p_) : x;
   }
 
  private:

@@ -465,23 +465,23 @@ struct Norm : Total<T, double> {
   }
 };
 
-// The generalised mean: the root of the mean of powers, which neither overflow nor vanish in double.
+// A power mean or norm: the root of the mean, or the sum, of powers, which neither overflow nor vanish in double.
 template <class T>
-struct Generalised : Total<T, double> {
+struct Rooted : Total<T, double> {
   using Few = double;
   template <int N>
   using State = Partial<double, void, N>;
 
-  explicit Generalised(const Plan& plan) : Total<T, double>(plan), least_(plan.least), power_(plan.parameter), root_(1 / plan.parameter) { this->is_mean = true; }
+  explicit Rooted(const Plan& plan) : Total<T, double>(plan), least_(plan.least), power_(plan.parameter), root_(1 / plan.parameter) { this->is_mean = plan.body == Body::gem; }
 
   template <int N>
   POOLWISE_INLINE Pack<double, N> read(const T* p) const {
     const auto v = load<double, N>(p);
-    return power_.template of<N>(v < least_ ? every<double, N>(least_) : v);
+    return power_.template of<N>(this->is_mean ? (v < least_ ? every<double, N>(least_) : v) : v < 0 ? -v : v);
   }
   template <int N>
   POOLWISE_INLINE void write(T* p, State<N> state, Pack<double, N> share) const {
-    store<N, double>(p, root_.template of<N>(state.value * share));  // NaN of nothing
+    store<N, double>(p, root_.template of<N>(this->is_mean ? state.value * share : state.value));  // a mean of nothing is NaN
   }
 
  private:

@@ -686,17 +686,17 @@ struct OverNorm {
   }
 };
 
-// The derivative of a generalised mean y of n elements, which the engine of lines computes: x^(p - 1) / y^(p - 1) / n, of what was not
-// raised to the least. Where y is infinite, NaN of what is infinite too, else 0.
+// The derivative of a power mean or norm y of n elements, which the engine of lines computes: |x / y|^(p - 1), with the sign of x in a
+// norm, over n in a mean, of what was not raised to the least. Where y is infinite, NaN of what is infinite too, else 0.
 template <class T>
-struct OverGeneralised {
+struct OverRooted {
   using Reader = Plain<T, double>;
   using Element = T;
   using Accumulator = double;
   static constexpr bool reads = true;
 
   Reader reader;
-  explicit OverGeneralised(const Plan& plan) : least_(plan.least), power_(plan.parameter), root_(1 / plan.parameter) {}
+  explicit OverRooted(const Plan& plan) : averages_(plan.body == Body::gem), least_(plan.least), power_(plan.parameter), root_(1 / plan.parameter) {}
 
   double absent() const { return 0; }  // as small as what was raised
   template <int N, int K, int Across>
@@ -705,19 +705,20 @@ struct OverGeneralised {
     V sum{}, count{}, powers[K > 0 ? K : most_window_taps];
     for (int i = 0; i < k; ++i) {
       const V one = some == nullptr ? every<double, N>(1) : some->template has<Across>(i);
-      powers[i] = one * power_.template of<N>(v[i] < least_ ? every<double, N>(least_) : v[i]);
+      powers[i] = one * power_.template of<N>(averages_ ? (v[i] < least_ ? every<double, N>(least_) : v[i]) : v[i] < 0 ? -v[i] : v[i]);
       sum += powers[i];
       count += one;
     }
-    const V y = root_.template of<N>(sum / count);
+    const V y = root_.template of<N>(averages_ ? sum / count : sum);
     const auto endless = y - y != 0;
     for (int i = 0; i < k; ++i) {
       const V share = endless & (v[i] - v[i] == 0) & (y == y) ? V{} : powers[i] / v[i] * (y / sum);
-      v[i] = v[i] < least_ ? V{} : g * share;
+      v[i] = (averages_ ? v[i] < least_ : (v[i] == 0) & (y == y)) ? V{} : g * share;
     }
   }
 
  private:
+  bool averages_;
   double least_;
   Power power_, root_;
 };

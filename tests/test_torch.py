@@ -397,7 +397,7 @@ def test_fractional_pooling_draws_as_pytorch_does() -> None:
 
 KEEPING_THE_INPUT = (  # whose compiled gradients need it
     *(poolwise.Lp(2), poolwise.Soft(), poolwise.Soft(5.0), poolwise.LogSumExp(2.0), poolwise.StochasticMean()),
-    *(poolwise.GeM(), poolwise.GeM(2.5)),
+    *(poolwise.GeM(), poolwise.GeM(2.5), poolwise.Lp(3)),
 )
 IN_ORDER = (poolwise.Median(), poolwise.Quantile(0.3), poolwise.TopKMean(2))  # and are constants but at ties
 

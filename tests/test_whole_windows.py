@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 
 import numpy as np
 import pytest
 
 import poolwise
-from poolwise import Blur, GeM, Geometry, LogSumExp, Median, Mode, Quantile, Soft, StochasticMean, TopKMean
+from poolwise import Blur, GeM, Geometry, LogSumExp, Lp, Median, Mode, Quantile, Soft, StochasticMean, TopKMean
 from poolwise.kernels.native import PARAMETERS, _table
 
 _native = pytest.importorskip("poolwise._native")
@@ -29,6 +30,8 @@ DTYPES = {
     Blur(): FLOATS,
     GeM(): ("float32", "float16"),
     GeM(2.5): ("float32", "float16"),
+    Lp(3): ("float32", "float16"),
+    Lp(1.5): ("float32", "float16"),
 }
 WINDOWS = {  # sizes, inner, window and the rest
     "2/2": ((7, 37), 1, (2, 2), {}),
@@ -235,20 +238,22 @@ def test_softs_of_equal_elements_are_that_and_others_are_between_them():
         assert ((low <= y) & (y <= high)).all()
 
 
-def test_generalised_means_are_rounded_once_whatever_the_size():
+@pytest.mark.parametrize("kind", [partial(GeM, eps=1e-37), Lp], ids=("mean", "norm"))
+def test_roots_of_powers_are_rounded_once_whatever_the_size(kind):
     rng = np.random.default_rng(4)
-    for power, scale in ((2.5, 1), (3, 1e-5), (7.9, 1e38), (1.001, 1e-36)):
-        op = GeM(power, eps=1e-37)
+    for power, scale in ((2.5, 1), (3, 1e-5), (6.8, 1e34), (1.001, 1e-36)):
+        op = kind(power)
         x = (rng.random((1, 40, 41)) * scale).astype("f4")
         for window in ((2, 2), (13, 13), (40, 41)):
             wanted = poolwise.pool(x.astype("f8"), op, window, axes=(1, 2), stride=1, kernel="gathered")
             y = poolwise.pool(x, op, window, axes=(1, 2), stride=1, kernel="native")
             np.testing.assert_allclose(y, wanted, rtol=0.501 * np.finfo("f4").eps)
         x[:] = x.max()
-        assert (poolwise.pool(x, op, (3, 3), axes=(1, 2), padding=1, kernel="native") == x[0, 0, 0]).all()
+        window = (3, 3) if isinstance(op, GeM) else (1, 1)
+        assert (poolwise.pool(x, op, window, axes=(1, 2), padding=window[0] // 2, kernel="native") == x[0, 0, 0]).all()
 
 
-@pytest.mark.parametrize("op", [Soft(), LogSumExp(), StochasticMean(), GeM()], ids=repr)
+@pytest.mark.parametrize("op", [Soft(), LogSumExp(), StochasticMean(), GeM(), Lp(3)], ids=repr)
 def test_what_would_need_more_than_float64_is_left_to_others(op):
     with pytest.raises(poolwise.InvalidValue, match="float64"):
         poolwise.pool(np.ones((4, 4)), op, (2, 2), kernel="native")
@@ -271,6 +276,7 @@ def test_the_module_itself_refuses_what_it_could_not_compute():
         ({"body": "topkmean", "parameter": 1.5}, "parameter must be a whole number of at least 1"),
         ({"body": "gem", "parameter": 8.0, "least": 1e-6}, "parameter must be between 1 and 7.9"),
         ({"body": "gem", "parameter": float("nan"), "least": 1e-6}, "parameter must be between 1 and 7.9"),
+        ({"body": "lp", "parameter": 7.0}, "parameter must be between 1 and 6.8"),
         ({"body": "gem", "parameter": 3.0}, "least must be a normal float32 above 0"),
     ):
         with pytest.raises(ValueError, match=says):

@@ -117,10 +117,16 @@ inline double root_of_mean(const std::vector<double>& values, double power) {
   return std::pow(total / static_cast<double>(values.size()), 1 / power);
 }
 
+inline double norm_of(const std::vector<double>& values, double power) {
+  double total = 0;
+  for (const double value : values) total += std::pow(std::abs(value), power);
+  return std::pow(total, 1 / power);
+}
+
 inline double of_whole_window(const std::string& body, std::vector<double> values, const std::vector<double>& weights, double parameter,
                               bool whole) {
   const std::size_t n = values.size();
-  if (body == "norm") return std::sqrt(std::inner_product(values.begin(), values.end(), values.begin(), 0.0));
+  if (body == "norm" || body == "lp") return norm_of(values, body == "norm" ? 2 : parameter);
   if (n == 0) return whole ? 0 : body == "logsumexp" ? -INFINITY : NAN;
   if (body == "gem") return root_of_mean(values, parameter);
   if (body == "logsumexp") {
@@ -152,10 +158,10 @@ inline std::vector<double> sent_by_whole_window(const std::string& body, const s
                                                 double parameter) {
   const std::size_t n = values.size();
   if (n == 0) return {};
-  if (body == "norm") {
+  if (body == "norm" || body == "lp") {
     std::vector<double> sent = values;
-    const double total = std::inner_product(values.begin(), values.end(), values.begin(), 0.0);
-    for (double& each : sent) each = total == 0 ? 0 : each / std::sqrt(total);
+    const double power = body == "norm" ? 2 : parameter, y = norm_of(values, power);
+    for (double& each : sent) each = each == 0 ? 0 : std::copysign(std::pow(std::abs(each) / y, power - 1), each);
     return sent;
   }
   if (body == "gem") {

@@ -230,7 +230,7 @@ bool try_whole(const Case& c, const std::string& body, const std::string& dtype,
     of_taps = products;
     fields.weights.push_back(own);
   }
-  fields.parameter = body == "topkmean" ? 2 : body == "quantile" ? 0.3 : body == "gem" ? 2.5 : 0.5;
+  fields.parameter = body == "topkmean" ? 2 : body == "quantile" ? 0.3 : body == "gem" || body == "lp" ? 2.5 : 0.5;
   fields.least = least_of_power;
   std::unique_ptr<Plan> served;
   try {
@@ -284,7 +284,7 @@ bool try_whole(const Case& c, const std::string& body, const std::string& dtype,
 template <class T>
 void try_whole_windows(const Case& c, const std::string& dtype, int& served) {
   constexpr bool averages = std::is_floating_point_v<T>;
-  for (const std::string body : {"median", "mode", "quantile", "topkmean", "soft", "logsumexp", "stochasticmean", "blur", "norm", "gem"}) {
+  for (const std::string body : {"median", "mode", "quantile", "topkmean", "soft", "logsumexp", "stochasticmean", "blur", "norm", "lp", "gem"}) {
     if (!averages && body[0] != 'm') continue;  // of integers there are those two
     served += try_whole<T>(c, body, dtype, Touching::behind, 1);
     served += try_whole<T>(c, body, dtype, Touching::before, 7);

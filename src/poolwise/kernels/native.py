@@ -18,9 +18,16 @@ from poolwise.op import FLOATS, Array, Selection
 
 BODIES = frozenset(_native.bodies())
 WHOLE = frozenset(_native.whole_bodies())  # those that need all of a window's elements at once
-ROOTS = frozenset({"norm", "gem"})  # of sums of powers
+ROOTS = frozenset({"norm", "lp", "gem"})  # of sums of powers
 DIFFERENTIABLE = BODIES - WHOLE - ROOTS  # whose gradients it computes for every window, from what it kept alone
-PARAMETERS = {"gem": "p", "quantile": "q", "topkmean": "k", "soft": "temperature", "logsumexp": "temperature"}
+PARAMETERS = {
+    "lp": "p",
+    "gem": "p",
+    "quantile": "q",
+    "topkmean": "k",
+    "soft": "temperature",
+    "logsumexp": "temperature",
+}
 MOST_WHOLE = 49  # taps; of more the plan refuses them
 KEPT_BYTES = {"": 0, "uint8": 1, "int32": 4, "int64": 8}
 
@@ -128,7 +135,7 @@ def _check(name: str, array: Array | None, dtype: str, shape: tuple[int, ...]) -
 
 
 def _body(call: Call) -> str:
-    """What the module calls the operation; of Lp it has the Euclidean norm."""
+    """What the module calls the operation; the Euclidean norm is a shorter Lp."""
     return "norm" if call.op.name == "lp" and getattr(call.op, "p", None) == 2 else call.op.name
 
 
