@@ -453,7 +453,7 @@ def pooled(
         operands = entered(door, x, where, op, given, build, arguments)
         if door.tracing():
             return door.trace(operands.arrays, operands.names, op, build, arguments, kernel, return_indices)
-        keep = return_indices or door.keeps(x)
+        keep = return_indices or any(map(door.keeps, operands.arrays))
         call, choice = _plan(door, x, op, build, arguments, operands, kernel, keep=keep)
     except Fault as fault:
         raise fault.within(function) from None
