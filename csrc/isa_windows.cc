@@ -20,6 +20,7 @@ void with_body(const Plan& plan, Run&& run) {
     if (plan.body == Body::soft) return run.template operator()<Softened<T>>();
     if (plan.body == Body::logsumexp) return run.template operator()<LogOfSum<T>>();
     if (plan.body == Body::stochasticmean) return run.template operator()<Expected<T>>();
+    if (plan.body == Body::lip) return run.template operator()<ByLogits<T>>();
     if (!needs_double<T>(plan.additions)) return run.template operator()<Weighted<T, float>>();
   }
   run.template operator()<Weighted<T, double>>();

@@ -9,7 +9,9 @@ namespace poolwise {
 struct Buffers {
   const void* from = nullptr;                  // the input, or the gradient of the output, or kept offsets
   void* to = nullptr;                          // the output, or the gradient of the input, or indices
-  void* kept = nullptr;                        // one offset per output element, or null
+  void* kept = nullptr;                        // one offset per output element, or null; backward also the input
+  const float* beside = nullptr;               // of a plan that is paired: its second input
+  float* to_beside = nullptr;                  // and backward the gradient of that
   const std::uint8_t* mask = nullptr;          // over the input, or null: which elements are there
   const Int* from_strides = nullptr;           // of the input; null: dense
   const Int* mask_strides = nullptr;

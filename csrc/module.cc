@@ -181,9 +181,29 @@ struct Mask {
   }
 };
 
-void forward(const Plan& plan, nb::handle x, nb::handle y, nb::handle kept, nb::handle mask, int threads) {
+// The second input of a plan that is paired, or its gradient, if it is given.
+struct Beside {
+  std::optional<Memory> memory;
+  float* data = nullptr;
+
+  Beside(nb::handle array, const std::string& name, const Plan& plan, bool writable) {
+    if (array.is_none()) return;
+    if (!plan.paired()) refuse(name + ": this operation has no second input, got an array");
+    memory.emplace(array, name, writable);
+    data = static_cast<float*>(dense(*memory, name, Dtype::float32, plan, &Dim::input));
+  }
+};
+
+float* beside_address(std::uintptr_t address, const std::string& name, const Plan& plan) {
+  if (address == 0) return nullptr;
+  if (!plan.paired()) refuse(name + ": this operation has no second input, got an address");
+  return static_cast<float*>(address_of(address, name, plan.input_size, sizeof(float)));
+}
+
+void forward(const Plan& plan, nb::handle x, nb::handle y, nb::handle kept, nb::handle mask, nb::handle beside, int threads) {
   const Memory from(x, "x", false), to(y, "y", true);
   const Mask present(mask, plan);
+  const Beside second(beside, "beside", plan, false);
   std::optional<Memory> offsets;
   if (!kept.is_none()) offsets.emplace(kept, "kept", true);
   check_elements(from, "x", plan.dtype);
@@ -194,19 +214,23 @@ void forward(const Plan& plan, nb::handle x, nb::handle y, nb::handle kept, nb::
   buffers.from_strides = strides.data();
   buffers.to = dense(to, "y", result_dtype(plan), plan, &Dim::output);
   buffers.kept = offsets ? kept_memory(*offsets, plan) : nullptr;
+  buffers.beside = second.data;
   present.into(buffers);
   run(run_forward, plan, buffers, threads);
 }
 
-void backward(const Plan& plan, nb::handle g, nb::handle gx, nb::handle kept, nb::handle mask, int threads) {
+void backward(const Plan& plan, nb::handle g, nb::handle gx, nb::handle kept, nb::handle mask, nb::handle beside, nb::handle to_beside,
+              int threads) {
   const Memory from(g, "g", false), to(gx, "gx", true);
   const Mask present(mask, plan);
+  const Beside second(beside, "beside", plan, false), to_second(to_beside, "to_beside", plan, true);
   std::optional<Memory> offsets;
   if (!kept.is_none()) offsets.emplace(kept, "kept", false);
   Buffers buffers;
   buffers.from = dense(from, "g", plan.dtype, plan, &Dim::output);
   buffers.to = dense(to, "gx", plan.dtype, plan, &Dim::input);
   buffers.kept = offsets ? needed_memory(*offsets, plan) : nullptr;
+  buffers.beside = second.data, buffers.to_beside = to_second.data;
   present.into(buffers);
   run(run_backward, plan, buffers, threads);
 }
@@ -222,12 +246,13 @@ void indices(const Plan& plan, nb::handle kept, nb::handle out, int threads) {
 using OptionalStrides = std::optional<std::vector<Int>>;
 
 void forward_at(const Plan& plan, std::uintptr_t x, std::uintptr_t y, std::uintptr_t kept, std::uintptr_t mask,
-                const OptionalStrides& x_strides, const OptionalStrides& mask_strides, int threads) {
+                const OptionalStrides& x_strides, const OptionalStrides& mask_strides, int threads, std::uintptr_t beside) {
   Strides from, present;
   Buffers buffers;
   buffers.from = address_of(x, "x", plan.input_size, 1);
   buffers.to = address_of(y, "y", plan.output_size, itemsize_of(result_dtype(plan)));
   buffers.kept = kept_address(kept, plan);
+  buffers.beside = beside_address(beside, "beside", plan);
   if (x_strides) buffers.from_strides = (from = in_order(plan, *x_strides, "x_strides")).data();
   if (mask != 0) {
     if (!mask_strides) refuse("mask_strides: must be given with a mask, got none");
@@ -238,12 +263,13 @@ void forward_at(const Plan& plan, std::uintptr_t x, std::uintptr_t y, std::uintp
 }
 
 void backward_at(const Plan& plan, std::uintptr_t g, std::uintptr_t gx, std::uintptr_t kept, std::uintptr_t mask,
-                 const OptionalStrides& mask_strides, int threads) {
+                 const OptionalStrides& mask_strides, int threads, std::uintptr_t beside, std::uintptr_t to_beside) {
   Strides present;
   Buffers buffers;
   buffers.from = address_of(g, "g", plan.output_size, itemsize_of(plan.dtype));
   buffers.to = address_of(gx, "gx", plan.input_size, itemsize_of(plan.dtype));
   buffers.kept = needed_address(kept, plan);
+  buffers.beside = beside_address(beside, "beside", plan), buffers.to_beside = beside_address(to_beside, "to_beside", plan);
   if (mask != 0) {
     if (!mask_strides) refuse("mask_strides: must be given with a mask, got none");
     buffers.mask = reinterpret_cast<const std::uint8_t*>(mask);
@@ -383,19 +409,20 @@ NB_MODULE(_native, m) {
            nb::arg("parameter") = 1.0, nb::arg("least") = 0.0, nb::arg("weights") = std::vector<std::vector<double>>())
       .def_prop_ro("kept_dtype", [](const Plan& plan) { return kept_name(plan.kept); })
       .def_prop_ro("result_dtype", [](const Plan& plan) { return name_of(result_dtype(plan)); })
+      .def_prop_ro("paired", [](const Plan& plan) { return plan.paired(); })
       .def_prop_ro("keeps_input", [](const Plan& plan) { return plan.keeps_input(); })
       .def_prop_ro("has_gradient", [](const Plan& plan) { return plan.dtype >= Dtype::float16 && (plan.body < Body::norm || plan.sends); })
       .def_ro("input_size", &Plan::input_size)
       .def_ro("output_size", &Plan::output_size)
       .def("forward", forward, nb::arg("x"), nb::arg("y"), nb::arg("kept") = nb::none(), nb::arg("mask") = nb::none(),
-           nb::arg("threads") = 0)
+           nb::arg("beside") = nb::none(), nb::arg("threads") = 0)
       .def("backward", backward, nb::arg("g"), nb::arg("gx"), nb::arg("kept") = nb::none(), nb::arg("mask") = nb::none(),
-           nb::arg("threads") = 0)
+           nb::arg("beside") = nb::none(), nb::arg("to_beside") = nb::none(), nb::arg("threads") = 0)
       .def("indices", indices, nb::arg("kept"), nb::arg("out"), nb::arg("threads") = 0)
       .def("forward_at", forward_at, nb::arg("x"), nb::arg("y"), nb::arg("kept") = 0, nb::arg("mask") = 0,
-           nb::arg("x_strides") = nb::none(), nb::arg("mask_strides") = nb::none(), nb::arg("threads") = 0)
+           nb::arg("x_strides") = nb::none(), nb::arg("mask_strides") = nb::none(), nb::arg("threads") = 0, nb::arg("beside") = 0)
       .def("backward_at", backward_at, nb::arg("g"), nb::arg("gx"), nb::arg("kept") = 0, nb::arg("mask") = 0,
-           nb::arg("mask_strides") = nb::none(), nb::arg("threads") = 0)
+           nb::arg("mask_strides") = nb::none(), nb::arg("threads") = 0, nb::arg("beside") = 0, nb::arg("to_beside") = 0)
       .def("indices_at", indices_at, nb::arg("kept"), nb::arg("out"), nb::arg("threads") = 0);
 
   const auto def_unpool = [&m](const char* name, auto function) {

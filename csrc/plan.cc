@@ -33,8 +33,8 @@ Value named(const std::string& field, const std::string& name, const std::pair<c
 
 constexpr std::pair<const char*, Body> bodies[] = {
     {"max", Body::max}, {"min", Body::min}, {"relumax", Body::relumax}, {"sum", Body::sum}, {"mean", Body::mean}, {"norm", Body::norm},
-    {"lp", Body::lp}, {"gem", Body::gem}, {"median", Body::median}, {"mode", Body::mode}, {"quantile", Body::quantile}, {"topkmean", Body::topkmean}, {"soft", Body::soft},
-    {"logsumexp", Body::logsumexp}, {"stochasticmean", Body::stochasticmean}, {"blur", Body::blur}};
+    {"lp", Body::lp}, {"gem", Body::gem}, {"median", Body::median}, {"mode", Body::mode}, {"quantile", Body::quantile}, {"topkmean", Body::topkmean},
+    {"soft", Body::soft}, {"logsumexp", Body::logsumexp}, {"stochasticmean", Body::stochasticmean}, {"lip", Body::lip}, {"blur", Body::blur}};
 constexpr std::pair<const char*, Mode> modes[] = {{"absent", Mode::absent},
                                                   {"circular", Mode::circular},
                                                   {"reflect", Mode::reflect},

@@ -9,7 +9,7 @@
 
 namespace poolwise {
 
-enum class Body { max, min, relumax, sum, mean, norm, lp, gem, median, mode, quantile, topkmean, soft, logsumexp, stochasticmean, blur };
+enum class Body { max, min, relumax, sum, mean, norm, lp, gem, median, mode, quantile, topkmean, soft, logsumexp, stochasticmean, lip, blur };
 enum class Dtype { boolean, int8, int16, int32, int64, uint8, uint16, uint32, uint64, float16, bfloat16, float32, float64 };
 enum class Kept { none, bytes, words, longs };  // of one offset inside a window: 1, 4 or 8 bytes
 
@@ -80,7 +80,9 @@ struct Plan {
   // Whether the body needs all of a window's elements at once.
   POOLWISE_INLINE bool whole() const { return is_whole(body); }
   static constexpr bool is_whole(Body body) { return body >= Body::median; }
-  POOLWISE_INLINE bool exponential() const { return body == Body::soft || body == Body::logsumexp; }
+  POOLWISE_INLINE bool exponential() const { return body == Body::soft || body == Body::logsumexp || body == Body::lip; }
+  // Whether a second array of floats, as large as the input, says what each element weighs.
+  POOLWISE_INLINE bool paired() const { return body == Body::lip; }
   POOLWISE_INLINE bool keeps_input() const { return sends && body != Body::blur; }
   POOLWISE_INLINE bool selects() const { return body == Body::max || body == Body::min || body == Body::relumax; }
 

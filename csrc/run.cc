@@ -105,6 +105,7 @@ bool is_dense(const Plan& plan, const Int* strides) {
 void run_forward(const Plan& plan, const Buffers& buffers, int threads) {
   if (plan.whole() && buffers.mask != nullptr) refuse("forward: mask must be none for this operation");
   if (plan.whole() && !is_dense(plan, buffers.from_strides)) refuse("forward: x must be dense in the plan's order for this operation");
+  if (plan.paired() && buffers.beside == nullptr && plan.input_size > 0) refuse("forward: beside must be given for this operation, got none");
   advise(buffers.to, plan.output_size, result_dtype(plan));
   run(plan, buffers, chosen.load()->forward, threads);
 }
@@ -114,6 +115,8 @@ void run_backward(const Plan& plan, const Buffers& buffers, int threads) {
   if (plan.body >= Body::norm && !plan.sends) refuse("backward: there is no gradient of this operation on such windows");
   if (plan.sends && buffers.mask != nullptr) refuse("backward: mask must be none for this operation");
   if (plan.keeps_input() && buffers.kept == nullptr && plan.input_size > 0) refuse("backward: kept must be the input for this operation, got none");
+  if (plan.paired() && (buffers.beside == nullptr || buffers.to_beside == nullptr) && plan.input_size > 0)
+    refuse("backward: beside and to_beside must be given for this operation, got none");
   if (plan.selects() && buffers.kept == nullptr && plan.output_size > 0)
     refuse("backward: kept must be given for a selection, got none");
   if (plan.mirror != nullptr && buffers.mask == nullptr) {
@@ -122,6 +125,7 @@ void run_backward(const Plan& plan, const Buffers& buffers, int threads) {
     if (divides && plan.readers >= readers_worth_mirroring) return run_mirrored(plan, buffers, threads);
   }
   advise(buffers.to, plan.input_size, plan.dtype);
+  if (plan.paired()) advise(buffers.to_beside, plan.input_size, Dtype::float32);
   if (buffers.mask == nullptr || plan.body != Body::mean || plan.divisor > 0 || plan.count_include_pad)
     return run(plan, buffers, chosen.load()->backward, threads);
   const Lent shares(static_cast<std::size_t>(plan.output_size) * sizeof(double));

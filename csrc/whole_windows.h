@@ -10,6 +10,9 @@
 //   write(pointer, result)
 //   send<N, K, Across>(values, k, gradients, some): backward, what a window sends to each, in place of the values; `some` is
 //                                     null where lanes lack no tap
+//   Beside, absent_beside()           if a body has them: how a second array is read, whose k numbers stand behind the k values and are sent
+//                                     to as these are; then `raised` is of those numbers, and
+//   send_raised<N>(values, k, gradients)  sends from what is raised in their place; returns in which lanes that is right
 // K and Across are k and the taps of a row where the compiler knows them, else 0. The values are scratch. A body whose `reads` is false
 // has none of these but reader, absent and write: its result is Σ weight · value / Σ weight, which the engines add.
 #pragma once
@@ -116,6 +119,9 @@ POOLWISE_INLINE Pack<Lane<A>, N> any_nan(const Pack<A, N>* v, int k) {
     for (int i = 0; i < k; i += 2) nan |= unordered<A, N>(v[i], v[i + 1 < k ? i + 1 : i]);
   return nan;
 }
+
+template <class B>
+inline constexpr bool is_paired = requires { typename B::Beside; };
 
 // Floats as numbers of type A.
 template <class T, class A>
@@ -534,6 +540,88 @@ struct Softened : Exponentials<T> {
   template <int N, int Across>
   static POOLWISE_INLINE void take_out(Pack<float, N>* v, int k, const Some<float, N>& some) {
     for (int i = 0; i < k; ++i) v[i] = some.template has<Across>(i) != 0 ? v[i] : every<float, N>(-Base::infinity);
+  }
+};
+
+// Σ x·exp(t·l) / Σ exp(t·l), where the logits l are a second array. An infinite element that has no share adds nothing.
+template <class T>
+struct ByLogits : Exponentials<T> {
+  using Base = Exponentials<T>;
+  using Base::Base;
+  using Beside = Plain<float, float>;
+
+  float absent() const { return -Base::most; }  // times no share it is 0
+  float absent_beside() const { return -Base::infinity; }
+  template <int N>
+  POOLWISE_INLINE Pack<float, N> nothing() const {
+    return every<float, N>(std::numeric_limits<float>::quiet_NaN());
+  }
+  template <int N>
+  POOLWISE_INLINE Pack<float, N> raised(Pack<float, N> v) const {
+    return this->template exponential<N>(v);
+  }
+  // As of Softened, but less may be lost: an element with a small share may be large.
+  template <int N>
+  POOLWISE_INLINE auto settled(Pack<float, N> total, Pack<float, N> sum) const {
+    return (total >= 0x1p-24f) & (total < Base::infinity) & (sum - sum == 0);
+  }
+  template <int N, int K>
+  POOLWISE_INLINE Pack<float, N> of(Pack<float, N>* v, int k) const {
+    Pack<float, N> shares[K > 0 ? K : most_window_taps];
+    return weigh<N, 0>(v, k, nullptr, shares);
+  }
+  template <int N, int K, int Across>
+  POOLWISE_INLINE Pack<float, N> of_some(Pack<float, N>* v, int k, const Some<float, N>& some) const {
+    Pack<float, N> shares[K > 0 ? K : most_window_taps];
+    const Pack<float, N> y = weigh<N, Across>(v, k, &some, shares);
+    return some.held == 0 ? nothing<N>() : y;
+  }
+  // To an element its share, to its logit that times t (x - y).
+  template <int N, int K, int Across>
+  POOLWISE_INLINE void send(Pack<float, N>* v, int k, Pack<float, N> g, const Some<float, N>* some) const {
+    using V = Pack<float, N>;
+    V shares[K > 0 ? K : most_window_taps];
+    const V y = weigh<N, Across>(v, k, some, shares);
+    for (int i = 0; i < k; ++i) {
+      const V moved = shares[i] * v[i] - shares[i] * y;  // the difference of two large numbers may be none
+      v[k + i] = g * (this->temperature * (shares[i] == 0 ? V{} : moved));
+      v[i] = g * shares[i];
+    }
+  }
+  template <int N>
+  POOLWISE_INLINE auto send_raised(Pack<float, N>* v, int k, Pack<float, N> g) const {
+    using V = Pack<float, N>;
+    V total{}, sum{};
+    for (int i = 0; i < k; ++i) {
+      total += v[k + i];
+      sum += v[k + i] * v[i];
+    }
+    const V inverse = 1 / total, y = sum * inverse;
+    for (int i = 0; i < k; ++i) {
+      const V share = v[k + i] * inverse;
+      v[k + i] = g * (this->temperature * (share * v[i] - share * y));
+      v[i] = g * share;
+    }
+    return settled<N>(total, sum);
+  }
+
+ private:
+  // The shares, and the mean that they make: bounded, so that of equal elements it is that.
+  template <int N, int Across>
+  POOLWISE_INLINE Pack<float, N> weigh(Pack<float, N>* v, int k, const Some<float, N>* some, Pack<float, N>* shares) const {
+    using V = Pack<float, N>;
+    const auto nan = any_nan<float, N>(v + k, k);
+    const V inverse = nan ? nothing<N>() : 1 / this->template share<N, Across>(v + k, k, some, shares);
+    V sum{}, least = every<float, N>(Base::infinity), most = -least;
+    for (int i = 0; i < k; ++i) {
+      shares[i] = nan ? inverse : shares[i] * inverse;
+      const auto none = shares[i] == 0;
+      sum += shares[i] * (none & Base::template is_infinite<N>(v[i]) ? V{} : v[i]);
+      const V low = none ? every<float, N>(Base::infinity) : v[i], high = none ? every<float, N>(-Base::infinity) : v[i];
+      least = low < least ? low : least;
+      most = high > most ? high : most;
+    }
+    return sum < least ? least : sum > most ? most : sum;
   }
 };
 

@@ -28,6 +28,11 @@ struct WindowAxes {
   static bool is_idle(const Axis& axis) { return axis.size == 1 && axis.output == 1 && axis.taps == 1 && axis.start == 0; }
 };
 
+// Whether windows overlap so that what is computed once for each element is worth lines of its own.
+inline bool overlap(const Plan& plan, const WindowAxes& axes) {
+  return plan.additions >= Wide(axes.planes.step) * axes.rows.step * axes.last.step;
+}
+
 // The phases of the taps of one axis; only those that a tap reads are numbered. Taps further apart than the stride have one each.
 struct TapPhases {
   int count = 0;

@@ -6,6 +6,8 @@
 // what their windows divide by, times the weights of the taps.
 #pragma once
 
+#include <optional>
+
 #include "windows.h"
 
 namespace poolwise::POOLWISE_ISA {
@@ -17,6 +19,8 @@ class WindowsBackward {
   using T = typename B::Element;
   using A = typename B::Accumulator;
   static constexpr int N = full<A>;
+  static constexpr bool paired = is_paired<B>;
+  static constexpr int each = paired ? 2 : 1;  // numbers of a tap, and gradients
 
  public:
   static Units units(const Plan& plan) {
@@ -29,32 +33,39 @@ class WindowsBackward {
         body_(plan),
         g_(static_cast<const T*>(buffers.from)),
         gx_(static_cast<T*>(buffers.to)),
+        gradient_beside_(buffers.to_beside),
         down_(axes_.rows, false),
         across_(axes_.last, false),
         band_(band_of(axes_)),
+        raises_(paired && overlap(plan, axes_)),
         lines_(plan, axes_, body_.reader, body_.absent(), static_cast<const T*>(buffers.kept), axes_.last.output),
         cells_(axes_.last.output + across_.most_shift),
         phase_(cells_ * axes_.inner),
         stride_(phase_ + 2 * N),
         sums_lanes_(across_.count * stride_) {
     for (Int tap = 0; plan.weights != nullptr && tap <= plan.additions; ++tap) weights_[tap] = static_cast<A>(plan.weights[tap]);
+    if constexpr (paired) beside_.emplace(plan, axes_, typename B::Beside(), body_.absent_beside(), buffers.beside, axes_.last.output, raises_);
     const Int lanes = lines_.rows() * lines_.pitch() + slack<A>, shares = axes_.rows.taps * axes_.last.taps;
     const Int woven = weaves() ? axes_.last.step * phase_ + slack<A> : 0;
-    const Int each = B::reads ? lanes : (met_rows() + 1) * met_pitch() + slack<A>, divisors = axes_.last.output * axes_.inner + slack<A>;
+    const Int gradients = B::reads ? lanes : (met_rows() + 1) * met_pitch() + slack<A>, divisors = axes_.last.output * axes_.inner + slack<A>;
     const Int sums = (B::reads ? band_ * sums_lanes_ : down_.count * across_.count * line_lanes()) + slack<A>;
-    const Int bytes = (B::reads ? lines_.room() + shares * Arena::room<A>(lanes) : 0) + Arena::room<A>(each) + Arena::room<A>(divisors) +
-                      Arena::room<A>(sums) + Arena::room<T>(woven) + Arena::room<A>(phase_ + slack<A>);
+    const Int bytes = (B::reads ? rooms() + each * shares * Arena::room<A>(lanes) : 0) + Arena::room<A>(gradients) + Arena::room<A>(divisors) +
+                      each * Arena::room<A>(sums) + Arena::room<A>(woven) + Arena::room<A>(phase_ + slack<A>);
     Arena arena(scratch(static_cast<std::size_t>(bytes)));
     if (B::reads) lines_.take(arena);
-    for (Int i = 0; B::reads && i < shares; ++i) shares_[i] = arena.take<A>(lanes);
-    gradients_ = arena.take<A>(each);
+    if constexpr (paired) beside_->take(arena);
+    for (int e = 0; e < each; ++e) {
+      for (Int i = 0; B::reads && i < shares; ++i) shares_[e][i] = arena.take<A>(lanes);
+      sums_[e] = arena.take<A>(sums);
+    }
+    gradients_ = arena.take<A>(gradients);
     divisors_ = arena.take<A>(divisors);
-    sums_ = arena.take<A>(sums);
-    woven_ = arena.take<T>(woven);
+    woven_ = arena.take<A>(woven);
     none_ = arena.take<A>(phase_ + slack<A>);
     fill<A>(none_, phase_ + slack<A>, 0);
-    fill<A>(gradients_, each, 0);
+    fill<A>(gradients_, gradients, 0);
     if (B::reads) lines_.enter(0, axes_.last.output);
+    if constexpr (paired) beside_->enter(0, axes_.last.output);
   }
 
   void run(Int begin, Int end) {
@@ -74,12 +85,16 @@ class WindowsBackward {
     const Int row = across.count * (axes.last.output + across.most_shift) * axes.inner * Int(sizeof(A));
     return smaller(axes.rows.size, larger(axes.rows.taps, sums_bytes / row));
   }
+  Int rooms() const {
+    if constexpr (paired) return lines_.room() + beside_->room();
+    return lines_.room();
+  }
   bool weaves() const { return axes_.inner == 1 && axes_.last.step <= most_woven_windows; }
 
   // The n rows of the input from `row` on.
   POOLWISE_OUTLINE void gather_rows(Int unit, Int row, Int n) {
     const Axis &planes = axes_.planes, &rows = axes_.rows;
-    fill<A>(sums_, B::reads ? n * sums_lanes_ : down_.count * across_.count * line_lanes(), 0);
+    for (int e = 0; e < each; ++e) fill<A>(sums_[e], B::reads ? n * sums_lanes_ : down_.count * across_.count * line_lanes(), 0);
     const Int plane = unit / rows.size % planes.size, outer = unit / rows.size / planes.size;
     const Run above = readers_of(planes, plane);
     for (Int a = 0; a < above.count; ++a) {
@@ -90,7 +105,11 @@ class WindowsBackward {
         gather_weighted(outer, cell, tap, row, n);
     }
     if (!B::reads) return write_weighted(unit, row, n);
-    for (Int r = 0; r < n; ++r) write_row(gx_ + (unit + r) * axes_.last.size * axes_.inner, sums_ + r * sums_lanes_, stride_);
+    for (Int r = 0; r < n; ++r) {
+      const Int at = (unit + r) * axes_.last.size * axes_.inner;
+      write_row(gx_ + at, sums_[0] + r * sums_lanes_, stride_);
+      if constexpr (paired) write_row(gradient_beside_ + at, sums_[1] + r * sums_lanes_, stride_);
+    }
   }
 
   // ---- what windows send that are computed ----
@@ -114,14 +133,19 @@ class WindowsBackward {
     const Taps high = planes.present(plane), wide = rows.present(row);
     const Int line = last.output * axes_.inner, pitch = lines_.pitch();
     lines_.lay(outer, plane, row, n, high, wide);
+    if constexpr (paired) {
+      beside_->lay(outer, plane, row, n, high, wide);
+      if (raises_) beside_->raise(high, wide, [&]<int M>(Pack<A, M> v) POOLWISE_LAMBDA { return body_.template raised<M>(v); });
+    }
     for (Int r = 0; r < n; ++r) copy_lanes<A>(gradients_ + r * pitch, g_ + (((outer * planes.output + plane) * rows.output) + row + r) * line, line);
     count_ = 0;
     for (Int h = high.first; h < high.first + high.count; ++h)
       for (Int w = wide.first; w < wide.first + wide.count; ++w)
         for (Int t = 0; t < last.taps; ++t) {
-          to_[count_] = h == tap ? shares_[w * last.taps + t] : nullptr;
-          taps_[count_] = lines_.tap(h, w, t);
-          ++count_;
+          for (int e = 0; e < each; ++e) to_[e][count_] = h == tap ? shares_[e][w * last.taps + t] : nullptr;
+          if constexpr (paired) taps_[1][count_] = beside_->tap(h, w, t);
+          if (paired && raises_) raised_[count_] = beside_->raised_tap(h, w, t);
+          taps_[0][count_++] = lines_.tap(h, w, t);
         }
     const Int lanes = (n - 1) * pitch + line;
     if (count_ == 4 && last.taps == 2) return send_through<4, 2>(lanes);
@@ -132,20 +156,38 @@ class WindowsBackward {
   POOLWISE_OUTLINE void send_through(Int lanes) {
     const int k = K > 0 ? K : static_cast<int>(count_), across = Across > 0 ? Across : static_cast<int>(axes_.last.taps);
     for (Int lane = 0; lane < lanes; lane += N) {
-      Pack<A, N> values[K > 0 ? K : most_window_taps];
+      Pack<A, N> values[each * (K > 0 ? K : most_window_taps)];
       const auto g = load<A, N>(gradients_ + lane);
-      for (int i = 0; i < k; ++i) values[i] = load<A, N>(taps_[i] + lane);
-      if (lines_.whole(lane)) {
-        body_.template send<N, K, Across>(values, k, g, nullptr);
-      } else {
-        Pack<A, N> there[K > 0 ? Across : most_window_taps];
-        for (int t = 0; t < across; ++t) there[t] = load<A, N>(lines_.there(t) + lane);
-        const Some<A, N> some{there, across, load<Lane<A>, N>(lines_.held() + lane)};
-        body_.template send<N, K, Across>(values, k, g, &some);
-      }
-      for (int i = 0; i < k; ++i)
-        if (to_[i] != nullptr) store<N, A>(to_[i] + lane, values[i]);
+      Pack<Lane<A>, N> settled{};
+      if constexpr (paired)
+        if (raises_) settled = send_raised<K>(values, lane, g);
+      if (!(paired && raises_) || !holds<Lane<A>, N>(settled | lines_.idle(lane))) send_loaded<K, Across>(values, k, across, lane, g, settled);
+      for (int e = 0; e < each; ++e)
+        for (int i = 0; i < k; ++i)
+          if (to_[e][i] != nullptr) store<N, A>(to_[e][i] + lane, values[e * k + i]);
     }
+  }
+  // Into the lanes that are not settled.
+  template <int K, int Across>
+  POOLWISE_INLINE void send_loaded(Pack<A, N>* values, int k, int across, Int lane, Pack<A, N> g, Pack<Lane<A>, N> settled) const {
+    Pack<A, N> sent[each * (K > 0 ? K : most_window_taps)];
+    for (int e = 0; e < each; ++e)
+      for (int i = 0; i < k; ++i) sent[e * k + i] = load<A, N>(taps_[e][i] + lane);
+    if (lines_.whole(lane)) {
+      body_.template send<N, K, Across>(sent, k, g, nullptr);
+    } else {
+      Pack<A, N> there[K > 0 ? Across : most_window_taps];
+      for (int t = 0; t < across; ++t) there[t] = load<A, N>(lines_.there(t) + lane);
+      const Some<A, N> some{there, across, load<Lane<A>, N>(lines_.held() + lane)};
+      body_.template send<N, K, Across>(sent, k, g, &some);
+    }
+    for (int i = 0; i < each * k; ++i) values[i] = paired ? (settled ? values[i] : sent[i]) : sent[i];
+  }
+  template <int K>
+  POOLWISE_INLINE auto send_raised(Pack<A, N>* values, Int lane, Pack<A, N> g) const {
+    const int k = K > 0 ? K : static_cast<int>(count_);
+    for (int i = 0; i < k; ++i) values[i] = load<A, N>(taps_[0][i] + lane), values[k + i] = load<A, N>(raised_[i] + lane);
+    return body_.template send_raised<N>(values, k, g);
   }
 
   // ---- where no element is needed ----
@@ -179,9 +221,9 @@ class WindowsBackward {
           for (Int t = 0; t < last.taps; ++t) {
             if (down_.phase[w] != b || across_.phase[t] != p) continue;
             now_[reads] = weights_[(h * rows.taps + w) * last.taps + t];
-            taps_[reads++] = gradients_ + (met.at - down_.shift[w] - first) * pitch + (across_.most_shift - across_.shift[t]) * axes_.inner;
+            taps_[0][reads++] = gradients_ + (met.at - down_.shift[w] - first) * pitch + (across_.most_shift - across_.shift[t]) * axes_.inner;
           }
-        add_weighted(sums_ + (b * across_.count + p) * line_lanes(), reads, met.count * pitch);
+        add_weighted(sums_[0] + (b * across_.count + p) * line_lanes(), reads, met.count * pitch);
       }
     }
   }
@@ -196,7 +238,7 @@ class WindowsBackward {
       Pack<A, M> sums[U];
       for (int u = 0; u < U; ++u) sums[u] = load<A, M>(to + lane + u * M);
       for (int i = 0; i < reads; ++i)
-        for (int u = 0; u < U; ++u) sums[u] += load<A, M>(taps_[i] + lane + u * M) * now_[i];
+        for (int u = 0; u < U; ++u) sums[u] += load<A, M>(taps_[0][i] + lane + u * M) * now_[i];
       for (int u = 0; u < U; ++u) store<M, A>(to + lane + u * M, sums[u]);
     });
   }
@@ -208,7 +250,7 @@ class WindowsBackward {
       if (b == down_.count)
         fill_nothing(to, axes_.last.size * axes_.inner);
       else
-        write_row(to, sums_ + b * across_.count * line_lanes() + rows_of(b, row, r + 1).count * met_pitch() - met_pitch(), line_lanes());
+        write_row(to, sums_[0] + b * across_.count * line_lanes() + rows_of(b, row, r + 1).count * met_pitch() - met_pitch(), line_lanes());
     }
   }
 
@@ -251,8 +293,9 @@ class WindowsBackward {
     for (Int w = wide.first; w < wide.first + wide.count; ++w) {
       const Int row = first + w * rows.dilation;
       if (row < 0 || row >= n) continue;
-      for (Int t = 0; t < last.taps; ++t)
-        add<N>(sums_ + row * sums_lanes_ + across_.phase[t] * stride_ + across_.shift[t] * axes_.inner, shares_[w * last.taps + t] + r * lines_.pitch(), lanes);
+      for (int e = 0; e < each; ++e)
+        for (Int t = 0; t < last.taps; ++t)
+          add<N>(sums_[e] + row * sums_lanes_ + across_.phase[t] * stride_ + across_.shift[t] * axes_.inner, shares_[e][w * last.taps + t] + r * lines_.pitch(), lanes);
     }
   }
   template <int M>
@@ -263,7 +306,8 @@ class WindowsBackward {
   }
 
   // A row of the input from the sums of its phases; cell 0 of phase p stands in column start + begin(p).
-  POOLWISE_OUTLINE void write_row(T* to, const A* sums, Int stride) {
+  template <class E>
+  POOLWISE_OUTLINE void write_row(E* to, const A* sums, Int stride) {
     const Axis& last = axes_.last;
     const Int inner = axes_.inner, step = last.step;
     const Wide past = Wide(cells_) * step + last.start;
@@ -275,9 +319,10 @@ class WindowsBackward {
     if (weaves()) {
       const A* phases[most_woven_windows] = {none_, none_, none_};
       for (int p = 0; p < across_.count; ++p) phases[across_.begin[p]] = sums + p * stride;
-      step == 2 ? weave_row<2>(phases) : weave_row<3>(phases);
+      E* const woven = reinterpret_cast<E*>(woven_);
+      step == 2 ? weave_row<2>(woven, phases) : weave_row<3>(woven, phases);
       fill_nothing(to, begin), fill_nothing(to + end, last.size - end);
-      if (begin < end) std::memcpy(static_cast<void*>(to + begin), woven_ + begin - last.start, static_cast<std::size_t>(end - begin) * sizeof(T));
+      if (begin < end) std::memcpy(static_cast<void*>(to + begin), woven + begin - last.start, static_cast<std::size_t>(end - begin) * sizeof(E));
       return;
     }
     fill_nothing(to, last.size * inner);
@@ -287,35 +332,40 @@ class WindowsBackward {
       for (Int cell = from; cell < stop; ++cell) copy_lanes<A>(to + (column + cell * step) * inner, sums + p * stride + cell * inner, inner);
     }
   }
-  template <int S>
-  POOLWISE_INLINE void weave_row(const A* const* phases) {
+  template <int S, class E>
+  POOLWISE_INLINE void weave_row(E* woven, const A* const* phases) {
     for (Int lane = 0; lane < cells_; lane += N) {
       Pack<A, N> packs[S];
       for (int s = 0; s < S; ++s) packs[s] = load<A, N>(phases[s] + lane);
-      weave<S, A, N>(woven_ + S * lane, packs, std::make_integer_sequence<int, S>{});
+      weave<S, A, N>(woven + S * lane, packs, std::make_integer_sequence<int, S>{});
     }
   }
-  static POOLWISE_INLINE void fill_nothing(T* to, Int n) {
-    if (n > 0) std::memset(static_cast<void*>(to), 0, static_cast<std::size_t>(n) * sizeof(T));
+  template <class E>
+  static POOLWISE_INLINE void fill_nothing(E* to, Int n) {
+    if (n > 0) std::memset(static_cast<void*>(to), 0, static_cast<std::size_t>(n) * sizeof(E));
   }
 
   const WindowAxes axes_;
   B body_;
   const T* g_;
   T* gx_;
+  float* gradient_beside_;
   const TapPhases down_, across_;  // of the sums
   const Int band_;
+  const bool raises_;
   WindowLines<typename B::Reader, A> lines_;
+  std::optional<WindowLines<Plain<float, A>, A>> beside_;  // of a body that is paired
   const Int cells_, phase_, stride_, sums_lanes_;  // of a phase, its lanes, those with what packs run over, those of all phases of a row
   Int count_ = 0;
-  const A* taps_[most_window_taps] = {};  // or what a phase reads
-  A* to_[most_window_taps] = {};
-  A* shares_[most_window_taps] = {};
+  const A* taps_[each][most_window_taps] = {};  // or what a phase reads
+  const A* raised_[most_window_taps] = {};
+  A* to_[each][most_window_taps] = {};
+  A* shares_[each][most_window_taps] = {};
   A weights_[most_window_taps] = {}, now_[most_window_taps] = {};
-  A *gradients_ = nullptr, *divisors_ = nullptr, *sums_ = nullptr, *none_ = nullptr;
+  A *gradients_ = nullptr, *divisors_ = nullptr, *sums_[each] = {}, *none_ = nullptr;
   Taps high_{0, -1}, wide_{0, -1};  // of the divisors
   bool even_ = false;               // all of which are 1
-  T* woven_ = nullptr;
+  A* woven_ = nullptr;
 };
 
 }  // namespace poolwise::POOLWISE_ISA

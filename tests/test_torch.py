@@ -458,6 +458,57 @@ def test_compiled_gradients_of_whole_windows_are_differentiated_again(op: poolwi
     torch.testing.assert_close(moved, torch.func.jvp(pool, (x.detach(),), (tangent.double(),))[1].float())
 
 
+FORMS = (torch.contiguous_format, torch.channels_last)
+SHAPES = ((2, 3, 7, 9), (3, 1, 9), (2, 1, 1, 1), ())
+
+
+def lip(x: torch.Tensor, logits: torch.Tensor, **words: Any) -> torch.Tensor:
+    arguments = {"window": (3, 3), "axes": (2, 3), "stride": 2, "padding": 1, **words}
+    return poolwise.pool(x, poolwise.LIP(), **arguments, operands={"logits": logits})
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("form", FORMS)
+def test_compiled_gradients_of_the_input_and_the_logits_are_those_of_pytorchs_operations(
+    form: torch.memory_format, shape: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    random = torch.Generator().manual_seed(1)
+    x = torch.randn(2, 3, 7, 9, generator=random).to(dtype, memory_format=form).requires_grad_()
+    logits = torch.randn(shape, generator=random).to(dtype).requires_grad_()
+    g = torch.randn(2, 3, 4, 5, generator=random).to(dtype)
+    assert poolwise.explain(x, poolwise.LIP(), (3, 3), axes=(2, 3), stride=2, padding=1).kernel == "native"
+    own = torch.autograd.grad(lip(x, logits, kernel="native"), (x, logits), g)
+    wanted = torch.autograd.grad(lip(x.double(), logits.double()), (x, logits), g.double())
+    for got, exact in zip(own, wanted, strict=True):
+        assert got.shape == exact.shape and got.dtype == dtype
+        torch.testing.assert_close(got, exact)
+    assert own[0].is_contiguous(memory_format=form)
+    alone = torch.autograd.grad(lip(x.detach(), logits), logits, g)[0]  # where the input has no gradient
+    torch.testing.assert_close(alone, own[1], rtol=0, atol=0)
+    alone = torch.autograd.grad(lip(x, logits.detach()), x, g)[0]
+    torch.testing.assert_close(alone, own[0], rtol=0, atol=0)
+
+
+def test_compiled_gradients_of_logits_are_differentiated_again() -> None:
+    x, logits = (torch.randn(2, 3, 7, 9, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2))
+
+    def second(x: torch.Tensor, logits: torch.Tensor, **words: Any) -> tuple[torch.Tensor, ...]:
+        x, logits = x.requires_grad_(), logits.requires_grad_()
+        first = torch.autograd.grad(lip(x, logits, **words).square().sum(), (x, logits), create_graph=True)
+        return torch.autograd.grad(sum((each**2).sum() for each in first), (x, logits))
+
+    torch.testing.assert_close(second(x, logits, kernel="native"), second(x, logits, kernel="gathered"))
+    found: list[torch.Tensor] = []
+    for kernel in ("native", "gathered"):  # one tensor may be both
+        (gx,) = torch.autograd.grad(lip(x, x, kernel=kernel).square().sum(), x, create_graph=True)
+        found.append(torch.autograd.grad((gx**2).sum(), x)[0])
+    torch.testing.assert_close(found[0], found[1])
+    for run in (torch.func.grad, torch.func.jacfwd):
+        moved = run(lambda x, logits: lip(x, logits).sum(), (0, 1))(x.detach(), logits.detach())
+        torch.testing.assert_close(moved, torch.autograd.grad(lip(x, logits).sum(), (x, logits)))
+
+
 @pytest.mark.parametrize("function", ["soft_pool2d", "lp_pool2d", "blur_pool2d"])
 def test_functions_called_again_have_the_same_gradients(function: str) -> None:
     """A call that is known may go a shorter way."""

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import poolwise
-from poolwise import Blur, GeM, Geometry, LogSumExp, Lp, Median, Quantile, Soft, StochasticMean, TopKMean
+from poolwise import LIP, Blur, GeM, Geometry, LogSumExp, Lp, Median, Quantile, Soft, StochasticMean, TopKMean
 from test_whole_windows import FLOATS, SETS, WINDOWS, _native, plan
 
 OPS = {
@@ -20,6 +20,7 @@ OPS = {
     Soft(20.0): ("float32",),
     LogSumExp(): ("float32", "float16"),
     StochasticMean(): ("float32", "float16"),
+    LIP(): ("float32", "float16"),
     Blur(): FLOATS,
     GeM(): ("float32", "float16"),
     GeM(2.5, eps=0.5): ("float32", "float16"),
@@ -50,12 +51,30 @@ def _best_set():
     _native.use_instruction_set(SETS[-1])
 
 
-def run(made, x, g, threads):
-    memory = np.full(x.size + 8, 77).astype(x.dtype)
-    gx = memory[4:-4].reshape(x.shape)
-    made.backward(g, gx, x if made.keeps_input else None, threads=threads)
-    assert (memory[[0, 1, 2, 3, -4, -3, -2, -1]] == 77).all()
-    return gx
+def run(made, x, g, threads, logits=None):
+    """The gradients of the input and of the logits, in one row."""
+    memories = [np.full(x.size + 8, 77).astype(dtype) for dtype in (x.dtype, "f4")]
+    gx, to_logits = (memory[4:-4].reshape(x.shape) for memory in memories)
+    kept = x if made.keeps_input else None
+    made.backward(g, gx, kept, None, logits, None if logits is None else to_logits, threads=threads)
+    for memory in memories:
+        assert (memory[[0, 1, 2, 3, -4, -3, -2, -1]] == 77).all()
+    return gx.ravel() if logits is None else np.concatenate([gx.ravel(), to_logits.ravel()])
+
+
+def wanted_of(op, x, g, window, logits, **words):
+    """The same by the reference, whose gradients have the dtypes of what they are for."""
+    with np.errstate(all="ignore"):
+        if logits is None:
+            return poolwise.pool_backward(g, x, op, window, kernel="reference", **words).ravel()
+        gx, own = poolwise.pool_backward(g, x, op, window, operands={"logits": logits}, kernel="reference", **words)
+    return np.concatenate([gx.ravel(), own["logits"].ravel()])
+
+
+def logits_of(op, shape, rng, rare=(np.inf, -np.inf, -1000)):
+    if not op.operands:
+        return None
+    return np.where(rng.random(shape) < 0.05, rng.choice(rare, shape), rng.normal(0, 3, shape)).astype("f4")
 
 
 @pytest.mark.parametrize("name", GEOMETRIES)
@@ -69,12 +88,12 @@ def test_every_set_gives_what_the_reference_gives_and_the_same_bits(name):
             x = rng.normal(0, 2, shape).astype(dtype)
             x[rng.random(shape) < 0.3] = 0
             g = rng.normal(0, 1, geometry.output_shape).astype(dtype)
-            with np.errstate(all="ignore"):
-                wanted = poolwise.pool_backward(g, x, op, window, axes=axes, kernel="reference", **words)
+            logits = logits_of(op, shape, rng)
+            wanted = wanted_of(op, x, g, window, logits, axes=axes, **words)
             first = None
             for instructions, threads in itertools.product(SETS, (1, 2, 7)):
                 _native.use_instruction_set(instructions)
-                gx = run(made(op, dtype, geometry), x, g, threads)
+                gx = run(made(op, dtype, geometry), x, g, threads, logits)
                 tolerance = {"float16": 2e-3, "float32": 2e-6, "float64": 1e-14}[dtype]
                 np.testing.assert_allclose(
                     gx.astype("f8"), wanted.astype("f8"), rtol=tolerance, atol=10 * tolerance, err_msg=f"{op} {dtype}"
@@ -104,23 +123,23 @@ def test_a_blur_of_folded_padding_gives_back_what_the_padding_received(name, dty
 def test_numbers_that_have_no_neighbours(op):
     """Infinities, NaN, sizes whose squares or exponentials overflow, and nothing but padding."""
     dtype = OPS[op][0]
-    rare = np.array([np.inf, -np.inf, np.nan, 3e38, -3e38, 1e-45, 0, 1e4, -1e4], dtype)
+    most, much = (
+        (30, 10) if op.operands else (3e38, 1e4)
+    )  # what a logit is sent errs by so much as the elements are large
+    rare = np.array([np.inf, -np.inf, np.nan, most, -most, 1e-45, 0, much, -much], dtype)
     rng = np.random.default_rng(7)
     for padding in (0, 2):
         x = rng.choice(rare, (40, 3, 9)).astype(dtype)
         x[:20] = rng.choice(rare[3:], (20, 3, 9))
         geometry = Geometry.of(x.shape, (1, 2), window=(2, 2), stride=1, padding=padding)
         g = rng.normal(0, 1, geometry.output_shape).astype(dtype)
-        with np.errstate(all="ignore"):
-            wanted = poolwise.pool_backward(
-                g, x, op, (2, 2), axes=(1, 2), stride=1, padding=padding, kernel="reference"
-            )
-            wanted = wanted.astype(dtype)
-        got = run(made(op, dtype, geometry), x, g, 2)
-        close = (
-            (np.abs(got - wanted) <= 1e-5 * (1 + np.abs(wanted))) | (got == wanted) | (np.isnan(got) & np.isnan(wanted))
-        )
-        assert close.all(), (x[~close], got[~close], wanted[~close])
+        logits = logits_of(op, x.shape, rng, rare=(np.inf, -np.inf, np.nan, 3e38, -3e38, 1e-45, 1e4))
+        wanted = wanted_of(op, x, g, (2, 2), logits, axes=(1, 2), stride=1, padding=padding)
+        got = run(made(op, dtype, geometry), x, g, 2, logits)
+        with np.errstate(invalid="ignore"):
+            near = np.abs(got - wanted) <= 1e-5 * (1 + np.abs(wanted))
+        close = near | (got == wanted) | (np.isnan(got) & np.isnan(wanted))
+        assert close.all(), (got[~close], wanted[~close])
 
 
 def test_an_empty_batch_has_a_gradient():

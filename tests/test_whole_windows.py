@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import poolwise
-from poolwise import Blur, GeM, Geometry, LogSumExp, Lp, Median, Mode, Quantile, Soft, StochasticMean, TopKMean
+from poolwise import LIP, Blur, GeM, Geometry, LogSumExp, Lp, Median, Mode, Quantile, Soft, StochasticMean, TopKMean
 from poolwise.kernels.native import PARAMETERS, _table
 
 _native = pytest.importorskip("poolwise._native")
@@ -27,6 +27,7 @@ DTYPES = {
     StochasticMean(): ("float32", "float16"),
     Soft(): ("float32", "float16"),
     Soft(30.0): ("float32",),
+    LIP(): ("float32", "float16"),
     Blur(): FLOATS,
     GeM(): ("float32", "float16"),
     GeM(2.5): ("float32", "float16"),
@@ -81,6 +82,22 @@ def numbers(op, dtype, shape):
     return np.where(rng.random(shape) < 0.02, rng.choice(rare, shape), x).astype(dtype)
 
 
+def logits_of(op, shape):
+    """None, or what stands beside the input: some infinite, some NaN, and rows that exponentials do not reach."""
+    if not op.operands:
+        return None
+    rng = np.random.default_rng(9)
+    rows = rng.choice([0, 0, 0, -1000, 1000], (*shape[:2], *(1,) * (len(shape) - 2)))
+    logits = rng.normal(rows, 3, shape)
+    rare = rng.choice([np.nan, np.inf, -np.inf, -np.inf], shape)
+    return np.where(rng.random(shape) < 0.02, rare, logits).astype("f4")
+
+
+def pooled(x, op, window, **words):
+    logits = logits_of(op, x.shape)
+    return poolwise.pool(x, op, window, operands=None if logits is None else {"logits": logits}, **words)
+
+
 def plan(op, dtype, geometry, body=None):
     weights = [op.weights(taps) for taps in geometry.window]
     return _native.Plan(
@@ -106,14 +123,14 @@ def test_every_set_gives_what_the_reference_gives_and_the_same_bits(name):
         for dtype in dtypes:
             x = numbers(op, dtype, shape)
             with np.errstate(all="ignore"):
-                wanted = poolwise.pool(x, op, window, axes=axes, kernel=kernel, **words)
+                wanted = pooled(x, op, window, axes=axes, kernel=kernel, **words)
             made = plan(op, dtype, geometry)
             first = None
             for instructions, threads in itertools.product(SETS, (1, 2, 7)):
                 _native.use_instruction_set(instructions)
                 memory = np.full(wanted.size + 8, 77).astype(dtype)
                 y = memory[4:-4].reshape(wanted.shape)
-                made.forward(x, y, threads=threads)
+                made.forward(x, y, beside=logits_of(op, shape), threads=threads)
                 assert (memory[[0, 1, 2, 3, -4, -3, -2, -1]] == np.array(77).astype(dtype)).all()
                 tolerance = {"float16": 2e-3, "float32": 2e-6, "float64": 1e-14}.get(dtype, 0)
                 np.testing.assert_allclose(
@@ -137,6 +154,10 @@ def test_nothing_overflows_or_vanishes_on_the_way():
             assert (poolwise.pool(sign * large, op, (1, 4), kernel="native") == sign * large[0, 0]).all()
     for op in (Median(), Quantile(0.3), TopKMean(), StochasticMean()):
         assert (poolwise.pool(tiny, op, (1, 4), kernel="native") == tiny[0, 0]).all()
+    for logits in (0, -1e30, 3e38, np.inf, -np.inf):
+        given = {"logits": np.full((1, 4), logits, "f4")}
+        for x in (large, tiny):
+            assert poolwise.pool(x, LIP(), (1, 4), operands=given, kernel="native") == x[0, 0]
     far = np.array([[3e38, -3e38]], "f4")
     np.testing.assert_allclose(poolwise.pool(far, Quantile(0.25), (1, 2), kernel="native"), -1.5e38, rtol=1e-6)
     for weight in (1e-25, 1e15, 1e-200, 1e200):
@@ -176,7 +197,47 @@ def test_weights_that_float32_cannot_add_are_left_to_others():
 
 
 def test_an_empty_batch_is_served():
-    assert poolwise.pool(np.empty((0, 4, 4), "f4"), Median(), (2, 2), kernel="native").shape == (0, 2, 2)
+    empty = np.empty((0, 4, 4), "f4")
+    for op, operands in ((Median(), None), (LIP(), {"logits": empty})):
+        assert poolwise.pool(empty, op, (2, 2), operands=operands, kernel="native").shape == (0, 2, 2)
+
+
+def test_logits_are_asked_for_and_taken_as_they_should_be():
+    lip = plan(LIP(), "float16", Geometry.of((1, 9, 9), (1, 2), window=(3, 3)))
+    assert lip.paired and lip.keeps_input
+    x, y, logits = np.ones((1, 9, 9), "f2"), np.ones((1, 3, 3), "f2"), np.ones((1, 9, 9), "f4")
+    for given, says in (
+        (None, "beside must be given"),
+        (x, "beside: must be float32"),
+        (logits[:, :3, :3], "beside: must have the shape"),
+        (np.ones((1, 9, 18), "f4")[..., ::2], "beside: must be aligned and dense"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            lip.forward(x, y, beside=given)
+        with pytest.raises(ValueError, match=says.replace("beside must", "beside and to_beside must")):
+            lip.backward(y, x, x.copy(), None, given, np.empty_like(logits))
+        with pytest.raises(ValueError, match="beside"):
+            lip.backward(y, x, x.copy(), None, logits, given)
+    held = logits.copy()
+    held.flags.writeable = False
+    with pytest.raises(ValueError, match=r"to_beside: .* can be written to"):
+        lip.backward(y, x, x.copy(), None, logits, held)
+    at = [each.ctypes.data for each in (x, y, logits)]
+    for beside, says in ((0, "beside must be given"), (at[2] + 2, "beside: the address must be a multiple of 4")):
+        with pytest.raises(ValueError, match=says):
+            lip.forward_at(at[0], at[1], beside=beside)
+    with pytest.raises(ValueError, match="to_beside must be given"):
+        lip.backward_at(at[1], at[0], at[0], beside=at[2])
+
+
+def test_logits_of_float64_and_folded_gradients_are_left_to_others():
+    x, logits = np.ones((9, 9), "f4"), np.ones((9, 9))
+    with pytest.raises(poolwise.InvalidValue, match="exponentials are float32's, and logits are float64"):
+        poolwise.pool(x, LIP(), (3, 3), operands={"logits": logits}, kernel="native")
+    words = {"padding": 1, "padding_mode": "circular", "operands": {"logits": x}}
+    assert (poolwise.pool(x, LIP(), (3, 3), kernel="native", **words) == 1).all()
+    with pytest.raises(poolwise.InvalidValue, match="no gradient of lip on such windows"):
+        poolwise.pool_backward(np.ones((3, 3), "f4"), x, LIP(), (3, 3), kernel="native", **words)
 
 
 @pytest.mark.parametrize("op", DTYPES, ids=repr)
@@ -192,8 +253,8 @@ def test_the_doors_take_it_where_nothing_is_kept_and_any_strides(op):
         (broadcast, "native"),
         swapped,
     ):
-        y = poolwise.pool(view, op, (3, 2), axes=(1, 2), stride=1, padding=1, kernel=kernel)
-        wanted = poolwise.pool(view, op, (3, 2), axes=(1, 2), stride=1, padding=1, kernel="reference")
+        y = pooled(view, op, (3, 2), axes=(1, 2), stride=1, padding=1, kernel=kernel)
+        wanted = pooled(view, op, (3, 2), axes=(1, 2), stride=1, padding=1, kernel="reference")
         np.testing.assert_allclose(y.astype("f8"), wanted.astype("f8"), rtol=2e-6, atol=2e-5)
 
 
@@ -219,10 +280,9 @@ def test_long_sums_of_the_largest_are_left_to_others():
 def test_strides_far_beyond_the_array_cost_nothing(op):
     x = numbers(op, "uint8" if isinstance(op, Mode) else "float32", (4, 4))
     for stride in (64, 2**20, 2**31):
-        y = poolwise.pool(x, op, (2, 2), stride=stride, kernel="native")
-        np.testing.assert_allclose(
-            y.astype("f8"), poolwise.pool(x[:2, :2], op, (2, 2), kernel="reference").astype("f8"), rtol=2e-6
-        )
+        y = pooled(x, op, (2, 2), stride=stride, kernel="native")
+        wanted = pooled(x, op, (2, 2), stride=stride, kernel="reference")
+        np.testing.assert_allclose(y.astype("f8"), wanted.astype("f8"), rtol=2e-6)
 
 
 def test_softs_of_equal_elements_are_that_and_others_are_between_them():
@@ -287,6 +347,10 @@ def test_the_module_itself_refuses_what_it_could_not_compute():
         median.forward(x, y, None, np.ones(x.shape, bool))
     with pytest.raises(ValueError, match="must be dense"):
         median.forward(x[:, ::-1], y)
+    with pytest.raises(ValueError, match="beside: this operation has no second input"):
+        median.forward(x, y, beside=x)
+    with pytest.raises(ValueError, match="beside: this operation has no second input"):
+        median.forward_at(x.ctypes.data, y.ctypes.data, beside=x.ctypes.data)
     mode = make("mode", "float32", (1, 9, 9), (1, 2), table, order)
     with pytest.raises(ValueError, match="no gradient of this"):
         mode.backward(y, x)

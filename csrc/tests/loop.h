@@ -96,11 +96,12 @@ inline std::pair<std::size_t, double> place_of(const std::string& body, double p
   return {static_cast<std::size_t>(place), place - std::floor(place)};
 }
 
-// What each value weighs in a mean with weights: soft, blur, stochasticmean.
+// What each value weighs in a mean with weights: soft, blur, lip, stochasticmean.
 inline std::vector<double> shares_of(const std::string& body, const std::vector<double>& values, std::vector<double> weights, double parameter) {
   double total = 0;
-  if (body != "blur") weights.clear();
-  for (std::size_t i = 0; body != "blur" && i < values.size(); ++i)
+  const bool given = body == "blur" || body == "lip";
+  if (!given) weights.clear();
+  for (std::size_t i = 0; !given && i < values.size(); ++i)
     weights.push_back(body == "stochasticmean" ? std::max(values[i], 0.0) : std::exp(parameter * values[i]));
   for (const double weight : weights) total += weight;
   for (double& weight : weights) weight = total == 0 ? 1 / static_cast<double>(values.size()) : weight / total;
@@ -134,7 +135,7 @@ inline double of_whole_window(const std::string& body, std::vector<double> value
     for (const double value : values) total += std::exp(parameter * value);
     return std::log(total) / parameter;
   }
-  if (body == "soft" || body == "blur" || body == "stochasticmean") {
+  if (body == "soft" || body == "blur" || body == "lip" || body == "stochasticmean") {
     const std::vector<double> shares = shares_of(body, values, weights, parameter);
     return std::inner_product(shares.begin(), shares.end(), values.begin(), 0.0);
   }

@@ -248,9 +248,13 @@ bool try_whole(const Case& c, const std::string& body, const std::string& dtype,
   Guarded g(m * sizeof(T), touching), gx(n * sizeof(T), touching);
   for (std::size_t i = 0; i < m; ++i) g.as<T>()[i] = static_cast<T>(static_cast<int>(random() % 5) - 2);
   g.freeze();
-  std::vector<double> gradient(n);
+  Guarded logits(n * sizeof(float), touching), to_logits(n * sizeof(float), touching);
+  for (std::size_t i = 0; i < n; ++i) logits.as<float>()[i] = static_cast<float>(static_cast<int>(random() % 9) - 4);
+  logits.freeze();
+  std::vector<double> gradient(n), of_logits(n);
   Buffers buffers;
   buffers.from = x.as<T>(), buffers.to = y.as<T>();
+  if (plan.paired()) buffers.beside = logits.as<float>(), buffers.to_beside = to_logits.as<float>();
   run_forward(plan, buffers, threads);
   const Int cells = c.outputs_per_plane(), elements = c.inputs_per_plane();
   for (Int cell = 0; cell < cells; ++cell) {
@@ -264,27 +268,37 @@ bool try_whole(const Case& c, const std::string& body, const std::string& dtype,
         for (const Tap& tap : there) {
           values.push_back(static_cast<double>(x.as<T>()[place(tap)]));
           if (body == "blur") weights.push_back(of_taps[static_cast<std::size_t>(tap.offset)]);
+          if (plan.paired()) weights.push_back(std::exp(fields.parameter * static_cast<double>(logits.as<float>()[place(tap)])));
         }
         const double wanted = of_whole_window(body, values, weights, fields.parameter, whole);
         CHECK(close<T>(wanted, y.as<T>()[at]), "%s, %s of %s: y is %g, not %g", c.name, body.c_str(), dtype.c_str(), double(y.as<T>()[at]), wanted);
         if (!plan.sends) continue;
         const std::vector<double> sent = sent_by_whole_window(body, values, weights, fields.parameter);
-        for (std::size_t t = 0; t < there.size(); ++t) gradient[place(there[t])] += static_cast<double>(g.as<T>()[at]) * sent[t];
+        const double mean = plan.paired() ? std::inner_product(sent.begin(), sent.end(), values.begin(), 0.0) : 0;
+        for (std::size_t t = 0; t < there.size(); ++t) {
+          const double own = static_cast<double>(g.as<T>()[at]) * sent[t];
+          gradient[place(there[t])] += own;
+          if (plan.paired()) of_logits[place(there[t])] += own * fields.parameter * (values[t] - mean);
+        }
       }
   }
   if (!plan.sends) return true;
   buffers.from = g.as<T>(), buffers.to = gx.as<T>(), buffers.kept = plan.keeps_input() ? x.as<void>() : nullptr;
   run_backward(plan, buffers, threads);
-  for (std::size_t i = 0; i < n; ++i)
-    CHECK(std::abs(gradient[i] - double(gx.as<T>()[i])) <= 1e-5 * (1 + std::abs(gradient[i])), "%s, %s of %s: gx[%zu] is %g, not %g", c.name,
-          body.c_str(), dtype.c_str(), i, double(gx.as<T>()[i]), gradient[i]);
+  const auto check = [&](const char* what, std::size_t i, double wanted, double got) {
+    CHECK(std::abs(wanted - got) <= 1e-5 * (1 + std::abs(wanted)), "%s, %s of %s: %s[%zu] is %g, not %g", c.name, body.c_str(), dtype.c_str(), what, i, got, wanted);
+  };
+  for (std::size_t i = 0; i < n; ++i) {
+    check("gx", i, gradient[i], double(gx.as<T>()[i]));
+    if (plan.paired()) check("to_beside", i, of_logits[i], double(to_logits.as<float>()[i]));
+  }
   return true;
 }
 
 template <class T>
 void try_whole_windows(const Case& c, const std::string& dtype, int& served) {
   constexpr bool averages = std::is_floating_point_v<T>;
-  for (const std::string body : {"median", "mode", "quantile", "topkmean", "soft", "logsumexp", "stochasticmean", "blur", "norm", "lp", "gem"}) {
+  for (const std::string body : {"median", "mode", "quantile", "topkmean", "soft", "logsumexp", "stochasticmean", "lip", "blur", "norm", "lp", "gem"}) {
     if (!averages && body[0] != 'm') continue;  // of integers there are those two
     served += try_whole<T>(c, body, dtype, Touching::behind, 1);
     served += try_whole<T>(c, body, dtype, Touching::before, 7);

@@ -8,6 +8,7 @@ class Plan:
     result_dtype: str
     has_gradient: bool
     keeps_input: bool
+    paired: bool
     input_size: int
     output_size: int
     def __init__(
@@ -25,8 +26,19 @@ class Plan:
         least: float = 0.0,
         weights: Sequence[Sequence[float]] = (),
     ) -> None: ...
-    def forward(self, x: Any, y: Any, kept: Any = None, mask: Any = None, threads: int = 0) -> None: ...
-    def backward(self, g: Any, gx: Any, kept: Any = None, mask: Any = None, threads: int = 0) -> None: ...
+    def forward(
+        self, x: Any, y: Any, kept: Any = None, mask: Any = None, beside: Any = None, threads: int = 0
+    ) -> None: ...
+    def backward(
+        self,
+        g: Any,
+        gx: Any,
+        kept: Any = None,
+        mask: Any = None,
+        beside: Any = None,
+        to_beside: Any = None,
+        threads: int = 0,
+    ) -> None: ...
     def indices(self, kept: Any, out: Any, threads: int = 0) -> None: ...
     def forward_at(
         self,
@@ -37,9 +49,18 @@ class Plan:
         x_strides: Sequence[int] | None = None,
         mask_strides: Sequence[int] | None = None,
         threads: int = 0,
+        beside: int = 0,
     ) -> None: ...
     def backward_at(
-        self, g: int, gx: int, kept: int = 0, mask: int = 0, mask_strides: Sequence[int] | None = None, threads: int = 0
+        self,
+        g: int,
+        gx: int,
+        kept: int = 0,
+        mask: int = 0,
+        mask_strides: Sequence[int] | None = None,
+        threads: int = 0,
+        beside: int = 0,
+        to_beside: int = 0,
     ) -> None: ...
     def indices_at(self, kept: int, out: int, threads: int = 0) -> None: ...
 

@@ -47,8 +47,8 @@ class Framework(Protocol):
         """The array itself if memory holds its axes densely in the order `layout`, else such a copy."""
         ...
 
-    def spread(self, mask: Array, shape: tuple[int, ...]) -> Array:
-        """The mask over an input of that shape, without a copy."""
+    def spread(self, array: Array, shape: tuple[int, ...]) -> Array:
+        """The array over an input of that shape, without a copy."""
         ...
 
     def own_refusal(self, call: Call) -> str | None:
@@ -61,7 +61,10 @@ class Framework(Protocol):
 
 
 class ShowsMemory(Framework, Protocol):
-    """A framework whose arrays the native module can read and write. `arrays` are x or g, y or gx, kept, mask."""
+    """A framework whose arrays the native module can read and write.
+
+    arrays: x or g, y or gx, kept, mask; of a plan that is paired also its second input, backward its gradient too.
+    """
 
     def native_forward(self, plan: Any, arrays: tuple[Any, ...]) -> None:
         """plan.forward on the arrays' memory."""

@@ -113,8 +113,8 @@ class NumpyFramework:
     def dense(self, array: Array, layout: tuple[int, ...]) -> Array:
         return np.require(array.transpose(layout), requirements=("C", "A")).transpose(np.argsort(layout))
 
-    def spread(self, mask: Array, shape: tuple[int, ...]) -> Array:
-        return np.broadcast_to(mask, shape)
+    def spread(self, array: Array, shape: tuple[int, ...]) -> Array:
+        return np.broadcast_to(array, shape)
 
     def native_forward(self, plan: Any, arrays: tuple[Any, ...]) -> None:
         plan.forward(*map(_buffer, arrays))

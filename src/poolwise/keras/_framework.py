@@ -84,8 +84,8 @@ class KerasFramework:
     def dense(self, array: Array, layout: tuple[int, ...]) -> Array:
         raise NotImplementedError("Keras's tensors do not show their memory")
 
-    def spread(self, mask: Array, shape: tuple[int, ...]) -> Array:
-        return ops.broadcast_to(mask, shape)
+    def spread(self, array: Array, shape: tuple[int, ...]) -> Array:
+        return ops.broadcast_to(array, shape)
 
     def own_refusal(self, call: Call) -> str | None:
         return _own_refusal(call)

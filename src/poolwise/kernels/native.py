@@ -35,7 +35,7 @@ KEPT_BYTES = {"": 0, "uint8": 1, "int32": 4, "int64": 8}
 class Native:
     """Compiled for each instruction set, chosen at run time.
 
-    It keeps one byte per output of a max, nothing of a mean or a blur, the input of what depends on all of a window.
+    It keeps one byte per output of a max, nothing of a mean or a blur, the operands of what depends on all of a window.
     """
 
     name: ClassVar[str] = "native"
@@ -59,8 +59,8 @@ class Native:
             mask = framework.spread(call.part(operands, WHERE), call.geometry.shape)
             framework.native_forward(plan, (x, y, kept, mask))
             return y, mask if kept is None and call.keep else kept
-        framework.native_forward(plan, (x, y, kept, None))
-        return y, x if call.keep and plan.keeps_input else kept
+        framework.native_forward(plan, (x, y, kept, None, _beside(operands, call)))
+        return y, (x, *operands[1:]) if call.keep and plan.keeps_input else kept
 
     def backward(self, g: Array, kept: Any, call: Call) -> tuple[Array | None, ...]:
         if _serves_padded(call):
@@ -74,8 +74,13 @@ class Native:
         if plan.kept_dtype:
             framework.native_backward(plan, (g, gx, _dense("kept", kept, plan.kept_dtype, call), None))
         elif plan.keeps_input:
-            _check("kept", kept, call.dtype, call.geometry.shape)
-            framework.native_backward(plan, (g, gx, framework.dense(kept, call.layout), None))
+            x, *others = kept or (None,)
+            _check("kept", x, call.dtype, call.geometry.shape)
+            beside = _beside(kept, call)
+            to_beside = None if beside is None else framework.empty(call.geometry.shape, "float32", call.layout, g)
+            framework.native_backward(plan, (g, gx, framework.dense(x, call.layout), None, beside, to_beside))
+            if to_beside is not None:
+                return gx, _summed(to_beside, others[0], call)
         elif call.masked:
             _check("kept", kept, "bool", call.geometry.shape)
             framework.native_backward(plan, (g, gx, None, kept))
@@ -85,7 +90,8 @@ class Native:
 
     def kept_bytes(self, call: Call) -> int:
         if plan_of(call).keeps_input:
-            return call.input_bytes
+            itemsize = (2 if call.dtypes[-1].endswith("16") else 4) if plan_of(call).paired else 0
+            return call.input_bytes + itemsize * prod(call.geometry.shape)
         return KEPT_BYTES[plan_of(call).kept_dtype] * prod(call.geometry.output_shape)
 
     def indices(self, kept: Any, call: Call) -> Array:
@@ -116,6 +122,24 @@ class Native:
 
 def _memory(call: Call) -> ShowsMemory:
     return cast("ShowsMemory", call.framework)
+
+
+def _beside(operands: Sequence[Array], call: Call) -> Array | None:
+    """The operand that lies over the input, as the module reads it."""
+    if not plan_of(call).paired:
+        return None
+    framework = _memory(call)
+    operand = framework.cast(call.part(operands, *call.op.operands), "float32")
+    return framework.dense(framework.spread(operand, call.geometry.shape), call.layout)
+
+
+def _summed(grad: Array, operand: Array, call: Call) -> Array:
+    """An operand's gradient from that of the same spread over the input."""
+    xp, short = call.framework.xp, grad.ndim - operand.ndim
+    sizes = (*(1,) * short, *operand.shape)
+    spread = tuple(axis for axis, size in enumerate(sizes) if size != grad.shape[axis])
+    grad = xp.sum(grad, axis=spread, keepdims=True) if spread else grad
+    return call.framework.cast(xp.reshape(grad, tuple(operand.shape)), call.dtypes[-1])
 
 
 def _dense(name: str, array: Array | None, dtype: str, call: Call) -> Array:
@@ -222,6 +246,8 @@ def _whole_refusal(call: Call) -> str | None:
     """Why an operation on whole windows is not served; most of it the plan knows."""
     if call.masked:
         return "it has no masks for whole windows"
+    if "float64" in call.dtypes[1:]:
+        return f"its exponentials are float32's, and {call.operands[-1]} are float64"
     if not hasattr(call.framework, "native_forward"):
         return f"{call.framework.name}'s tensors do not show their memory"
     try:
@@ -236,7 +262,7 @@ def _whole_refusal(call: Call) -> str | None:
 def _serves_padded(call: Call) -> bool:
     """Whether an array that has the padding's elements is not much larger, and its gradient is served."""
     tables = call.geometry.tables
-    if call.masked or not any(isinstance(table, Regular) and table.mode != "absent" for table in tables):
+    if len(call.operands) > 1 or not any(isinstance(table, Regular) and table.mode != "absent" for table in tables):
         return False
     if not all(isinstance(table, Regular) and table.low + table.high <= max(table.size, 64) for table in tables):
         return False

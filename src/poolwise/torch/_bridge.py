@@ -176,26 +176,29 @@ def _run_of_input(kernel: Kernel, operands: Sequence[Array], call: Call) -> tupl
     """Of a gradient that depends on the input more than `kept` could say, transforms see PyTorch's own operations."""
     if _transforms_active() or forward_ad._current_level >= 0:
         return GATHERED.forward(operands, call)
-    return cast("torch.Tensor", _OfInput.apply(operands[0], call, kernel)), None
+    return cast("torch.Tensor", _OfInput.apply(call, kernel, *operands)), None
 
 
 class _OfInput(torch.autograd.Function):
-    """A kernel that keeps the input; where its gradient is differentiated, that is of PyTorch's own operations."""
+    """A kernel that keeps its operands; where its gradient is differentiated, that is of PyTorch's own operations."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, call: Call, kernel: Kernel) -> torch.Tensor:
+    def forward(ctx: Any, call: Call, kernel: Kernel, *operands: torch.Tensor) -> torch.Tensor:
         ctx.call, ctx.kernel = call, kernel
-        ctx.save_for_backward(x)
-        return kernel.forward((x,), call)[0]
+        ctx.save_for_backward(*operands)
+        return kernel.forward(operands, call)[0]
 
     @staticmethod
-    def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor | None, None, None]:
-        (x,) = ctx.saved_tensors
+    def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        operands = ctx.saved_tensors
         if not torch.is_grad_enabled() and not _transforms_active() and not _batched_by_autograd(g):
-            return ctx.kernel.backward(g, x, ctx.call)[0], None, None
+            return None, None, *ctx.kernel.backward(g, operands, ctx.call)
         with torch.enable_grad():
-            y, _ = GATHERED.forward((x,), ctx.call)
-        return torch.autograd.grad(y, x, g, create_graph=torch.is_grad_enabled())[0], None, None
+            operands = [x.view_as(x) for x in operands]  # one tensor may be several of them
+            y, _ = GATHERED.forward(operands, ctx.call)
+        wanted = [x for x, needed in zip(operands, ctx.needs_input_grad[2:], strict=True) if needed]
+        found = iter(torch.autograd.grad(y, wanted, g, create_graph=torch.is_grad_enabled()))
+        return None, None, *(next(found) if needed else None for needed in ctx.needs_input_grad[2:])
 
 
 def backward_of(g: torch.Tensor, kept: torch.Tensor | None, call: Call, kernel: Kernel) -> torch.Tensor | None:

@@ -60,20 +60,20 @@ class TorchFramework:
             return array.contiguous()
         return array.permute(layout).contiguous().permute(_inverse(layout))
 
-    def spread(self, mask: Array, shape: tuple[int, ...]) -> Array:
-        return mask.expand(shape)
+    def spread(self, array: Array, shape: tuple[int, ...]) -> Array:
+        return array.expand(shape)
 
     def native_forward(self, plan: Any, arrays: tuple[Any, ...]) -> None:
-        x, y, kept, mask = arrays
+        x, y, kept, mask, *beside = arrays
         if x.is_neg():  # an address does not know of a view that negates
             x = x.resolve_neg()
         addresses = (x.data_ptr(), y.data_ptr(), _address(kept), _address(mask))
-        plan.forward_at(*addresses, _strides(x), _strides(mask), torch.get_num_threads())
+        plan.forward_at(*addresses, _strides(x), _strides(mask), torch.get_num_threads(), *map(_address, beside))
 
     def native_backward(self, plan: Any, arrays: tuple[Any, ...]) -> None:
-        g, gx, kept, mask = arrays
+        g, gx, kept, mask, *beside = arrays
         addresses = (g.data_ptr(), gx.data_ptr(), _address(kept), _address(mask))
-        plan.backward_at(*addresses, _strides(mask), torch.get_num_threads())
+        plan.backward_at(*addresses, _strides(mask), torch.get_num_threads(), *map(_address, beside))
 
     def native_indices(self, plan: Any, kept: Array, flat: Array) -> None:
         plan.indices_at(kept.data_ptr(), flat.data_ptr(), torch.get_num_threads())
