@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as stock
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import poolwise
 import poolwise.torch
@@ -507,6 +508,17 @@ def test_compiled_gradients_of_logits_are_differentiated_again() -> None:
     for run in (torch.func.grad, torch.func.jacfwd):
         moved = run(lambda x, logits: lip(x, logits).sum(), (0, 1))(x.detach(), logits.detach())
         torch.testing.assert_close(moved, torch.autograd.grad(lip(x, logits).sum(), (x, logits)))
+
+
+def test_logits_without_memory_of_their_own_are_pooled_all_the_same() -> None:
+    x = torch.randn(2, 3, 7, 9, generator=torch.Generator().manual_seed(1))
+    negated = torch.complex(x, x + 1).conj().imag
+    assert negated.is_neg()
+    torch.testing.assert_close(lip(x, negated), lip(x, negated.clone()))
+    marked = x.as_subclass(type("Marked", (torch.Tensor,), {}))
+    assert type(lip(x, marked)) is type(marked)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        assert lip(x, torch.empty_like(x)).shape == (2, 3, 4, 5)
 
 
 @pytest.mark.parametrize("function", ["soft_pool2d", "lp_pool2d", "blur_pool2d"])

@@ -82,6 +82,8 @@ class TorchDoor:
         return self._run(kernel, operands, call)
 
     def _run(self, kernel: Kernel, operands: Sequence[Array], call: Call) -> tuple[Array, Any]:
+        if not call.op.linear_gradient and not all(each.__class__ in FORMS for each in operands[1:]):
+            return GATHERED.forward(operands, call)  # tensors of other classes may have no memory of their own
         if not call.keep or kernel.traced:
             return kernel.forward(operands, call)
         if not call.op.linear_gradient:
