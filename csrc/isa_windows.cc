@@ -41,7 +41,7 @@ void with_forward(const Plan& plan, Run&& run) {
 template <class Run>
 void with_backward(const Plan& plan, Run&& run) {
   with_floats(plan, [&]<class T>() {
-    if (plan.body < Body::median) {
+    if (plan.roots()) {
       if constexpr (!std::is_same_v<T, double>)  // which the plan refuses
         plan.body == Body::norm ? run.template operator()<OverNorm<T>>() : run.template operator()<OverRooted<T>>();
     } else {

@@ -270,11 +270,14 @@ class LinesForward {
   POOLWISE_OUTLINE void find_picked() {
     const Axis& last = block_.axes[2];
     const Int outputs = layout_.rows * columns_, nowhere = layout_.rows * layout_.lanes;
-    for (Int t = 0; t < last.taps; ++t)
-      for (Int o = 0; o < outputs + slack<A>; ++o) {
-        const Span span = last.spans[o % columns_];
-        picked_[t][o] = static_cast<std::int32_t>(o < outputs && t < span.count ? o / columns_ * layout_.lanes + span.first + t : nowhere);
-      }
+    for (Int t = 0; t < last.taps; ++t) {
+      for (Int row = 0; row < layout_.rows; ++row)
+        for (Int j = 0; j < columns_; ++j) {
+          const Span span = last.spans[j];
+          picked_[t][row * columns_ + j] = static_cast<std::int32_t>(t < span.count ? row * layout_.lanes + span.first + t : nowhere);
+        }
+      fill<std::int32_t>(picked_[t] + outputs, slack<A>, static_cast<std::int32_t>(nowhere));
+    }
   }
 
   // By whole packs, which may run over the end.

@@ -365,14 +365,13 @@ void check_parameter(const Plan& plan) {
   if (added > most_added) refuse("at most " + std::to_string(most_added) + " of the largest are added one after the other, got " + std::to_string(static_cast<Int>(added)));
 }
 
-// Powers of what float32 holds must be normal numbers of double: from 2^-126, or of a norm from 2^-149, to 2^128.
+// Powers of what float32 holds, from 2^-126, or of a norm from 2^-149, to 2^128, must be normal numbers of double, and so must their sums.
 void check_power(const Plan& plan) {
   if (!is_float(plan.dtype) || plan.dtype == Dtype::float64)
     refuse("dtype must be float16, bfloat16 or float32 for powers, which are added in float64, got " + std::string(name_of(plan.dtype)));
-  const double most = plan.body == Body::gem ? 7.9 : 6.8;
-  if (!(plan.parameter >= 1 && plan.parameter <= most))
-    refuse("parameter must be between 1 and " + std::string(plan.body == Body::gem ? "7.9" : "6.8") + " for powers, which float64 must hold, got " +
-           std::to_string(plan.parameter));
+  const double least = plan.body == Body::gem ? 126 : 149, sums = std::log2(static_cast<double>(plan.additions) + 1);
+  if (!(plan.parameter >= 1 && plan.parameter * least <= 1020 && plan.parameter * 128 + sums < 1024))
+    refuse("parameter must be at least 1, and its powers and their sums what float64 holds, got " + std::to_string(plan.parameter));
   if (plan.body == Body::gem && !(plan.least >= std::numeric_limits<float>::min() && plan.least <= std::numeric_limits<float>::max()))
     refuse("least must be a normal float32 above 0, got " + std::to_string(plan.least));
 }
@@ -485,7 +484,6 @@ Plan plan_without_mirror(const PlanFields& fields) {
     refuse("dtype must be float16, bfloat16 or float32 for a norm, whose squares are added in float64, got " + std::string(name_of(plan.dtype)));
   plan.parameter = fields.parameter;
   plan.least = fields.least;
-  if (plan.body == Body::lp || plan.body == Body::gem) check_power(plan);
   plan.held_weights = fields.weights;
   check_axes(fields);
   check_order(fields);
@@ -495,6 +493,7 @@ Plan plan_without_mirror(const PlanFields& fields) {
   plan.input_size = elements(plan, &Dim::input, "the input's size");
   plan.output_size = elements(plan, &Dim::output, "the output's size");
   number_taps(plan);
+  if (plan.body == Body::lp || plan.body == Body::gem) check_power(plan);
   multiply_weights(plan);
   count_readers(plan);
   find_block(plan);

@@ -84,6 +84,8 @@ struct Plan {
   // Whether a second array of floats, as large as the input, says what each element weighs.
   POOLWISE_INLINE bool paired() const { return body == Body::lip; }
   POOLWISE_INLINE bool keeps_input() const { return sends && body != Body::blur; }
+  // Whether the result is the root of a sum of powers.
+  POOLWISE_INLINE bool roots() const { return body == Body::norm || body == Body::lp || body == Body::gem; }
   POOLWISE_INLINE bool selects() const { return body == Body::max || body == Body::min || body == Body::relumax; }
 
   // A mean divides by the product of these over the axes; a given divisor stands on the last axis alone.

@@ -49,7 +49,7 @@ class Power {
   }
 
  private:
-  static constexpr int most_times = 8;
+  static constexpr int most_times = 7;
 
   double p_;
   int times_;

@@ -465,6 +465,32 @@ struct Norm : Total<T, double> {
   }
 };
 
+// The powers of a power mean, of what is raised to the least, or of a norm, of magnitudes; and the root.
+class Powers {
+ public:
+  const bool averages;
+  explicit Powers(const Plan& plan) : averages(plan.body == Body::gem), least_(plan.least), power_(plan.parameter), root_(1 / plan.parameter) {}
+
+  template <int N>
+  POOLWISE_INLINE Pack<double, N> of(Pack<double, N> v) const {
+    if (averages) return power_.template of<N>(v < least_ ? every<double, N>(least_) : v);
+    return power_.template of<N>(v < 0 ? -v : v);
+  }
+  template <int N>
+  POOLWISE_INLINE Pack<double, N> root(Pack<double, N> v) const {
+    return root_.template of<N>(v);
+  }
+  // Where an element moves the result y.
+  template <int N>
+  POOLWISE_INLINE auto passes(Pack<double, N> v, Pack<double, N> y) const {
+    return averages ? ~(v < least_) : (v != 0) | (y != y);
+  }
+
+ private:
+  double least_;
+  Power power_, root_;
+};
+
 // A power mean or norm: the root of the mean, or the sum, of powers, which neither overflow nor vanish in double.
 template <class T>
 struct Rooted : Total<T, double> {
@@ -472,21 +498,19 @@ struct Rooted : Total<T, double> {
   template <int N>
   using State = Partial<double, void, N>;
 
-  explicit Rooted(const Plan& plan) : Total<T, double>(plan), least_(plan.least), power_(plan.parameter), root_(1 / plan.parameter) { this->is_mean = plan.body == Body::gem; }
+  explicit Rooted(const Plan& plan) : Total<T, double>(plan), powers_(plan) { this->is_mean = powers_.averages; }
 
   template <int N>
   POOLWISE_INLINE Pack<double, N> read(const T* p) const {
-    const auto v = load<double, N>(p);
-    return power_.template of<N>(this->is_mean ? (v < least_ ? every<double, N>(least_) : v) : v < 0 ? -v : v);
+    return powers_.template of<N>(load<double, N>(p));
   }
   template <int N>
   POOLWISE_INLINE void write(T* p, State<N> state, Pack<double, N> share) const {
-    store<N, double>(p, root_.template of<N>(this->is_mean ? state.value * share : state.value));  // a mean of nothing is NaN
+    store<N, double>(p, powers_.template root<N>(this->is_mean ? state.value * share : state.value));  // a mean of nothing is NaN
   }
 
  private:
-  double least_;
-  Power power_, root_;
+  Powers powers_;
 };
 
 // The mean with weights, which are products of those of rows and of columns.

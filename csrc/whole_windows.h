@@ -583,8 +583,7 @@ struct ByLogits : Exponentials<T> {
     V shares[K > 0 ? K : most_window_taps];
     const V y = weigh<N, Across>(v, k, some, shares);
     for (int i = 0; i < k; ++i) {
-      const V moved = shares[i] * v[i] - shares[i] * y;  // the difference of two large numbers may be none
-      v[k + i] = g * (this->temperature * (shares[i] == 0 ? V{} : moved));
+      v[k + i] = g * (this->temperature * (shares[i] == 0 ? V{} : moved<N>(shares[i], v[i], y)));
       v[i] = g * shares[i];
     }
   }
@@ -599,13 +598,18 @@ struct ByLogits : Exponentials<T> {
     const V inverse = 1 / total, y = sum * inverse;
     for (int i = 0; i < k; ++i) {
       const V share = v[k + i] * inverse;
-      v[k + i] = g * (this->temperature * (share * v[i] - share * y));
+      v[k + i] = g * (this->temperature * moved<N>(share, v[i], y));
       v[i] = g * share;
     }
-    return settled<N>(total, sum);
+    return settled<N>(total, sum) & (y - y == 0);
   }
 
  private:
+  // share · (x - y), by halves, as the difference of two large numbers may be none.
+  template <int N>
+  static POOLWISE_INLINE Pack<float, N> moved(Pack<float, N> share, Pack<float, N> x, Pack<float, N> y) {
+    return (share + share) * (x * 0.5f - y * 0.5f);
+  }
   // The shares, and the mean that they make: bounded, so that of equal elements it is that.
   template <int N, int Across>
   POOLWISE_INLINE Pack<float, N> weigh(Pack<float, N>* v, int k, const Some<float, N>* some, Pack<float, N>* shares) const {
@@ -784,7 +788,7 @@ struct OverRooted {
   static constexpr bool reads = true;
 
   Reader reader;
-  explicit OverRooted(const Plan& plan) : averages_(plan.body == Body::gem), least_(plan.least), power_(plan.parameter), root_(1 / plan.parameter) {}
+  explicit OverRooted(const Plan& plan) : powers_(plan) {}
 
   double absent() const { return 0; }  // as small as what was raised
   template <int N, int K, int Across>
@@ -793,22 +797,20 @@ struct OverRooted {
     V sum{}, count{}, powers[K > 0 ? K : most_window_taps];
     for (int i = 0; i < k; ++i) {
       const V one = some == nullptr ? every<double, N>(1) : some->template has<Across>(i);
-      powers[i] = one * power_.template of<N>(averages_ ? (v[i] < least_ ? every<double, N>(least_) : v[i]) : v[i] < 0 ? -v[i] : v[i]);
+      powers[i] = one * powers_.template of<N>(v[i]);
       sum += powers[i];
       count += one;
     }
-    const V y = root_.template of<N>(averages_ ? sum / count : sum);
+    const V y = powers_.template root<N>(powers_.averages ? sum / count : sum);
     const auto endless = y - y != 0;
     for (int i = 0; i < k; ++i) {
       const V share = endless & (v[i] - v[i] == 0) & (y == y) ? V{} : powers[i] / v[i] * (y / sum);
-      v[i] = (averages_ ? v[i] < least_ : (v[i] == 0) & (y == y)) ? V{} : g * share;
+      v[i] = powers_.template passes<N>(v[i], y) ? g * share : V{};
     }
   }
 
  private:
-  bool averages_;
-  double least_;
-  Power power_, root_;
+  Powers powers_;
 };
 
 }  // namespace poolwise::POOLWISE_ISA

@@ -231,6 +231,22 @@ def test_modules_hold_what_they_learn() -> None:
     lip = poolwise.torch.LIPPool2d(2)
     torch.testing.assert_close(lip(x, x), functional.soft_pool2d(x, 2))
     torch.testing.assert_close(lip(x, logits=x), functional.soft_pool2d(x, 2))
+    with pytest.raises(InvalidType, match="LIPPool2d: logits must be given once"):
+        lip(x, x, logits=x)
+    with pytest.raises(InvalidType, match=r"unexpected argument logit=tensor.{1,80}$"):
+        lip(x, x, logit=x)
+    assert poolwise.torch.GeMPool2d(2, p=None).p == 3
+    for start, fault in ((np.inf, InvalidValue), (torch.tensor(np.nan), InvalidValue), (object(), InvalidType)):
+        with pytest.raises(fault, match="GeMPool2d: p must be "):
+            poolwise.torch.GeMPool2d(2, p=start)
+
+
+def test_a_learned_power_stays_positive() -> None:
+    x = torch.rand(2, 3, 7, 7)
+    wanted = poolwise.pool(x.double(), GeM(p=None), (7, 7), axes=(2, 3), operands={"p": torch.tensor(0.01)})
+    for p in (0.01, 1e-6, 0.0, -3.0):
+        y = poolwise.torch.functional.gem_pool2d(x, 7, p=torch.tensor(p))
+        torch.testing.assert_close(y.double(), wanted, rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize(

@@ -432,6 +432,24 @@ def test_a_learned_number_is_a_parameter_where_nobody_asks_for_its_gradient(grad
         torch.testing.assert_close(layer(x), x.sqrt().mean((2, 3), keepdim=True) ** 2)
 
 
+def test_modes_that_record_see_pytorchs_operations() -> None:
+    from torch.fx.experimental.proxy_tensor import make_fx  # noqa: PLC0415
+
+    first, second = torch.rand(2, 3, 6, 6), torch.rand(2, 3, 6, 6)
+    for pool in (lambda x, p: ours.gem_pool2d(x, 2, p=p), lambda x, p: ours.lip_pool2d(x, 2, logits=x * p)):
+        graph = make_fx(pool)(first, torch.tensor(3.0))
+        torch.testing.assert_close(graph(second, torch.tensor(2.0)), pool(second, torch.tensor(2.0)))
+
+
+def test_logits_of_inference_mode_are_taken() -> None:
+    x = torch.randn(2, 3, 6, 6, requires_grad=True)
+    with torch.inference_mode():
+        logits = torch.randn(2, 3, 6, 6)
+    (own,) = torch.autograd.grad(ours.lip_pool2d(x, 2, logits=logits).sum(), x)
+    (wanted,) = torch.autograd.grad(ours.lip_pool2d(x, 2, logits=logits.clone()).sum(), x)
+    torch.testing.assert_close(own, wanted)
+
+
 def test_an_operand_alone_has_a_gradient() -> None:
     x = torch.randn(2, 3, 6, 6)
     logits, p = torch.randn(2, 3, 6, 6, requires_grad=True), torch.tensor(3.0, requires_grad=True)

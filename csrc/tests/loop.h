@@ -108,7 +108,6 @@ inline std::vector<double> shares_of(const std::string& body, const std::vector<
   return weights;
 }
 
-// What the values of one window come to.
 // Of a generalised mean smaller elements are raised to this.
 constexpr double least_of_power = 0.5;
 
@@ -124,6 +123,7 @@ inline double norm_of(const std::vector<double>& values, double power) {
   return std::pow(total, 1 / power);
 }
 
+// What the values of one window come to.
 inline double of_whole_window(const std::string& body, std::vector<double> values, const std::vector<double>& weights, double parameter,
                               bool whole) {
   const std::size_t n = values.size();

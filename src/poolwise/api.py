@@ -18,7 +18,7 @@ import numpy as np
 from poolwise.call import INPUT, WHERE, Call, Framework, shape_over
 from poolwise.choose import Choice, choose, refusals
 from poolwise.doors import NUMPY, Build, Door, Facts, check_operand_shape, enter
-from poolwise.errors import Fault, InvalidType, InvalidValue
+from poolwise.errors import Fault, InvalidType, InvalidValue, shown
 from poolwise.geometry import BinRule, Geometry, Offsets, Padding, PaddingMode, Whole
 from poolwise.op import FLOATS, Array, Operation, Selection
 from poolwise.ops import OPERATIONS
@@ -324,7 +324,7 @@ def named(function: str, kind: type[Operation], given: Mapping[str, Any]) -> Ope
     known = _names_of_parameters(kind)
     unknown = [name for name in given if name not in known]
     if unknown:
-        raise InvalidType(f"unexpected argument {unknown[0]}={given[unknown[0]]!r}", function)
+        raise InvalidType(f"unexpected argument {unknown[0]}={shown(given[unknown[0]])}", function)
     try:
         return kind(**given)
     except Fault as fault:
@@ -350,6 +350,12 @@ def apart(function: str, kind: type[Operation], given: Mapping[str, Any]) -> tup
         elif rest[name] is not None and not isinstance(rest[name], int | float | str | np.integer | np.floating):
             operands[name], rest[name] = rest[name], None
     return named(function, kind, rest), operands
+
+
+def usual_start(kind: type[Operation], name: str, otherwise: float) -> float:
+    """What a layer's own array of that name starts from where nobody says: the parameter it stands for has a value."""
+    defaults = [field.default for field in fields(cast("Any", kind)) if field.name == name]
+    return otherwise if defaults in ([], [None]) else cast("float", defaults[0])
 
 
 def _parameters(kind: type[Operation]) -> list[inspect.Parameter]:
@@ -496,21 +502,15 @@ def entered(
 
 
 def _with_numbers(door: Door, op: Operation, operands: Operands) -> tuple[Operation, Operands]:
-    """Where an operand is one number and nobody asks for its gradient, it is the parameter that it stands for."""
-    for name in op.operands:
-        number = door.number(operands.arrays[operands.names.index(name)]) if hasattr(op, name) else None
-        if number is None:
-            continue
+    """Where the one operand is one number and nobody asks for its gradient, it is the parameter that it stands for."""
+    name = op.operands[0]
+    number = door.number(operands.arrays[-1]) if len(op.operands) == 1 and hasattr(op, name) else None
+    if number is not None:
         with suppress(Fault):  # of an operand more numbers may mean something
-            op, operands = replace(cast("Any", op), **{name: number}), _without(operands, name)
+            op = replace(cast("Any", op), **{name: number})
+            kept = len(operands.names) - len(operands.dtypes)
+            operands = Operands(operands.arrays[:kept], operands.names[:kept])
     return op, operands
-
-
-def _without(operands: Operands, name: str) -> Operands:
-    kept = [number for number, each in enumerate(operands.names) if each != name]
-    plain = len(operands.names) - len(operands.dtypes)
-    dtypes = tuple([operands.dtypes[number - plain] for number in kept if number >= plain])
-    return Operands(tuple([operands.arrays[n] for n in kept]), tuple([operands.names[n] for n in kept]), dtypes)
 
 
 def _found(

@@ -168,7 +168,7 @@ class NumpyDoor:
         return array
 
     def number(self, array: Array) -> float | None:
-        return float(array) if array.size == 1 else None
+        return float(array.item()) if array.size == 1 else None
 
     def drawn(self, shape: tuple[int, ...], seed: Any, x: Array) -> Array:
         return (seed if isinstance(seed, np.random.Generator) else np.random.default_rng(checked_seed(seed))).random(

@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from typing import Self
 
+_LONGEST = 80  # characters of a value in a sentence
+
+
+def shown(value: object) -> str:
+    """The value in one line, cut where it is long: an array, say."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+
 
 class Fault(Exception):
     """What is wrong, as one sentence that names the argument, the value received and what is allowed."""

@@ -20,7 +20,7 @@ from poolwise.compose.max_blur import max_blur_pool
 from poolwise.compose.polyphase import polyphase_pool, polyphase_unpool
 from poolwise.compose.pyramid import pyramid_pool, spatial_pyramid_pool
 from poolwise.compose.space_to_depth import depth_to_space, space_to_depth
-from poolwise.errors import Fault, InvalidType
+from poolwise.errors import Fault, InvalidType, shown
 
 PLACED = ("axes", "channel_axis", "where", "draws", "kernel")  # what a layer's door knows, or has no word for
 
@@ -69,7 +69,7 @@ class Composition:
         asked = {**dict(zip(names, positional, strict=False)), **keywords}
         unknown = [name for name in keywords if name not in names or name in names[: len(positional)]]
         if unknown:
-            raise InvalidType(f"unexpected argument {unknown[0]}={keywords[unknown[0]]!r}", said)
+            raise InvalidType(f"unexpected argument {unknown[0]}={shown(keywords[unknown[0]])}", said)
         found: dict[str, Any] = {}
         for name, each in zip(names, self.arguments, strict=True):
             if name not in asked and each.default is inspect.Parameter.empty:

@@ -102,7 +102,7 @@ def uneven_coverage(_: Graph, stages: Sequence[Stage]) -> Iterator[Evidence]:
                 low, high = table.taps // table.step, -(-table.taps // table.step)
                 message = (
                     f"{table.taps} mod {table.step} = {table.taps % table.step}: some {{axes}} are "
-                    f"in {low} windows, some in {high}"
+                    f"in {low} window{'s' * (low > 1)}, some in {high}"
                 )
                 yield along(stage.step, number, message, f"a window of {high * table.step}")
 

@@ -12,9 +12,9 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from poolwise.api import apart
+from poolwise.api import apart, usual_start
 from poolwise.call import INPUT, Call
-from poolwise.errors import Fault, InvalidType, InvalidValue
+from poolwise.errors import Fault, InvalidType, InvalidValue, shown
 from poolwise.geometry import Geometry
 from poolwise.keras._framework import BACKEND, KERAS, available
 from poolwise.keras._windows import Shape, Slide, cells, dtype_of, reduced, slid
@@ -59,9 +59,14 @@ class OperationLayer(keras.layers.Layer):
         learned = [each for each in self.kind.arrays if each.learned]
         unknown = [name for name in given if name not in {each.name for each in learned}]
         if unknown:
-            raise InvalidType(f"{unknown[0]} must come with the inputs, got {given[unknown[0]]!r}", said)
+            raise InvalidType(f"{unknown[0]} must come with the inputs, got {shown(given[unknown[0]])}", said)
         starts = {each.name: given.get(each.name, getattr(op, each.name, None)) for each in learned}
-        starts = {each.name: each.start if starts[each.name] is None else starts[each.name] for each in learned}
+        for each in learned:
+            if starts[each.name] is None:
+                starts[each.name] = usual_start(self.kind, each.name, each.start)
+            if not np.isfinite(np.asarray(starts[each.name], _FLOAT)).all():
+                fact = f"{each.name} must be finite where it is learned, got {shown(starts[each.name])}"
+                raise InvalidValue(fact, said)
         starts = {
             name: start if isinstance(start, int | float) else np.asarray(start, _FLOAT)
             for name, start in starts.items()
@@ -100,9 +105,13 @@ class OperationLayer(keras.layers.Layer):
         operands |= {name: given.pop(name, None) for name in self.op.operands if name not in self.starts}
         missing = [*given, *(name for name, array in operands.items() if array is None)]
         if missing:
-            raise InvalidType(
-                f"inputs must come with {self.op.operands}, and {missing[0]} is amiss", type(self).__name__
+            name = missing[0]
+            fact = (
+                "unexpected argument " + name
+                if name in given
+                else f"{name} must be given by name: layer(inputs, {name}=…)"
             )
+            raise InvalidType(fact, type(self).__name__)
         return self.op, {name: ops.convert_to_tensor(array) for name, array in operands.items()}
 
     def _named(self, data_format: Any) -> None:

@@ -138,7 +138,8 @@ def _summed(grad: Array, operand: Array, call: Call) -> Array:
     xp, short = call.framework.xp, grad.ndim - operand.ndim
     sizes = (*(1,) * short, *operand.shape)
     spread = tuple(axis for axis, size in enumerate(sizes) if size != grad.shape[axis])
-    grad = xp.sum(grad, axis=spread, keepdims=True) if spread else grad
+    for axis in reversed(spread):  # one after the other: of several at once the order depends on the threads
+        grad = xp.sum(grad, axis=(axis,), keepdims=True)
     return call.framework.cast(xp.reshape(grad, tuple(operand.shape)), call.dtypes[-1])
 
 

@@ -27,13 +27,16 @@ from poolwise.op import (
 )
 from poolwise.ops.max import Max, largest
 
+LEAST_POWER = 0.01  # of which float32 can still tell a root from its neighbours
+
 
 @dataclass(frozen=True)
 class GeM(Operation):
     """The generalised mean of each window, (Σ max(x, ε)^p / n)^(1/p): the mean for p = 1, the maximum for p = inf.
 
     p: at least 1; inf is allowed; layers learn it from this start, 3 as in the paper. As an operand: floats that
-        broadcast against the output (one number, or one for each channel); below ε they count as ε.
+        broadcast against the output (one number, or one for each channel: of shape (channels, 1, 1) where channels come
+        first); below 0.01 they count as that, and have no gradient.
     eps: the ε > 0 that smaller elements, negative ones too, are raised to.
 
     Floats, kept (half precision accumulates in float32). The elements are divided by the largest before they are
@@ -83,7 +86,7 @@ class GeM(Operation):
             np.sum(powers * np.log(raised / largest)) / np.sum(powers) / p
             - np.log(np.sum(powers) / np.float64(len(raised))) / p**2
         )
-        return grad, g * self.window(w) * slope if w.extras["p"] >= self.eps else np.zeros(())
+        return grad, g * self.window(w) * slope if w.extras["p"] >= LEAST_POWER else np.zeros(())
 
     def gathered(self, xp: Namespace, values: Array, present: Array, count: Array, extras: Extras) -> Array:
         raised, held = at_least(xp, values, self.eps), number_held(xp, values, present)
@@ -98,7 +101,7 @@ class GeM(Operation):
     def _power(self, xp: Namespace, extras: Extras) -> Any:
         if self.p is not None:
             return self.p
-        return xp.where(extras["p"] < self.eps, self.eps * xp.ones_like(extras["p"]), extras["p"])
+        return xp.where(extras["p"] < LEAST_POWER, LEAST_POWER * xp.ones_like(extras["p"]), extras["p"])
 
     def _raised(self, w: Window) -> tuple[NDArray[Any], Any, Any]:
         """The elements, none below ε, the largest of them, and the power."""

@@ -20,9 +20,9 @@ class LIP(Operation):
     element matters. All equal they make it the mean, equal to x SoftPool.
 
     Floats, kept (half precision accumulates in float32). The largest logit is taken off every exponent; one of −inf
-    takes its element away, unless all are. NaN makes NaN. An empty window gives NaN. The input and the logits have
-    gradients. Prefer it where a network should learn what survives a downsampling; it costs that network and a second
-    map.
+    takes its element away, an infinite one too, unless all are −inf. NaN makes NaN. An empty window gives NaN. The
+    input and the logits have gradients. Prefer it where a network should learn what survives a downsampling; it costs
+    that network and a second map.
 
     Source: Gao, Wang & Wu, LIP: Local importance-based pooling, ICCV 2019.
 

@@ -26,6 +26,7 @@ GATHERED = Gathered()
 _batched_by_autograd = cast(
     "Any", torch._C
 )._functorch.is_legacy_batchedtensor  # is_grads_batched, vectorized Jacobians
+_watched = cast("Any", torch._C)._len_torch_dispatch_stack  # by modes that record operations, or have no numbers
 _transforms_active = torch._C._are_functorch_transforms_active
 _profiled = cast("Any", torch._C)._autograd._profiler_enabled
 
@@ -63,7 +64,7 @@ class TorchDoor:
 
     def number(self, array: torch.Tensor) -> float | None:
         plain = array.numel() == 1 and array.device.type == "cpu" and type(array) in FORMS
-        return None if not plain or self.keeps(array) else float(array)
+        return None if not plain or self.keeps(array) or _watched() else float(array)
 
     def drawn(self, shape: tuple[int, ...], seed: Any, x: torch.Tensor) -> torch.Tensor:
         if seed is not None and self.tracing():
@@ -82,7 +83,8 @@ class TorchDoor:
         return self._run(kernel, operands, call)
 
     def _run(self, kernel: Kernel, operands: Sequence[Array], call: Call) -> tuple[Array, Any]:
-        if not call.op.linear_gradient and not all(each.__class__ in FORMS for each in operands[1:]):
+        plain = call.op.linear_gradient or (not _watched() and all(each.__class__ in FORMS for each in operands[1:]))
+        if not plain:
             return GATHERED.forward(operands, call)  # tensors of other classes may have no memory of their own
         if not call.keep or kernel.traced:
             return kernel.forward(operands, call)
@@ -176,7 +178,7 @@ class _Eager(torch.autograd.Function):
 
 def _run_of_input(kernel: Kernel, operands: Sequence[Array], call: Call) -> tuple[Array, Any]:
     """Of a gradient that depends on the input more than `kept` could say, transforms see PyTorch's own operations."""
-    if _transforms_active() or forward_ad._current_level >= 0:
+    if _transforms_active() or forward_ad._current_level >= 0 or any(each.is_inference() for each in operands):
         return GATHERED.forward(operands, call)
     return cast("torch.Tensor", _OfInput.apply(call, kernel, *operands)), None
 

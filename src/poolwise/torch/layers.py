@@ -10,10 +10,10 @@ from typing import Any, cast
 
 import torch
 
-from poolwise.api import apart, pool
+from poolwise.api import apart, pool, usual_start
 from poolwise.compose import COMPOSITIONS, Composition
 from poolwise.doors import checked_seed
-from poolwise.errors import Fault, InvalidType
+from poolwise.errors import Fault, InvalidType, InvalidValue, shown
 from poolwise.op import Operation
 from poolwise.ops import OPERATIONS
 from poolwise.torch import functional
@@ -38,7 +38,7 @@ class Pool(torch.nn.Module):
             raise InvalidType(f"op must be an operation such as Max(), got {op!r}", "Pool")
         unknown = set(arguments) - set(inspect.signature(pool).parameters)
         if unknown:
-            raise InvalidType(f"unexpected argument {min(unknown)}={arguments[min(unknown)]!r}", "Pool")
+            raise InvalidType(f"unexpected argument {min(unknown)}={shown(arguments[min(unknown)])}", "Pool")
         self.op = op
         self.window = window
         self.arguments = arguments
@@ -95,20 +95,33 @@ class OperationPool(torch.nn.Module):
             start = starts.get(each.name, getattr(op, each.name, None))
             if not each.learned:
                 if start is not None:
-                    raise InvalidType(f"{each.name} must come with the input, got {start!r}", type(self).__name__)
+                    raise InvalidType(f"{each.name} must come with the input, got {shown(start)}", type(self).__name__)
                 continue
             parameters.pop(each.name, None)
-            value = torch.as_tensor(each.start if start is None else start, dtype=torch.get_default_dtype())
+            start = usual_start(self.kind, each.name, each.start) if start is None else start
+            value = self._start(each.name, start)
             if each.over == "window" and value.ndim == 0:
                 value = value.expand(kernel_size if isinstance(kernel_size, Sequence) else (kernel_size,) * self.rank)
             self.register_parameter(each.name, torch.nn.Parameter(value.detach().clone()))
+
+    def _start(self, name: str, start: Any) -> torch.Tensor:
+        try:
+            value = torch.as_tensor(start, dtype=torch.get_default_dtype())
+        except (RuntimeError, TypeError, ValueError):
+            raise InvalidType(f"{name} must be a number or a tensor, got {shown(start)}", type(self).__name__) from None
+        if not value.is_meta and not value.isfinite().all():
+            raise InvalidValue(f"{name} must be finite where it is learned, got {shown(start)}", type(self).__name__)
+        return value
 
     def _operands(self, given: Sequence[torch.Tensor], named: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         learned = {each.name: getattr(self, each.name) for each in self.kind.arrays if each.learned}
         needed = [each.name for each in self.kind.arrays if not each.learned]
         if len(given) > len(needed):
             raise InvalidType(f"input must be followed by {needed}, got {len(given)} more", type(self).__name__)
-        return {**learned, **dict(zip(needed, given, strict=False)), **named}
+        behind = dict(zip(needed, given, strict=False))
+        if twice := sorted(behind.keys() & named.keys()):
+            raise InvalidType(f"{twice[0]} must be given once, got it after the input and by name", type(self).__name__)
+        return {**learned, **behind, **named}
 
     def forward(self, input: torch.Tensor, *given: torch.Tensor, **named: torch.Tensor) -> Any:
         operands = self._operands(given, named) if len(self.kind.arrays) > 0 else {}
