@@ -197,6 +197,12 @@ def _lp_moves(w: Windows, op: Lp, beside: Operands) -> Numbers:
     return np.sign(w.values) * (np.abs(w.values) / norm) ** (op.p - 1)
 
 
+def _gem_moves(w: Windows, op: GeM, beside: Operands) -> Numbers:
+    assert op.p is not None
+    shares = (np.maximum(w.values, op.eps) / _gem(w, op, beside)) ** (op.p - 1) / w.there.sum(0)
+    return np.where(w.values < op.eps, 0, shares)
+
+
 def _soft_moves(w: Windows, op: Soft, beside: Operands) -> Numbers:
     shares = _soft(w, op, beside)
     return shares * (1 + op.temperature * (w.values - np.sum(shares * w.values, 0)))
@@ -213,4 +219,4 @@ ANSWERS: dict[type[Pooling], Answer] = {
     Mixed: _mixed,
     Gated: _gated,
 }
-MOVES: dict[type[Pooling], Answer] = {Lp: _lp_moves, Soft: _soft_moves, Blur: _blur}
+MOVES: dict[type[Pooling], Answer] = {Lp: _lp_moves, GeM: _gem_moves, Soft: _soft_moves, Blur: _blur}
