@@ -106,11 +106,8 @@ class OperationLayer(keras.layers.Layer):
         missing = [*given, *(name for name, array in operands.items() if array is None)]
         if missing:
             name = missing[0]
-            fact = (
-                "unexpected argument " + name
-                if name in given
-                else f"{name} must be given by name: layer(inputs, {name}=…)"
-            )
+            absent = f"{name} must be given by name, as in layer(inputs, {name}={name}), got none"
+            fact = f"unexpected argument {name}" if name in given else absent
             raise InvalidType(fact, type(self).__name__)
         return self.op, {name: ops.convert_to_tensor(array) for name, array in operands.items()}
 
