@@ -545,22 +545,13 @@ struct Softened : Exponentials<T> {
 
 // Σ x·exp(t·l) / Σ exp(t·l), where the logits l are a second array. An infinite element that has no share adds nothing.
 template <class T>
-struct ByLogits : Exponentials<T> {
-  using Base = Exponentials<T>;
+struct ByLogits : Softened<T> {
+  using Base = Softened<T>;
   using Base::Base;
   using Beside = Plain<float, float>;
 
-  float absent() const { return -Base::most; }  // times no share it is 0
   float absent_beside() const { return -Base::infinity; }
-  template <int N>
-  POOLWISE_INLINE Pack<float, N> nothing() const {
-    return every<float, N>(std::numeric_limits<float>::quiet_NaN());
-  }
-  template <int N>
-  POOLWISE_INLINE Pack<float, N> raised(Pack<float, N> v) const {
-    return this->template exponential<N>(v);
-  }
-  // As of Softened, but less may be lost: an element with a small share may be large.
+  // Less may be lost than there: an element with a small share may be large.
   template <int N>
   POOLWISE_INLINE auto settled(Pack<float, N> total, Pack<float, N> sum) const {
     return (total >= 0x1p-24f) & (total < Base::infinity) & (sum - sum == 0);
@@ -574,7 +565,7 @@ struct ByLogits : Exponentials<T> {
   POOLWISE_INLINE Pack<float, N> of_some(Pack<float, N>* v, int k, const Some<float, N>& some) const {
     Pack<float, N> shares[K > 0 ? K : most_window_taps];
     const Pack<float, N> y = weigh<N, Across>(v, k, &some, shares);
-    return some.held == 0 ? nothing<N>() : y;
+    return some.held == 0 ? this->template nothing<N>() : y;
   }
   // To an element its share, to its logit that times t (x - y).
   template <int N, int K, int Across>
@@ -615,7 +606,7 @@ struct ByLogits : Exponentials<T> {
   POOLWISE_INLINE Pack<float, N> weigh(Pack<float, N>* v, int k, const Some<float, N>* some, Pack<float, N>* shares) const {
     using V = Pack<float, N>;
     const auto nan = any_nan<float, N>(v + k, k);
-    const V inverse = nan ? nothing<N>() : 1 / this->template share<N, Across>(v + k, k, some, shares);
+    const V inverse = nan ? this->template nothing<N>() : 1 / this->template share<N, Across>(v + k, k, some, shares);
     V sum{}, least = every<float, N>(Base::infinity), most = -least;
     for (int i = 0; i < k; ++i) {
       shares[i] = nan ? inverse : shares[i] * inverse;

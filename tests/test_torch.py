@@ -436,7 +436,14 @@ def test_modes_that_record_see_pytorchs_operations() -> None:
     from torch.fx.experimental.proxy_tensor import make_fx  # noqa: PLC0415
 
     first, second = torch.rand(2, 3, 6, 6), torch.rand(2, 3, 6, 6)
-    for pool in (lambda x, p: ours.gem_pool2d(x, 2, p=p), lambda x, p: ours.lip_pool2d(x, 2, logits=x * p)):
+    pools: tuple[Callable[[torch.Tensor, torch.Tensor], torch.Tensor], ...] = (
+        lambda x, p: ours.gem_pool2d(x, 2, p=p),
+        lambda x, p: ours.lip_pool2d(x, 2, logits=x * p),
+        lambda x, p: ours.soft_pool2d(x, 2) + p,
+        lambda x, p: ours.max_pool2d(x, 2) * p,
+    )
+    for pool in pools:
+        pool(first, torch.tensor(1.0))  # known from here on
         graph = make_fx(pool)(first, torch.tensor(3.0))
         torch.testing.assert_close(graph(second, torch.tensor(2.0)), pool(second, torch.tensor(2.0)))
 
@@ -454,8 +461,12 @@ def test_an_operand_alone_has_a_gradient() -> None:
     x = torch.randn(2, 3, 6, 6)
     logits, p = torch.randn(2, 3, 6, 6, requires_grad=True), torch.tensor(3.0, requires_grad=True)
     for y, operand in ((ours.lip_pool2d(x, 2, logits=logits), logits), (ours.gem_pool2d(x, 2, p=p), p)):
-        (gradient,) = torch.autograd.grad(y.sum(), operand)
-        assert gradient.abs().sum() > 0
+        (alone,) = torch.autograd.grad(y.sum(), operand)
+        x.requires_grad_()
+        beside = ours.lip_pool2d(x, 2, logits=logits) if operand is logits else ours.gem_pool2d(x, 2, p=p)
+        torch.testing.assert_close(alone, torch.autograd.grad(beside.sum(), operand)[0])
+        assert alone.abs().sum() > 0
+        x.requires_grad_(False)
 
 
 @pytest.mark.parametrize("op", KEEPING_THE_INPUT, ids=repr)

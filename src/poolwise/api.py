@@ -574,7 +574,11 @@ def _plan(
     exact = _PLAIN.issuperset(kinds) or all(map(_exact, arguments))
     plan = planned if exact else planned.__wrapped__
     names, dtypes = operands.names, operands.dtypes
-    call, choice = plan(door.framework, door.facts(x), op, build, arguments, kinds, names, kernel, keep, dtypes)
+    facts = door.facts(x)
+    for array in operands.arrays[1:]:
+        if facts.device == "cpu":  # every array must be one whose memory a kernel can read
+            facts = facts._replace(device=door.facts(array).device)
+    call, choice = plan(door.framework, facts, op, build, arguments, kinds, names, kernel, keep, dtypes)
     for name, array in zip(names[1:], operands.arrays[1:], strict=False):
         if dtypes and name != WHERE:
             check_operand_shape(name, tuple(array.shape), call.shape_of(name))

@@ -26,7 +26,7 @@ GATHERED = Gathered()
 _batched_by_autograd = cast(
     "Any", torch._C
 )._functorch.is_legacy_batchedtensor  # is_grads_batched, vectorized Jacobians
-_watched = cast("Any", torch._C)._len_torch_dispatch_stack  # by modes that record operations, or have no numbers
+watched = cast("Any", torch._C)._len_torch_dispatch_stack  # by modes that record operations, or have no numbers
 _transforms_active = torch._C._are_functorch_transforms_active
 _profiled = cast("Any", torch._C)._autograd._profiler_enabled
 
@@ -43,7 +43,11 @@ class TorchDoor:
             raise InvalidType(f"x must have one of the dtypes {', '.join(DTYPES)}, got {x.dtype}")
         if name == "uint64":
             raise InvalidType("x must not be uint64, with which PyTorch cannot compute, got torch.uint64")
-        device = x.device.type if type(x) in FORMS else f"{x.device.type} ({type(x).__name__})"
+        device = x.device.type
+        if type(x) not in FORMS or (
+            not torch.compiler.is_compiling() and watched()
+        ):  # such tensors may have no memory of their own
+            device += f" ({'recorded' if type(x) in FORMS else type(x).__name__})"
         return Facts(tuple(x.shape), name, layout_of(x), device)
 
     def mask(self, where: Any, x: torch.Tensor) -> torch.Tensor:
@@ -63,8 +67,8 @@ class TorchDoor:
         return value
 
     def number(self, array: torch.Tensor) -> float | None:
-        plain = array.numel() == 1 and array.device.type == "cpu" and type(array) in FORMS
-        return None if not plain or self.keeps(array) or _watched() else float(array)
+        known = array.numel() == 1 and self.facts(array).device == "cpu"
+        return float(array) if known and not self.keeps(array) else None
 
     def drawn(self, shape: tuple[int, ...], seed: Any, x: torch.Tensor) -> torch.Tensor:
         if seed is not None and self.tracing():
@@ -83,9 +87,6 @@ class TorchDoor:
         return self._run(kernel, operands, call)
 
     def _run(self, kernel: Kernel, operands: Sequence[Array], call: Call) -> tuple[Array, Any]:
-        plain = call.op.linear_gradient or (not _watched() and all(each.__class__ in FORMS for each in operands[1:]))
-        if not plain:
-            return GATHERED.forward(operands, call)  # tensors of other classes may have no memory of their own
         if not call.keep or kernel.traced:
             return kernel.forward(operands, call)
         if not call.op.linear_gradient:

@@ -21,7 +21,7 @@ from poolwise.call import INPUT, Call, Kernel
 from poolwise.doors import Build
 from poolwise.kernels.native import DIFFERENTIABLE, plan_of
 from poolwise.op import Operation
-from poolwise.torch._bridge import TorchDoor, backward_of
+from poolwise.torch._bridge import TorchDoor, backward_of, watched
 from poolwise.torch._framework import FORMS, TORCH
 
 MOST = 1024  # calls remembered of one function
@@ -45,7 +45,14 @@ class Quick:
         self, x: torch.Tensor, a: Any, b: Any = None, c: Any = None, d: Any = None, e: Any = None, f: Any = None
     ) -> torch.Tensor | None:
         """The result, or None for a call that the long way must serve; a to f are the function's arguments."""
-        if _compiling() or x.__class__ not in FORMS or _transforms() or _profiled() or _tracing() is not None:
+        if (
+            _compiling()
+            or x.__class__ not in FORMS
+            or _transforms()
+            or _profiled()
+            or watched()
+            or _tracing() is not None
+        ):
             return None
         try:
             ready = self.known.get((x.shape, x.stride(), x.dtype, id(a), id(b), id(c), id(d), id(e), id(f)))
