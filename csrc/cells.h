@@ -215,34 +215,6 @@ void shares_cells(const Plan& plan, const Buffers& buffers, Int begin, Int end) 
     }
 }
 
-// Flat indices over the pooled axes, from kept offsets that are not trusted: -1 for any that names no present tap.
-POOLWISE_OUTLINE Int flat_index(const Plan& plan, const Walk<TapsOfCell>& walk, Int offset) {
-  Int flat = 0;
-  for (int a = plan.rank - 1; a >= 0; --a) {
-    const Axis& axis = plan.axes[a];
-    const Int tap = offset % axis.taps;
-    offset /= axis.taps;
-    const Taps present = axis.present(walk.place(a), walk.plane());
-    if (tap < present.first || tap >= present.first + present.count) return -1;
-    flat += axis.element(walk.place(a), tap, walk.plane()) * axis.flat_stride;
-  }
-  return offset == 0 ? flat : -1;
-}
-
-template <class K>
-void indices_cells(const Plan& plan, const Buffers& buffers, Int begin, Int end) {
-  const K* kept = static_cast<const K*>(buffers.from);
-  Int* flat = static_cast<Int*>(buffers.to);
-  Walk<TapsOfCell> walk;
-  walk_output(walk, plan, buffers, 1);
-  walk.seek(begin);
-  for (Int unit = begin; unit < end; ++unit, walk.advance())
-    for (Int at = walk.target(); at < walk.target() + walk.lane_count(); ++at) {
-      const Int offset = static_cast<Int>(kept[at]);
-      flat[at] = offset < 0 ? -1 : flat_index(plan, walk, offset);
-    }
-}
-
 // ---- backward ----------------------------------------------------------------------------------------------------------
 
 // Gathered: every element of the input adds what the windows that read it send back, in their order, so each is written once and

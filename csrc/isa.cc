@@ -30,7 +30,7 @@ void backward(const Plan& plan, const Buffers& buffers, Int begin, Int end) {
   plan.sends ? windows_backward(plan, buffers, begin, end) : gradient(plan, buffers, begin, end);
 }
 
-Units output_units(const Plan& plan, const Buffers& buffers) { return cells_units(plan, buffers, 1); }
+Units shares_units(const Plan& plan, const Buffers& buffers) { return cells_units(plan, buffers, 1); }
 
 }  // namespace
 
@@ -39,7 +39,7 @@ const Kernels kernels{POOLWISE_ISA_NAME,
                       {forward_units, forward},
                       {backward_units, backward},
                       {divided_units, divided},
-                      {output_units, shares},
-                      {output_units, indices}};
+                      {shares_units, shares},
+                      {indices_units, indices}};
 
 }  // namespace poolwise::POOLWISE_ISA

@@ -23,6 +23,7 @@ void gradient(const Plan& plan, const Buffers& buffers, Int begin, Int end);
 Units divided_units(const Plan& plan, const Buffers& buffers);
 void divided(const Plan& plan, const Buffers& buffers, Int begin, Int end);
 void shares(const Plan& plan, const Buffers& buffers, Int begin, Int end);
+Units indices_units(const Plan& plan, const Buffers& buffers);
 void indices(const Plan& plan, const Buffers& buffers, Int begin, Int end);
 
 // In isa_windows.cc, for plans that need all of a window's elements at once.

@@ -1,5 +1,6 @@
 // The kernels of one instruction set that walk backward, from what was kept of each output.
 #include "cells.h"
+#include "indices.h"
 #include "isa.h"
 #include "lines_backward.h"
 #include "planes_backward.h"
@@ -92,7 +93,11 @@ void shares(const Plan& plan, const Buffers& buffers, Int begin, Int end) {
   with_floats(plan, [&]<class T>() { shares_cells<T>(plan, buffers, begin, end); });
 }
 
+Units indices_units(const Plan& plan, const Buffers& buffers) {
+  return IndexRows::serves(plan) ? IndexRows::units(plan) : cells_units(plan, buffers, 1);
+}
 void indices(const Plan& plan, const Buffers& buffers, Int begin, Int end) {
+  if (IndexRows::serves(plan)) return IndexRows(plan, buffers).run(begin, end);
   switch (plan.kept) {
     case Kept::bytes: return indices_cells<std::uint8_t>(plan, buffers, begin, end);
     case Kept::words: return indices_cells<std::int32_t>(plan, buffers, begin, end);

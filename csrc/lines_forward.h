@@ -185,6 +185,8 @@ class LinesForward {
       after_ = Line<R>(arena, block_.axes[1].taps * line_lanes<R>(layout_.lanes));
     }
     lay_out_taps();
+    alike_ = !layout_.folds && !layout_.slides && block_.axes[2].mode == Mode::absent && strides_.plane >= 0 && strides_.row >= 0;
+    for (const Axis& axis : {block_.axes[0], block_.axes[1]}) alike_ = alike_ && axis.mode == Mode::absent && axis.spans == nullptr && axis.taps > 0;
   }
 
   void run(Int begin, Int end) {
@@ -199,9 +201,11 @@ class LinesForward {
     for (Int unit = begin; unit < end;) {
       const Int count = smaller(layout_.rows, end - unit);
       target_ = (((outer_ * planes.output + plane_) * rows.output + row_) * block_.axes[2].output + first_column_) * block_.inner;
-      for (Int b = 0; b < count; ++b) {
-        reduce_row(b);
-        if (b + 1 < count) step(true);
+      for (Int b = 0, n; b < count; b += n) {
+        n = larger(1, rows_alike(count - b));
+        n > 1 ? reduce_alike(b, n) : reduce_row(b);
+        row_ += n - 1;
+        if (b + n < count) step(true);
       }
       across(count);
       unit += count;
@@ -557,6 +561,11 @@ class LinesForward {
   POOLWISE_OUTLINE void down(const Line<R>& to, const T* const* rows, Int place, Int places, Int lanes) {
     const T* from[Count];
     for (int s = 0; s < Count; ++s) from[s] = rows[s];
+    down_lanes<Count, Onto>(to, from, place, places, lanes);
+  }
+
+  template <int Count, bool Onto>
+  POOLWISE_INLINE void down_lanes(const Line<R>& to, const T* const (&from)[Count], Int place, Int places, Int lanes) {
     for_packs<N>(lanes, [&]<int M, int U>(Int lane) POOLWISE_LAMBDA {
       State<M> state[U];
       for (int u = 0; u < U; ++u) {
@@ -580,6 +589,56 @@ class LinesForward {
       for (int s = 0; s < Count; ++s) ahead(from[s] + lane, U * M * sizeof(T));
       for (int u = 0; u < U; ++u) to.template store<M>(there_begin_ + lane + u * M, state[u]);
     });
+  }
+
+  // How many rows, at most so many, are one like the other from where the engine stands: all of their windows' taps are there, in
+  // the same planes, and more of the array behind them.
+  POOLWISE_INLINE Int rows_alike(Int most) const {
+    const Axis &planes = block_.axes[0], &rows = block_.axes[1];
+    if (!alike_ || row_ < rows.whole_begin || !is_whole(planes, plane_)) return 0;
+    const Int step = rows.step * strides_.row, end = last_row_ + block_.axes[2].size * block_.inner - read_ - most_pack;
+    Int n = smaller(most, rows.whole_end - row_);
+    for (const Int last = row_at(planes.taps - 1, rows.taps - 1) - step; n > 0 && last + n * step > end;) --n;
+    return n;
+  }
+  // Where a row of the window begins, in elements.
+  POOLWISE_INLINE Int row_at(Int a, Int b) const {
+    const Axis &planes = block_.axes[0], &rows = block_.axes[1];
+    return outer_ * strides_.outer + (planes.first(plane_) + a * planes.dilation) * strides_.plane + (rows.first(row_) + b * rows.dilation) * strides_.row + from_lane_;
+  }
+
+  void reduce_alike(Int number, Int n) {
+    find_rows();
+    switch (block_.axes[0].taps == 1 ? block_.axes[1].taps : 0) {
+      case 1: return down_alike<1>(number, n);
+      case 2: return down_alike<2>(number, n);
+      case 3: return down_alike<3>(number, n);
+      default: return down_alike<0>(number, n);
+    }
+  }
+  // Count is the number of rows of a window where the compiler knows it, else 0.
+  template <int Count>
+  POOLWISE_OUTLINE void down_alike(Int number, Int n) {
+    const Axis &planes = block_.axes[0], &rows = block_.axes[1];
+    const Int apart = rows.dilation * strides_.row, places = places_apart();
+    const T* first = x_ + row_at(0, 0);
+    for (Int b = number; b < number + n; ++b, first += rows.step * strides_.row) {
+      const Line<R> line = part(band_, b * layout_.lanes);
+      const T* from[Count > 0 ? Count : rows_at_once];
+      if constexpr (Count > 0) {
+        for (int s = 0; s < Count; ++s) from[s] = first + s * apart;
+        down_lanes<Count, false>(line, from, 0, places, there_);
+      } else {
+        for (Int a = 0; a < planes.taps; ++a)
+          for (Int t = 0; t < rows.taps; t += rows_at_once) {
+            const Int some = smaller(rows_at_once, rows.taps - t);
+            for (Int s = 0; s < some; ++s) from[s] = first + a * planes.dilation * strides_.plane + (t + s) * apart;
+            down_by(some, a + t > 0, line, from, place_of(a, t), places, there_);
+          }
+      }
+      clear(line, there_begin_ + there_, there_begin_ + there_ + N);
+      if constexpr (R::divides) row_divisors_[b] = own_divisor_;
+    }
   }
 
   template <Int Distance = prefetch_distance>
@@ -691,12 +750,13 @@ class LinesForward {
     });
   }
 
-  // `count` lines at once. Their outputs go where they belong where they lie there as they do here, else by way of scratch memory.
+  // `count` lines at once. Their outputs go where they belong, where they lie there as they do here or fill packs well, else by way of
+  // scratch memory.
   void across(Int count) {
-    const Axis& last = block_.axes[2];
-    const Int inner = block_.inner, n = columns_ * inner, lanes = (count - 1) * layout_.lanes + lanes_;
-    const bool fits = apart_ == n && target_ + count * n + N <= end_;
-    out_ = apart_ != n ? bounced_ : streams_ ? stream_.next() : fits ? y_ + target_ : bounced_;
+    const Int n = columns_ * block_.inner, lanes = (count - 1) * layout_.lanes + lanes_;
+    const bool by_rows = apart_ != n && !by_cells_ && !layout_.folds && ceil_div(n, N) * N * 8 <= apart_ * 9 && target_ + count * n + N <= end_;
+    const bool as_here = apart_ == n || by_rows, fits = as_here && target_ + count * n + N <= end_;
+    out_ = !as_here ? bounced_ : streams_ ? stream_.next() : fits ? y_ + target_ : bounced_;
     if constexpr (R::places) kept_out_ = fits ? kept_ + target_ : bounced_kept_;
     if (layout_.doubles) double_taps(lanes);
     if (layout_.folds && !layout_.gathers)
@@ -708,14 +768,10 @@ class LinesForward {
       across_picked(count * columns_);
     else if (by_cells_)
       for (Int b = 0; b < count; ++b) across_cells(b);
-    else if (last.step == 1)
-      across_by<1>((count - 1) * apart_ + n);
-    else if (last.step == 2)
-      across_by<2>((count - 1) * apart_ + n);
     else
-      across_by<3>((count - 1) * apart_ + n);
+      across_runs(by_rows ? count : 1, by_rows ? n : (count - 1) * apart_ + n);
     if (streams_) {
-      if (apart_ != n) copy_rows<Out>(stream_.next(), bounced_, count, n);
+      if (!as_here) copy_rows<Out>(stream_.next(), bounced_, count, n);
       stream_.wrote(count * n);
     } else if (!fits) {
       copy_out<Out>(y_ + target_, bounced_, count, n);
@@ -754,23 +810,35 @@ class LinesForward {
     }
   }
 
+  // So many outputs of each of the rows, one behind the other.
+  void across_runs(Int runs, Int n) {
+    switch (block_.axes[2].step) {
+      case 1: return across_by<1>(runs, n);
+      case 2: return across_by<2>(runs, n);
+      default: across_by<3>(runs, n);
+    }
+  }
   template <int S>
-  POOLWISE_INLINE void across_by(Int n) {
+  POOLWISE_INLINE void across_by(Int runs, Int n) {
     switch (taps_) {
-      case 1: across_lanes<S, 1>(n); break;
-      case 2: across_lanes<S, 2>(n); break;
-      case 3: across_lanes<S, 3>(n); break;
-      default: across_lanes<S, 0>(n);
+      case 1: return across_lanes<S, 1>(runs, n);
+      case 2: return across_lanes<S, 2>(runs, n);
+      case 3: return across_lanes<S, 3>(runs, n);
+      default: across_lanes<S, 0>(runs, n);
     }
   }
 
   // Count is the number of taps where the compiler knows it, else 0.
   template <int S, int Count>
-  POOLWISE_OUTLINE void across_lanes(Int n) {
+  POOLWISE_OUTLINE void across_lanes(Int runs, Int n) {
+    for (Int b = 0; b < runs; ++b) across_run<S, Count>(b * apart_, n, b * n);
+  }
+  template <int S, int Count>
+  POOLWISE_INLINE void across_run(Int first, Int n, Int to) {
     const Int taps = Count > 0 ? Count : taps_, apart = tap_lanes_;
     for_packs<N>(n, [&]<int M, int U>(Int lane) POOLWISE_LAMBDA {
       const auto tap = [&](int u, Int t) POOLWISE_LAMBDA {
-        return counted_tap<M>(picked_state<R, S, M>(from_, S * (lane + u * M) + t * apart), t);
+        return counted_tap<M>(picked_state<R, S, M>(from_, S * (first + lane + u * M) + t * apart), t);
       };
       State<M> state[U];
       if constexpr (R::idempotent) {
@@ -780,7 +848,7 @@ class LinesForward {
       } else {
         for (int u = 0; u < U; ++u) state[u] = balanced<R, M, Count>(reduction_, taps, [&](Int t) POOLWISE_LAMBDA { return tap(u, t); });
       }
-      for (int u = 0; u < U; ++u) put<M>(lane + u * M, state[u]);
+      for (int u = 0; u < U; ++u) put<M>(to + lane + u * M, state[u], first - to);
     });
   }
 
@@ -812,11 +880,12 @@ class LinesForward {
     });
   }
 
+  // The divisors stand so many lanes further on.
   template <int M>
-  POOLWISE_INLINE void put(Int lane, State<M> state) const {
+  POOLWISE_INLINE void put(Int lane, State<M> state, Int divisors = 0) const {
     Pack<D, M> divisor{};
     if constexpr (R::divides)
-      if (reduction_.is_mean) divisor = load<D, M>(divided_by_ + lane) * row_divisor_;
+      if (reduction_.is_mean) divisor = load<D, M>(divided_by_ + lane + divisors) * row_divisor_;
     state = reduction_.template finished<M>(reduction_.template moved<M>(state, block_.read.first));
     reduction_.template write<M>(out_ + lane, state, divisor);
     if constexpr (R::places) store<M, typename R::Second>(kept_out_ + lane, reduction_.template place<M>(state));
@@ -841,6 +910,7 @@ class LinesForward {
   K *bounced_kept_, *kept_out_ = nullptr;
   D row_divisor_{1}, own_divisor_{1}, row_divisors_[most_band_rows];
   Taps t0_{0, 0}, t1_{0, 0};                                             // the rows of a window in its planes
+  bool alike_ = false;                                                   // rows may be reduced in one loop
   bool alone_ = false;                                                   // they are the same for all windows
   Int taps_ = 0, tap_lanes_ = 0, tap_places_ = 0, width_ = 1;              // of a line, doubled where that is worth it
   Int outer_ = 0, plane_ = 0, chunk_ = 0, row_ = 0;                      // where the engine stands

@@ -321,6 +321,7 @@ void find_block(Plan& plan) {
     } else {
       if (dim.input == 0) return;
       block.axes[at].size = block.axes[at].output = block.axes[at].whole_end = dim.input;
+      block.axes[at].flat_stride = 0;
     }
   }
   while (plan.body != Body::blur && reads_all(block.axes[2]) && reads_all(block.axes[1])) join_last_axes(block);

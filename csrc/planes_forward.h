@@ -7,7 +7,7 @@
 
 namespace poolwise::POOLWISE_ISA {
 
-constexpr Int held_row_lanes = 48;       // a row with what surrounds it, or two packs; measured, see benchmarks/factors.md
+constexpr Int held_row_sixteenths = 13;  // of a pack: so long may a row with what surrounds it be for each tap but one; measured, see benchmarks/factors.md
 constexpr Int held_lanes = 1 << 11;      // of all planes that are held at once, more where one plane has more
 constexpr Int held_plane_lanes = 1 << 12;
 
@@ -46,7 +46,7 @@ class PlanesForward {
         return false;
     if (last.step > 2 || rows.step > 4 || last.size == 1) return false;
     const Int row = Spaced(last).apart;
-    return row <= larger(held_row_lanes, 2 * N) && row * Spaced(rows).apart <= held_plane_lanes && row_strides(plan, sizeof(T), buffers.from, buffers.from_strides).even;
+    return last.taps > last.step && 16 * row <= held_row_sixteenths * N * (last.taps - 1) && row * Spaced(rows).apart <= held_plane_lanes && row_strides(plan, sizeof(T), buffers.from, buffers.from_strides).even;
   }
   static Units units(const Plan& plan) { return {plan.block.outer}; }
 

@@ -138,6 +138,7 @@ void run_backward(const Plan& plan, const Buffers& buffers, int threads) {
 
 void run_indices(const Plan& plan, const Buffers& buffers, int threads) {
   if (plan.kept == Kept::none) refuse("indices: this plan keeps nothing");
+  advise(buffers.to, plan.output_size, Dtype::int64);
   run(plan, buffers, chosen.load()->indices, threads);
 }
 

@@ -5,9 +5,11 @@
 #include <sys/mman.h>
 #if defined(__linux__)
 #include <sched.h>
+#include <time.h>
 #endif
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <exception>
@@ -39,7 +41,48 @@ struct Work {
   }
 };
 
-// Workers sleep until a caller posts its work; one caller at a time owns them.
+using Clock = std::chrono::steady_clock;
+constexpr auto moment = std::chrono::microseconds(500), at_once = std::chrono::microseconds(20);
+
+// Asks for a moment again and again whether there is something to do: who sleeps takes as long to wake as a small pooling.
+// Others that want the processor are given way. Once one took it, sleeping is better: sleepers have their turn first.
+template <class Done>
+void linger(Done done) {
+  for (auto before = Clock::now(), now = before, end = now + moment; !done() && now < end && now - before < at_once;) {
+    before = now;
+    std::this_thread::yield();
+    now = Clock::now();
+  }
+}
+
+#if defined(__linux__)
+// After some milliseconds of idleness Linux wakes a worker on its waker's processor and in its place, though another has
+// nothing to do: so a worker that finds itself there moves on, and does not come back.
+class Place {
+ public:
+  static int here() { return sched_getcpu(); }
+
+  void leave(int processor) const {
+    cpu_set_t others = usable_;
+    CPU_CLR(static_cast<std::size_t>(processor), &others);
+    if (CPU_COUNT(&others) > 0) sched_setaffinity(0, sizeof others, &others);
+  }
+
+ private:
+  cpu_set_t usable_ = [] {
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) != 0) CPU_ZERO(&set);
+    return set;
+  }();
+};
+#else
+struct Place {
+  static int here() { return -1; }
+  void leave(int) const {}
+};
+#endif
+
+// Workers wait until a caller posts its work; one caller at a time owns them.
 class Pool {
  public:
   bool try_own() { return !owned_.exchange(true); }
@@ -51,12 +94,17 @@ class Pool {
       const std::lock_guard hold(guard_);
       work_ = &work;
       wanted_ = smaller(helpers, static_cast<Int>(workers_.size()));
+      caller_ = Place::here();
       ++posted_;
     }
     wake_.notify_all();
     work.run();
     std::unique_lock hold(guard_);
     wanted_ = 0;  // a worker that has not begun need not
+    hold.unlock();
+    for (const auto end = Clock::now() + moment; active_ != 0 && Clock::now() < end;) {
+    }  // without giving way, since a third library's thread that spins would take a whole turn
+    hold.lock();
     idle_.wait(hold, [&] { return active_ == 0; });
     work_ = nullptr;
   }
@@ -71,10 +119,17 @@ class Pool {
   }
 
   void serve() {
-    std::unique_lock hold(guard_);
+    const Place place;
     for (unsigned long seen = 0;;) {
+      linger([&] { return posted_ != seen; });
+      std::unique_lock hold(guard_);
       wake_.wait(hold, [&] { return posted_ != seen; });
       seen = posted_;
+      if (const int caller = caller_; caller == Place::here()) {
+        hold.unlock();
+        place.leave(caller);
+        hold.lock();
+      }
       if (wanted_ == 0) continue;
       --wanted_;
       ++active_;
@@ -91,8 +146,10 @@ class Pool {
   std::condition_variable wake_, idle_;
   std::vector<std::thread> workers_;
   Work* work_ = nullptr;
-  Int wanted_ = 0, active_ = 0;
-  unsigned long posted_ = 0;
+  Int wanted_ = 0;
+  int caller_ = -1;  // processor
+  std::atomic<Int> active_{0};
+  std::atomic<unsigned long> posted_{0};
 };
 
 // Never destroyed: workers may still sleep in it when the process exits. A forked child has no workers, so it forgets the
@@ -117,20 +174,59 @@ Pool& pool() {
 
 // Where another library has brought GNU OpenMP (PyTorch does), its threads go on spinning for a while after their work and
 // hold the processors that our own would need: a training step on two cores took 97 ms with a pool beside them, 16 ms
-// without the spinning. So the work runs on those threads. In a forked child they are gone, and libgomp would wait for them.
-using HostParallel = void (*)(void (*)(void*), void*, unsigned, unsigned);
-
-HostParallel host_parallel() {
+// without the spinning. So the work runs on those threads while they spin. Once they sleep it runs on our own: a caller of
+// theirs waits for every one to wake, a turn of the scheduler's (4 ms and more) where a third library's thread spins. In a
+// forked child they are gone, and libgomp would wait for them.
 #if defined(__linux__)
-  static std::atomic<HostParallel> found{nullptr};
-  if (forked) return nullptr;
-  if (HostParallel there = found) return there;
-  found = reinterpret_cast<HostParallel>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
-  return found;
+class Host {
+ public:
+  static bool awake() {
+    if (forked || !parallel()) return false;
+    timespec once, again;
+    const bool known = met_ != 0 && clock_gettime(met_, &once) == 0 && clock_gettime(met_, &again) == 0;
+    return !known || once.tv_nsec != again.tv_nsec || once.tv_sec != again.tv_sec;
+  }
+
+  static void run(Work& work, Int helpers) {
+    Team team{.work = &work, .caller = pthread_self()};
+    parallel()(serve, &team, static_cast<unsigned>(helpers + 1), 0);
+    met_ = team.clock;
+  }
+
+ private:
+  struct Team {
+    Work* work;
+    pthread_t caller;
+    std::atomic<clockid_t> clock{0};
+  };
+
+  using Parallel = void (*)(void (*)(void*), void*, unsigned, unsigned);
+
+  static Parallel parallel() {
+    static std::atomic<Parallel> found{nullptr};
+    if (Parallel there = found) return there;
+    found = reinterpret_cast<Parallel>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
+    return found;
+  }
+
+  static void serve(void* given) {
+    auto& team = *static_cast<Team*>(given);
+    clockid_t clock;
+    if (!pthread_equal(pthread_self(), team.caller) && pthread_getcpuclockid(pthread_self(), &clock) == 0)
+      team.clock = clock;
+    team.work->run();
+  }
+
+  static thread_local clockid_t met_;  // processor time of a thread that worked for this one: it passes while that spins
+};
+
+thread_local clockid_t Host::met_ = 0;
 #else
-  return nullptr;
+struct Host {
+  static bool awake() { return false; }
+  static void run(Work& work, Int) { work.run(); }
+};
 #endif
-}
 
 void run_on_pool(Work& work, Int helpers) {
   if (!pool().try_own()) return work.run();
@@ -171,8 +267,8 @@ void share(Int n, Int piece, int threads, RangeTask task, void* context) {
   const Int helpers = smaller(threads, (n + piece - 1) / piece) - 1;
   if (helpers < 1) {
     work.run();
-  } else if (const HostParallel parallel = host_parallel()) {
-    parallel([](void* shared) { static_cast<Work*>(shared)->run(); }, &work, static_cast<unsigned>(helpers + 1), 0);
+  } else if (Host::awake()) {
+    Host::run(work, helpers);
   } else {
     run_on_pool(work, helpers);
   }

@@ -17,6 +17,7 @@ from typing import Any
 from poolwise.bench.cases import CASES, Case, Size
 from poolwise.bench.contenders import Contender, PyTorch
 from poolwise.bench.problem import made
+from poolwise.bench.ruler import RULER, Ruler
 from poolwise.bench.turns import in_turns
 from poolwise.doctor import usable_cores
 
@@ -82,12 +83,20 @@ def _importing(name: str, compiled: str) -> float:
 
 
 def _scaling(contenders: Sequence[Contender], size: Size) -> dict[str, Any]:
-    """Seconds of a call by one thread and by two."""
+    """Seconds of a call by one thread and by two; ideal: in which a copy by two would move its bytes."""
     if usable_cores() < 2:
         return {"skipped": "only one core is usable"}
     ours = next(one for one in contenders if one.name == "poolwise")
-    with _restored(ours):
-        return {"seconds": {name: _by_threads(ours, _case(name), size) for name in SCALED}}
+    seconds: dict[str, dict[str, float]] = {}
+    ideal: dict[str, float] = {}
+    with _restored(ours), Ruler(2) as ruler:
+        for given in (made(_case(name), size) for name in SCALED):
+            run, copy = ours.attempt(given).run, ruler.of(given.x)[RULER]
+            runs = {str(count): partial(_restrained, ours, count, run) for count in (1, 2)} | {RULER: copy}
+            times = {name: median(taken) for name, taken in in_turns(runs, size.rounds, 1).items()}
+            ideal[given.case.name] = times.pop(RULER) * given.bytes / (2 * given.x.nbytes)
+            seconds[given.case.name] = times
+    return {"seconds": seconds, "ideal": ideal}
 
 
 @contextmanager
@@ -100,12 +109,6 @@ def _restored(contender: Contender) -> Iterator[None]:
 
 def _case(name: str) -> Case:
     return next(case for case in CASES if case.name == name)
-
-
-def _by_threads(contender: Contender, case: Case, size: Size) -> dict[str, float]:
-    run = contender.attempt(made(case, size)).run
-    times = in_turns({str(count): partial(_restrained, contender, count, run) for count in (1, 2)}, size.rounds, 1)
-    return {count: median(taken) for count, taken in times.items()}
 
 
 def _restrained(contender: Contender, threads: int, run: Callable[[], Any]) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from math import exp, log
 from statistics import median
@@ -18,15 +17,13 @@ from poolwise.bench.apart import APART, Apart
 from poolwise.bench.cases import FULL, Case, Size, matches, matching
 from poolwise.bench.contenders import Attempt, Contender, present
 from poolwise.bench.problem import Problem, known, problems
+from poolwise.bench.ruler import Ruler
 from poolwise.bench.truth import Numbers
 from poolwise.bench.turns import in_turns
 from poolwise.doctor import Machine, machine, usable_cores
 from poolwise.op import Selection
 
-RULER = "ruler"
-ONE_THREAD = "ruler of one thread"
 OURS = "poolwise"
-SMALL = 4 << 20  # bytes below which handing parts to threads may cost more than they save
 TOLERANCE = {"float16": 2e-3, "bfloat16": 2e-2, "float32": 1e-5, "float64": 1e-12}  # sums in another order, roots, exp
 MIDDLE = 2.0**-24  # of a median: the mean of two elements below 1 is rounded once
 
@@ -197,37 +194,6 @@ def _apart(
         said(each.name, done)
         found |= {each.key: each.measure(contenders, size)}
     return found
-
-
-class Ruler:
-    """A copy of an array, by as many threads, into memory that is already there."""
-
-    def __init__(self, threads: int) -> None:
-        self.threads = threads
-        self.pool = ThreadPoolExecutor(threads)
-
-    def __enter__(self) -> Ruler:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.pool.shutdown()
-
-    def of(self, x: Numbers) -> dict[str, Callable[[], None]]:
-        """The copies of x to be timed: the fastest rules. NumPy lets go of the interpreter's lock while it copies."""
-        source = x.reshape(-1).view(np.uint8)
-        target = np.zeros_like(source)
-        parts = list(zip(np.array_split(target, self.threads), np.array_split(source, self.threads), strict=True))
-
-        def alone() -> None:
-            np.copyto(target, source)
-
-        def copy() -> None:
-            for done in [self.pool.submit(np.copyto, *part) for part in parts]:
-                done.result()
-
-        if self.threads == 1:
-            return {RULER: alone}
-        return {RULER: copy, ONE_THREAD: alone} if x.nbytes < SMALL else {RULER: copy}
 
 
 def _row(given: Problem, contenders: Sequence[Contender], ruler: Ruler, size: Size) -> Row:

@@ -16,7 +16,8 @@ from rich.table import Table
 from poolwise.bench.cases import SECTIONS
 from poolwise.bench.compare import CHANGED, Change, Earlier
 from poolwise.bench.goals import BEHIND, Goal, behind, goals
-from poolwise.bench.measure import OURS, RULER, Result, Row
+from poolwise.bench.measure import OURS, Result, Row
+from poolwise.bench.ruler import RULER
 from poolwise.doctor import facts_table
 
 LEGEND = (

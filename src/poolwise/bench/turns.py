@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-PAUSE = 0.01  # seconds in which the last contender's spinning threads settle
+PAUSE = 0.03  # seconds in which the last contender's spinning threads settle: ONNX Runtime's spin for 25 ms
 QUICK = 0.5  # seconds of a call up to which every round is run
 SPENT = 3.0  # seconds that the rounds of a slower one may take
 WARM = 2.0  # seconds of an earlier call from which on no further warm-up is needed
