@@ -26,7 +26,8 @@ SNIPPETS = {
     "again": "right(); torch.relu(x); right() and right()",
     "many": "from threading import Thread\n"
     "found = []\n"
-    "callers = [Thread(target=lambda: [found.append(right()) or time.sleep(0.06) for _ in range(5)]) for _ in range(4)]\n"
+    "task = lambda: [found.append(right()) or time.sleep(0.06) for _ in range(5)]\n"
+    "callers = [Thread(target=task) for _ in range(4)]\n"
     "[caller.start() for caller in callers]; [caller.join() for caller in callers]\n"
     "len(found) == 20 and all(found)",
 }
