@@ -166,6 +166,40 @@ def test_plain_onnx_export_runs_in_onnx_runtime(name: str) -> None:
 
 
 @each_layer
+def test_symbolic_tracing_records_a_call(name: str) -> None:
+    layer, x = layer_of(name), input_of(name)
+    traced = torch.fx.symbolic_trace(torch.nn.Sequential(layer))
+    agree(name, traced(x), layer(x))
+    agree(name, pickle.loads(pickle.dumps(traced))(x), layer(x))
+    calls = [
+        node for node in traced.graph.nodes if node.op == "call_function" and node.target.__module__ != "_operator"
+    ]
+    assert calls, traced.code
+    assert all(node.target.__module__.startswith(("poolwise", "builtins")) for node in calls), traced.code
+
+
+def test_functions_and_accelerated_models_are_traced() -> None:
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.pool = torch.nn.Conv2d(3, 4, 3), torch.nn.MaxPool2d(2)
+            self.gem = poolwise.torch.GeMPool2d(2)
+            self.min = poolwise.torch.Pool(poolwise.Min(), (2, 2), stride=1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.pool(torch.relu(self.first(x)))
+            x = ours.avg_pool2d(self.gem(x.abs()), 2, count_include_pad=False)
+            return ours.lp_pool2d(stock.max_pool2d(self.min(x), 2, 1), 2.0, 2)
+
+    net, x = Net(), torch.randn(2, 3, 40, 40)
+    for model in (net, poolwise.torch.accelerate(net)):
+        traced = torch.fx.symbolic_trace(model)
+        torch.testing.assert_close(traced(x), net(x))
+        assert "first" in dict(traced.named_modules())
+        assert any(node.target is ours.avg_pool2d for node in traced.graph.nodes), traced.code
+
+
+@each_layer
 def test_layers_copy_pickle_and_print(name: str) -> None:
     layer, x = layer_of(name), input_of(name)
     for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):

@@ -54,7 +54,8 @@ class Resampled(torch.nn.Module):
         self.unpool = LAYERS[f"PolyphaseUnpool{rank}d"](2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.unpool(*self.pool(x))
+        pooled, phases = self.pool(x)
+        return self.unpool(pooled, phases)
 
 
 class OwnLogits(torch.nn.Module):

@@ -304,7 +304,7 @@ def _joined(rank: int) -> Callable[..., torch.Tensor]:
         pool_first: bool,
         **arguments: Any,
     ) -> torch.Tensor:
-        if not x.is_cpu or _is_watched(producer, relu, pool) or not _is_still(relu, pool):
+        if isinstance(x, fx.Proxy) or not x.is_cpu or _is_watched(producer, relu, pool) or not _is_still(relu, pool):
             rectify = stock.relu if relu is None else relu
             step = (lambda t: max_pool(t, **arguments)) if pool is None else pool
             return rectify(step(x)) if pool_first else step(rectify(x))

@@ -38,6 +38,8 @@ _empty_like = torch.empty_like
 class Quick:
     """The calls of one function that are known."""
 
+    function: Callable[..., Any]
+
     def __init__(self) -> None:
         self.known: dict[Any, Ready] = {}
 

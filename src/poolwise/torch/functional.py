@@ -33,6 +33,7 @@ from poolwise.op import Operation, checked_number
 from poolwise.ops import OPERATIONS, Lp, Max, Mean
 from poolwise.torch._operator import builder
 from poolwise.torch._quick import Quick
+from poolwise.torch._symbolic import Proxy, recordable, recorded
 from poolwise.unpool import max_unpool
 
 RANKS = (1, 2, 3)
@@ -136,6 +137,8 @@ def _served(
     return_indices: bool = False,
 ) -> Any:
     """A call that was not known, by the long way; known from now on."""
+    if isinstance(input, Proxy):
+        return recorded(quick.function, input, *given)
     y = pooled(name, input, op, build, arguments, None, None, return_indices=return_indices)
     if not return_indices:
         quick.learn(input, given, op, build, arguments)
@@ -162,7 +165,7 @@ def _max_pool(rank: int) -> Callable[..., Any]:
         arguments = (rank, _frozen(kernel_size), _frozen(stride), _frozen(padding), _frozen(dilation), ceil_mode)
         return _served(quick, name, input, given, _MAX, torch_windows, arguments, return_indices)
 
-    return _dressed(function, name, f"Max over sliding windows, as `torch.nn.functional.{name}`.")
+    return _dressed(function, name, f"Max over sliding windows, as `torch.nn.functional.{name}`.", quick)
 
 
 def _avg_pool(rank: int) -> Callable[..., Any]:
@@ -189,7 +192,7 @@ def _avg_pool(rank: int) -> Callable[..., Any]:
             raise fault.within(name) from None
         return _served(quick, name, input, given, op, torch_windows, arguments)
 
-    return _dressed(function, name, f"Mean over sliding windows, as `torch.nn.functional.{name}`.")
+    return _dressed(function, name, f"Mean over sliding windows, as `torch.nn.functional.{name}`.", quick)
 
 
 def _adaptive_max_pool(rank: int) -> Callable[..., Any]:
@@ -202,7 +205,7 @@ def _adaptive_max_pool(rank: int) -> Callable[..., Any]:
             return y
         return _served(quick, name, input, given, _MAX, torch_bins, (rank, _frozen(output_size)), return_indices)
 
-    return _dressed(function, name, f"Max over adaptive bins, as `torch.nn.functional.{name}`.")
+    return _dressed(function, name, f"Max over adaptive bins, as `torch.nn.functional.{name}`.", quick)
 
 
 def _adaptive_avg_pool(rank: int) -> Callable[..., Any]:
@@ -214,7 +217,7 @@ def _adaptive_avg_pool(rank: int) -> Callable[..., Any]:
             return y
         return _served(quick, name, input, (output_size,), _MEAN_OF_ELEMENTS, torch_bins, (rank, _frozen(output_size)))
 
-    return _dressed(function, name, f"Mean over adaptive bins, as `torch.nn.functional.{name}`.")
+    return _dressed(function, name, f"Mean over adaptive bins, as `torch.nn.functional.{name}`.", quick)
 
 
 def _lp_pool(rank: int) -> Callable[..., Any]:
@@ -333,6 +336,8 @@ def operation_pool(kind: type[Operation], rank: int) -> Callable[..., Any]:
         y = quick.find(input, *given) if usual else None
         if y is not None:
             return y
+        if isinstance(input, Proxy):
+            return recorded(quick.function, input, *given, padding_mode=padding_mode, **parameters)
         arguments = (rank, *map(_frozen, (kernel_size, stride, padding, dilation)), ceil_mode, padding_mode)
         op, operands = apart(name, kind, parameters)
         if not usual:
@@ -342,13 +347,17 @@ def operation_pool(kind: type[Operation], rank: int) -> Callable[..., Any]:
         return _served(quick, name, input, given, op, torch_windows, arguments, return_indices)
 
     others = f"The other arguments are `max_pool{rank}d`'s; padding_mode is `poolwise.pool`'s."
-    return _dressed(function, name, f"{(kind.__doc__ or '').strip()}\n\n{others}")
+    return _dressed(function, name, f"{(kind.__doc__ or '').strip()}\n\n{others}", quick)
+
+
+def name_of(composition: Composition, rank: int | None) -> str:
+    """The name of a composition's function."""
+    return f"{composition.function.__name__}{'' if rank is None else f'{rank}d'}"
 
 
 def composed_pool(composition: Composition, rank: int | None) -> Callable[..., Any]:
     """The function of a composition over the last `rank` axes, or over all but batch and channels."""
-    name = f"{composition.function.__name__}{'' if rank is None else f'{rank}d'}"
-    arrays = composition.inputs
+    name, arrays = name_of(composition, rank), composition.inputs
 
     def function(*arguments: Any, **keywords: Any) -> Any:
         given = composition.given(name, WORDS, arguments[arrays:], keywords)
@@ -385,9 +394,13 @@ def _behind_channels(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(range(2, len(shape)))
 
 
-def _dressed(function: Callable[..., Any], name: str, doc: str) -> Callable[..., Any]:
+def _dressed(function: Callable[..., Any], name: str, doc: str, quick: Quick | None = None) -> Callable[..., Any]:
+    """The function under its name; one that knows calls records them itself."""
     function.__name__ = function.__qualname__ = name
     function.__doc__ = doc
+    if quick is None:
+        return recordable(function)
+    quick.function = function
     return function
 
 
@@ -411,7 +424,7 @@ _new = {
 }
 globals().update(_new)
 _composed = {
-    f"{each.function.__name__}{'' if rank is None else f'{rank}d'}": composed_pool(each, rank)
+    name_of(each, rank): composed_pool(each, rank)
     for each in COMPOSITIONS
     for rank in (RANKS if each.ranked else (None,))
     if each.torch is not None

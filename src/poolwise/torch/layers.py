@@ -17,6 +17,7 @@ from poolwise.errors import Fault, InvalidType, InvalidValue, shown
 from poolwise.op import Operation
 from poolwise.ops import OPERATIONS
 from poolwise.torch import functional
+from poolwise.torch._symbolic import Proxy, recorded
 
 STOCK = ("MaxPool", "AvgPool", "AdaptiveMaxPool", "AdaptiveAvgPool", "LPPool", "FractionalMaxPool", "MaxUnpool")
 
@@ -44,6 +45,8 @@ class Pool(torch.nn.Module):
         self.arguments = arguments
 
     def forward(self, x: torch.Tensor) -> Any:
+        if isinstance(x, Proxy):
+            return recorded(pool, x, self.op, self.window, **self.arguments)
         return pool(x, self.op, self.window, **self.arguments)
 
     def extra_repr(self) -> str:
@@ -151,6 +154,7 @@ class Composed(torch.nn.Module):
 
     composition: Composition
     rank: int | None
+    function: Callable[..., Any]
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__()
@@ -174,6 +178,9 @@ class Composed(torch.nn.Module):
             each.name: getattr(self, functional.WORDS.get(each.name, each.name)) for each in self.composition.arguments
         }
         given = self.composition.at_rest(given, self.training)
+        if isinstance(inputs[0], Proxy):
+            words = {functional.WORDS.get(name, name): value for name, value in given.items()}
+            return recorded(type(self).function, *inputs, **words)
         return functional.composed(self.composition, type(self).__name__, self.rank, inputs, given)
 
     def extra_repr(self) -> str:
@@ -219,10 +226,14 @@ def operation_layer(kind: type[Operation], rank: int) -> type[OperationPool]:
     own = ", ".join(field.name for field in fields(cast("Any", kind)))
     doc = f"{(kind.__doc__ or '').strip()}\n\nArguments as `MaxPool{rank}d`" + (f"; keywords: {own}." if own else ".")
     facts: dict[str, Any] = {"kind": kind, "rank": rank, "__doc__": doc, "__module__": "poolwise.torch"}
-    facts["function"] = staticmethod(functional.operation_pool(kind, rank))
     resting = kind.evaluated
-    facts["evaluated"] = None if resting is None else staticmethod(functional.operation_pool(resting, rank))
+    facts["function"] = _function(kind, rank)
+    facts["evaluated"] = None if resting is None else _function(resting, rank)
     return type(name, (OperationPool,), facts)
+
+
+def _function(kind: type[Operation], rank: int) -> Any:
+    return staticmethod(getattr(functional, f"{kind.stems[0]}_pool{rank}d"))
 
 
 def composed_layer(composition: Composition, rank: int | None) -> type[Composed]:
@@ -231,7 +242,8 @@ def composed_layer(composition: Composition, rank: int | None) -> type[Composed]
         [each.replace(name=functional.WORDS.get(each.name, each.name)) for each in composition.arguments]
     )
     doc = (inspect.getdoc(composition.function) or "").partition("\n\n>>>")[0]
-    facts = {"composition": composition, "rank": rank, "__signature__": signature}
+    function = staticmethod(getattr(functional, functional.name_of(composition, rank)))
+    facts = {"composition": composition, "rank": rank, "function": function, "__signature__": signature}
     name = composed_name(composition, rank)
     base = ComposedPool if composition.inputs == 1 else ComposedUnpool
     return cast("type[Composed]", type(name, (base,), {**facts, "__doc__": doc, "__module__": "poolwise.torch"}))
