@@ -42,55 +42,62 @@ class IndexRows {
 
   IndexRows(const Plan& plan, const Buffers& buffers)
       : block_(plan.block), kept_(static_cast<const std::uint8_t*>(buffers.from)), flat_(static_cast<Int*>(buffers.to)) {
-    for (Int offset = 0; offset < 256; ++offset) {
+    offsets_ = block_.axes[0].taps * block_.axes[1].taps * block_.axes[2].taps;
+    for (Int offset = 0; offset < offsets_; ++offset) {
       Int rest = offset;
       ahead_[offset] = 0;
       for (int a = 2; a >= 0; --a) {
         const Axis& axis = block_.axes[a];
         taps_[offset][a] = rest % axis.taps, rest /= axis.taps;
-        ahead_[offset] += taps_[offset][a] * axis.dilation * axis.flat_stride;
+        ahead_[offset] += apart(taps_[offset][a], axis.dilation, axis);
       }
-      if (rest > 0) ahead_[offset] = nowhere;
     }
   }
 
   void run(Int begin, Int end) const {
     const Axis &planes = block_.axes[0], &rows = block_.axes[1], &last = block_.axes[2];
-    const Int n = last.output * block_.inner, step = last.step * last.flat_stride;
+    const Int n = last.output * block_.inner;
     for (Int row = begin; row < end; ++row) {
       const Int i = row % rows.output, a = row / rows.output % planes.output;
       const bool whole = is_whole(planes, a) && is_whole(rows, i);
-      const Int whole_begin = whole ? last.whole_begin : last.output, whole_end = whole ? last.whole_end : last.output;
-      const Int first = (planes.start + a * planes.step) * planes.flat_stride + (rows.start + i * rows.step) * rows.flat_stride + last.start * last.flat_stride;
-      for (Int j = 0; j < whole_begin; ++j) look_closely(row * n, a, i, j, first + j * step);
-      for (Int j = whole_begin, at = row * n + whole_begin * block_.inner; j < whole_end; ++j)
-        for (Int c = 0; c < block_.inner; ++c, ++at) flat_[at] = from(first + j * step, ahead_[kept_[at]]);
-      for (Int j = whole_end; j < last.output; ++j) look_closely(row * n, a, i, j, first + j * step);
+      const Int whole_begin = whole ? smaller(last.whole_begin, last.output) : last.output, whole_end = whole ? larger(whole_begin, smaller(last.whole_end, last.output)) : last.output;
+      const Place first = first_of(planes, a) + first_of(rows, i);
+      for (Int j = 0; j < whole_begin; ++j) look_closely(row * n, a, i, j, first);
+      for (Int j = whole_begin, at = row * n + whole_begin * block_.inner; j < whole_end; ++j) {
+        const Place here = first + first_of(last, j);
+        for (Int c = 0; c < block_.inner; ++c, ++at) flat_[at] = kept_[at] < offsets_ ? static_cast<Int>(here + ahead_[kept_[at]]) : -1;
+      }
+      for (Int j = whole_end; j < last.output; ++j) look_closely(row * n, a, i, j, first);
     }
   }
 
  private:
-  static constexpr Int nowhere = INT64_MIN;
+  using Place = std::uint64_t;  // of taps that are not there it may wrap
 
-  static POOLWISE_INLINE Int from(Int first, Int ahead) { return ahead == nowhere ? -1 : first + ahead; }
+  static POOLWISE_INLINE Place apart(Int count, Int distance, const Axis& axis) {
+    return static_cast<Place>(count) * static_cast<Place>(distance) * static_cast<Place>(axis.flat_stride);
+  }
+  static POOLWISE_INLINE Place first_of(const Axis& axis, Int cell) { return apart(1, axis.start, axis) + apart(cell, axis.step, axis); }
 
   // One cell of a row, some of whose taps are not there.
-  void look_closely(Int row, Int a, Int i, Int j, Int first) const {
+  void look_closely(Int row, Int a, Int i, Int j, Place first) const {
     const Taps present[] = {taps_of(block_.axes[0], a, 0), taps_of(block_.axes[1], i, 0), taps_of(block_.axes[2], j, 0)};
+    const Place here = first + first_of(block_.axes[2], j);
     for (Int at = row + j * block_.inner; at < row + (j + 1) * block_.inner; ++at) {
-      bool there = true;
-      for (int d = 0; d < 3; ++d) {
+      bool there = kept_[at] < offsets_;
+      for (int d = 0; there && d < 3; ++d) {
         const Int tap = taps_[kept_[at]][d] - present[d].first;
-        there = there && tap >= 0 && tap < present[d].count;
+        there = tap >= 0 && tap < present[d].count;
       }
-      flat_[at] = there ? from(first, ahead_[kept_[at]]) : -1;
+      flat_[at] = there ? static_cast<Int>(here + ahead_[kept_[at]]) : -1;
     }
   }
 
   const Block& block_;
   const std::uint8_t* kept_;
   Int* flat_;
-  Int ahead_[256], taps_[256][3];
+  Int offsets_, taps_[255][3];  // where 255 names none
+  Place ahead_[255];            // of the first tap
 };
 
 }  // namespace poolwise::POOLWISE_ISA

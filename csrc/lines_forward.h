@@ -186,7 +186,7 @@ class LinesForward {
     }
     lay_out_taps();
     alike_ = !layout_.folds && !layout_.slides && block_.axes[2].mode == Mode::absent && strides_.plane >= 0 && strides_.row >= 0;
-    for (const Axis& axis : {block_.axes[0], block_.axes[1]}) alike_ = alike_ && axis.mode == Mode::absent && axis.spans == nullptr && axis.taps > 0;
+    for (int a : {0, 1}) alike_ = alike_ && block_.axes[a].mode == Mode::absent && block_.axes[a].spans == nullptr && block_.axes[a].taps > 0;
   }
 
   void run(Int begin, Int end) {
@@ -596,8 +596,9 @@ class LinesForward {
   POOLWISE_INLINE Int rows_alike(Int most) const {
     const Axis &planes = block_.axes[0], &rows = block_.axes[1];
     if (!alike_ || row_ < rows.whole_begin || !is_whole(planes, plane_)) return 0;
-    const Int step = rows.step * strides_.row, end = last_row_ + block_.axes[2].size * block_.inner - read_ - most_pack;
     Int n = smaller(most, rows.whole_end - row_);
+    if (n < 2) return 0;
+    const Int step = rows.step * strides_.row, end = last_row_ + block_.axes[2].size * block_.inner - read_ - most_pack;
     for (const Int last = row_at(planes.taps - 1, rows.taps - 1) - step; n > 0 && last + n * step > end;) --n;
     return n;
   }

@@ -62,23 +62,28 @@ class Place {
  public:
   static int here() { return sched_getcpu(); }
 
-  void leave(int processor) const {
-    cpu_set_t others = usable_;
-    CPU_CLR(static_cast<std::size_t>(processor), &others);
-    if (CPU_COUNT(&others) > 0) sched_setaffinity(0, sizeof others, &others);
+  // Somebody may have confined this thread since.
+  void leave(int processor) {
+    const cpu_set_t now = allowed();
+    if (!CPU_EQUAL(&now, &chosen_)) usable_ = now;
+    chosen_ = usable_;
+    CPU_CLR(static_cast<std::size_t>(processor), &chosen_);
+    if (CPU_COUNT(&chosen_) == 0 || sched_setaffinity(0, sizeof chosen_, &chosen_) != 0) chosen_ = now;
   }
 
  private:
-  cpu_set_t usable_ = [] {
+  static cpu_set_t allowed() {
     cpu_set_t set;
     if (sched_getaffinity(0, sizeof set, &set) != 0) CPU_ZERO(&set);
     return set;
-  }();
+  }
+
+  cpu_set_t usable_ = allowed(), chosen_ = usable_;
 };
 #else
 struct Place {
   static int here() { return -1; }
-  void leave(int) const {}
+  void leave(int) {}
 };
 #endif
 
@@ -119,7 +124,7 @@ class Pool {
   }
 
   void serve() {
-    const Place place;
+    Place place;
     for (unsigned long seen = 0;;) {
       linger([&] { return posted_ != seen; });
       std::unique_lock hold(guard_);
@@ -180,8 +185,9 @@ Pool& pool() {
 #if defined(__linux__)
 class Host {
  public:
+  static bool there() { return !forked && parallel() != nullptr; }
   static bool awake() {
-    if (forked || !parallel()) return false;
+    if (!there()) return false;
     timespec once, again;
     const bool known = met_ != 0 && clock_gettime(met_, &once) == 0 && clock_gettime(met_, &again) == 0;
     return !known || once.tv_nsec != again.tv_nsec || once.tv_sec != again.tv_sec;
@@ -223,6 +229,7 @@ class Host {
 thread_local clockid_t Host::met_ = 0;
 #else
 struct Host {
+  static bool there() { return false; }
   static bool awake() { return false; }
   static void run(Work& work, Int) { work.run(); }
 };
@@ -267,7 +274,7 @@ void share(Int n, Int piece, int threads, RangeTask task, void* context) {
   const Int helpers = smaller(threads, (n + piece - 1) / piece) - 1;
   if (helpers < 1) {
     work.run();
-  } else if (Host::awake()) {
+  } else if (Host::awake() || (Host::there() && usable_cores() == 1)) {  // that library may have bound its caller to a processor
     Host::run(work, helpers);
   } else {
     run_on_pool(work, helpers);

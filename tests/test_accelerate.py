@@ -360,6 +360,7 @@ def test_the_model_itself_can_be_swapped() -> None:
         (lambda: swap(3, nn.ReLU, nn.ReLU), "swap: model must be a torch.nn.Module, got int"),
         (lambda: swap(VGG(), "MaxPool2d", nn.AvgPool2d), "swap: what must be a class"),
         (lambda: swap(VGG(), nn.MaxPool2d, "AvgPool2d"), "swap: with_ must be a module"),
+        (lambda: swap(VGG(), nn.MaxPool2d, nn.LPPool2d), "swap: .* LPPool2d needs norm_type, which MaxPool2d has not"),
         (lambda: swap(VGG(), nn.MaxPool2d, lambda _: 3), "swap: with_ must give a torch.nn.Module, got int"),
     ],
 )

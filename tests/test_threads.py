@@ -21,6 +21,7 @@ before = threads()
 right = lambda: torch.equal(ours.max_pool2d(x, 2), wanted)
 """
 SNIPPETS = {
+    "first": "right() and threads() == before",
     "awake": "all([right() for _ in range(9)])",
     "asleep": "right(); time.sleep(0.5); right() and right() and threads() > before",
     "again": "right(); torch.relu(x); right() and right()",

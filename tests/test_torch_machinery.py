@@ -199,6 +199,19 @@ def test_functions_and_accelerated_models_are_traced() -> None:
         assert any(node.target is ours.avg_pool2d for node in traced.graph.nodes), traced.code
 
 
+def test_arrays_by_name_and_operands_alone_are_traced() -> None:
+    x, gate = torch.rand(1, 2, 8, 8), torch.tensor(3.0)
+
+    def named(x: torch.Tensor) -> torch.Tensor:
+        return ours.lp_pool2d(input=x, norm_type=2.0, kernel_size=2)
+
+    def beside(p: torch.Tensor) -> torch.Tensor:
+        return ours.gem_pool2d(x, 2, p=p)
+
+    for function, given in ((named, x), (beside, gate)):
+        torch.testing.assert_close(torch.fx.symbolic_trace(function)(given), function(given))
+
+
 @each_layer
 def test_layers_copy_pickle_and_print(name: str) -> None:
     layer, x = layer_of(name), input_of(name)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-PAUSE = 0.03  # seconds in which the last contender's spinning threads settle: ONNX Runtime's spin for 25 ms
+PAUSE = 0.01  # seconds in which the last contender's spinning threads settle; after 30 ms the processor itself is slow
 QUICK = 0.5  # seconds of a call up to which every round is run
 SPENT = 3.0  # seconds that the rounds of a slower one may take
 WARM = 2.0  # seconds of an earlier call from which on no further warm-up is needed
@@ -20,7 +20,7 @@ def in_turns(
     """Seconds per call of each, in rounds that each start with another, after a warm-up of each.
 
     In each round, a call that is not timed wakes the threads of who is quick: while it was others' turn they fell
-    asleep, and OpenMP's, which then wait for each other spinning, may take 6 ms to meet again (PyTorch's and ours).
+    asleep, and OpenMP's (PyTorch's), which then wait for each other spinning, may take 6 ms to meet again.
 
     calls: in each round, one after the other. first: the seconds that an earlier call took, where there was one.
     Who is slow has fewer times, at least one; of a call above `ONCE` none are taken.

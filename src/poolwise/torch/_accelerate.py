@@ -170,8 +170,13 @@ def _maker(with_: Any) -> Callable[[torch.nn.Module], Any]:
 
 
 def _arguments(kind: type, old: torch.nn.Module) -> dict[str, Any]:
-    names = [name for name, each in inspect.signature(kind).parameters.items() if each.kind is not each.VAR_KEYWORD]
-    return {name: getattr(old, name) for name in names if hasattr(old, name)}
+    known = inspect.signature(kind).parameters.values()
+    named = [each for each in known if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)]
+    missing = [each.name for each in named if each.default is each.empty and not hasattr(old, each.name)]
+    if missing:
+        reason = f"{kind.__name__} needs {missing[0]}, which {type(old).__name__} has not"
+        raise InvalidType(f"with_ must be made of the old module's attributes, or a callable: {reason}", "swap")
+    return {each.name: getattr(old, each.name) for each in named if hasattr(old, each.name)}
 
 
 def _settled(new: Any, old: torch.nn.Module) -> torch.nn.Module:

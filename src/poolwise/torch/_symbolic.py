@@ -20,7 +20,7 @@ def recordable(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(function)
     def either(*arguments: Any, **keywords: Any) -> Any:
-        for value in arguments:
+        for value in (*arguments, *keywords.values()):
             if isinstance(value, Proxy):
                 return recorded(either, *arguments, **keywords)
         return function(*arguments, **keywords)

@@ -336,7 +336,7 @@ def operation_pool(kind: type[Operation], rank: int) -> Callable[..., Any]:
         y = quick.find(input, *given) if usual else None
         if y is not None:
             return y
-        if isinstance(input, Proxy):
+        if any(isinstance(value, Proxy) for value in (input, *parameters.values())):
             return recorded(quick.function, input, *given, padding_mode=padding_mode, **parameters)
         arguments = (rank, *map(_frozen, (kernel_size, stride, padding, dilation)), ceil_mode, padding_mode)
         op, operands = apart(name, kind, parameters)
