@@ -177,21 +177,25 @@ Pool& pool() {
   return *expected;
 }
 
+int usable_cores() {
+#if defined(__linux__)
+  cpu_set_t usable;
+  if (sched_getaffinity(0, sizeof usable, &usable) == 0) return CPU_COUNT(&usable);
+#endif
+  const unsigned n = std::thread::hardware_concurrency();
+  return n == 0 ? 1 : static_cast<int>(n);
+}
+
 // Where another library has brought GNU OpenMP (PyTorch does), its threads go on spinning for a while after their work and
 // hold the processors that our own would need: a training step on two cores took 97 ms with a pool beside them, 16 ms
 // without the spinning. So the work runs on those threads while they spin. Once they sleep it runs on our own: a caller of
-// theirs waits for every one to wake, a turn of the scheduler's (4 ms and more) where a third library's thread spins. In a
-// forked child they are gone, and libgomp would wait for them.
+// theirs waits for every one to wake, a turn of the scheduler's (4 ms and more) where a third library's thread spins. A caller
+// that may use one processor has been bound to it, as ours would be with it, and theirs need not be. In a forked child they
+// are gone, and libgomp would wait for them.
 #if defined(__linux__)
 class Host {
  public:
-  static bool there() { return !forked && parallel() != nullptr; }
-  static bool awake() {
-    if (!there()) return false;
-    timespec once, again;
-    const bool known = met_ != 0 && clock_gettime(met_, &once) == 0 && clock_gettime(met_, &again) == 0;
-    return !known || once.tv_nsec != again.tv_nsec || once.tv_sec != again.tv_sec;
-  }
+  static bool serves() { return !forked && parallel() != nullptr && (!asleep() || usable_cores() == 1); }
 
   static void run(Work& work, Int helpers) {
     Team team{.work = &work, .caller = pthread_self()};
@@ -215,6 +219,12 @@ class Host {
     return found;
   }
 
+  static bool asleep() {
+    timespec once, again;
+    const bool known = met_ != 0 && clock_gettime(met_, &once) == 0 && clock_gettime(met_, &again) == 0;
+    return known && once.tv_nsec == again.tv_nsec && once.tv_sec == again.tv_sec;
+  }
+
   static void serve(void* given) {
     auto& team = *static_cast<Team*>(given);
     clockid_t clock;
@@ -229,8 +239,7 @@ class Host {
 thread_local clockid_t Host::met_ = 0;
 #else
 struct Host {
-  static bool there() { return false; }
-  static bool awake() { return false; }
+  static bool serves() { return false; }
   static void run(Work& work, Int) { work.run(); }
 };
 #endif
@@ -240,15 +249,6 @@ void run_on_pool(Work& work, Int helpers) {
   Pool& owned = pool();
   owned.run(work, static_cast<int>(helpers));
   owned.disown();
-}
-
-int usable_cores() {
-#if defined(__linux__)
-  cpu_set_t usable;
-  if (sched_getaffinity(0, sizeof usable, &usable) == 0) return CPU_COUNT(&usable);
-#endif
-  const unsigned n = std::thread::hardware_concurrency();
-  return n == 0 ? 1 : static_cast<int>(n);
 }
 
 constexpr std::size_t cache_line = 64;
@@ -274,7 +274,7 @@ void share(Int n, Int piece, int threads, RangeTask task, void* context) {
   const Int helpers = smaller(threads, (n + piece - 1) / piece) - 1;
   if (helpers < 1) {
     work.run();
-  } else if (Host::awake() || (Host::there() && usable_cores() == 1)) {  // that library may have bound its caller to a processor
+  } else if (Host::serves()) {
     Host::run(work, helpers);
   } else {
     run_on_pool(work, helpers);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -127,7 +128,7 @@ def _own_calls(record: Record) -> Iterator[None]:
     """Sees the calls of `poolwise.torch.functional` in their frames: a model may hold its functions by any name."""
     own: Any = sys.modules.get("poolwise.torch.functional")
     names = [name for name in getattr(own, "__all__", ()) if re.search(r"(?<!un)pool[123]d$", name)]
-    codes = {getattr(own, name).__code__ for name in names}
+    codes = {inspect.unwrap(getattr(own, name)).__code__ for name in names}
 
     def profile(frame: Any, event: str, output: Any) -> None:
         if frame.f_code not in codes or event not in ("call", "return"):
