@@ -198,21 +198,28 @@ void forward_masked(const Plan& plan, const Buffers& buffers, Int begin, Int end
   }
 }
 
+// Calls at(walk) for each unit of the output, strides in elements.
+template <class At>
+POOLWISE_INLINE void for_outputs(const Plan& plan, const Buffers& buffers, Int begin, Int end, At&& at) {
+  Walk<TapsOfCell> walk;
+  walk_output(walk, plan, buffers, 1);
+  walk.seek(begin);
+  for (Int unit = begin; unit < end; ++unit, walk.advance()) at(walk);
+}
+
 // The gradient of the output over how many elements the mask leaves of each window: a masked mean's share for each of them.
 template <class T>
 void shares_cells(const Plan& plan, const Buffers& buffers, Int begin, Int end) {
   const T* g = static_cast<const T*>(buffers.from);
   double* shares = static_cast<double*>(buffers.to);
-  Walk<TapsOfCell> walk;
-  walk_output(walk, plan, buffers, 1);
-  walk.seek(begin);
-  for (Int unit = begin; unit < end; ++unit, walk.advance())
+  for_outputs(plan, buffers, begin, end, [&](Walk<TapsOfCell>& walk) POOLWISE_LAMBDA {
     for (Int lane = 0; lane < walk.lane_count(); ++lane) {
       const std::uint8_t* mask = buffers.mask + (walk.lane_begin() + lane) * walk.lane_mask();
       double held = 0;
       walk.meet([&](Int, Int at, Int, Int) POOLWISE_LAMBDA { held += mask[at] != 0 ? 1 : 0; });
       store<1, double>(shares + walk.target() + lane, load<double, 1>(g + walk.target() + lane) / held);
     }
+  });
 }
 
 // ---- backward ----------------------------------------------------------------------------------------------------------

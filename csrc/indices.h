@@ -5,30 +5,29 @@
 
 namespace poolwise::POOLWISE_ISA {
 
+POOLWISE_OUTLINE Int flat_index(const Plan& plan, const Walk<TapsOfCell>& walk, Int offset) {
+  Int flat = 0;
+  for (int a = plan.rank - 1; a >= 0; --a) {
+    const Axis& axis = plan.axes[a];
+    const Int tap = offset % axis.taps;
+    offset /= axis.taps;
+    const Taps present = axis.present(walk.place(a), walk.plane());
+    if (tap < present.first || tap >= present.first + present.count) return -1;
+    flat += axis.element(walk.place(a), tap, walk.plane()) * axis.flat_stride;
+  }
+  return offset == 0 ? flat : -1;
+}
+
 template <class K>
 void indices_cells(const Plan& plan, const Buffers& buffers, Int begin, Int end) {
   const K* kept = static_cast<const K*>(buffers.from);
   Int* flat = static_cast<Int*>(buffers.to);
-  Walk<TapsOfCell> walk;
-  walk_output(walk, plan, buffers, 1);
-  walk.seek(begin);
-  const auto index = [&](Int offset) -> Int {
-    Int found = 0;
-    for (int a = plan.rank - 1; a >= 0; --a) {
-      const Axis& axis = plan.axes[a];
-      const Int tap = offset % axis.taps, cell = walk.place(a);
-      offset /= axis.taps;
-      const Taps present = axis.present(cell, walk.plane());
-      if (tap < present.first || tap >= present.first + present.count) return -1;
-      found += axis.element(cell, tap, walk.plane()) * axis.flat_stride;
-    }
-    return offset == 0 ? found : -1;
-  };
-  for (Int unit = begin; unit < end; ++unit, walk.advance())
+  for_outputs(plan, buffers, begin, end, [&](const Walk<TapsOfCell>& walk) POOLWISE_LAMBDA {
     for (Int at = walk.target(); at < walk.target() + walk.lane_count(); ++at) {
       const Int offset = static_cast<Int>(kept[at]);
-      flat[at] = offset < 0 ? -1 : index(offset);
+      flat[at] = offset < 0 ? -1 : flat_index(plan, walk, offset);
     }
+  });
 }
 
 // Rows of a block at a time, where every window's first tap and what an offset adds to it tell the index. Bytes are looked up.
@@ -60,7 +59,7 @@ class IndexRows {
     for (Int row = begin; row < end; ++row) {
       const Int i = row % rows.output, a = row / rows.output % planes.output;
       const bool whole = is_whole(planes, a) && is_whole(rows, i);
-      const Int whole_begin = whole ? smaller(last.whole_begin, last.output) : last.output, whole_end = whole ? larger(whole_begin, smaller(last.whole_end, last.output)) : last.output;
+      const Int whole_begin = whole ? last.whole_begin : last.output, whole_end = whole ? last.whole_end : last.output;
       const Place first = first_of(planes, a) + first_of(rows, i);
       for (Int j = 0; j < whole_begin; ++j) look_closely(row * n, a, i, j, first);
       for (Int j = whole_begin, at = row * n + whole_begin * block_.inner; j < whole_end; ++j) {

@@ -64,8 +64,8 @@ void find_whole(Axis& axis) {
   const Wide low = -Wide(axis.padded_begin()), reach = Wide(axis.taps - 1) * axis.dilation;
   const Int begin = larger(0, ceil_div(-low - Wide(axis.start), axis.step));
   const Int end = smaller(axis.output, floor_div(Wide(axis.padded_end()) - 1 - reach - axis.start, axis.step) + 1);
-  axis.whole_begin = begin;
-  axis.whole_end = larger(begin, end);
+  axis.whole_begin = smaller(begin, axis.output);
+  axis.whole_end = larger(axis.whole_begin, end);
 }
 
 Axis regular_axis(Int size, const RegularFields& fields, const std::string& where) {

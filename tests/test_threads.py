@@ -35,7 +35,7 @@ SNIPPETS = {
 
 
 @pytest.mark.skipif(not TASKS.exists(), reason="this system does not list a process's threads")
-def test_work_runs_on_pytorchs_threads_while_they_spin_and_on_others_once_they_sleep(monkeypatch):
+def test_pytorchs_threads_serve_first_and_others_once_they_sleep(monkeypatch):
     for setting in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
         monkeypatch.delenv(setting, raising=False)
     found = {name: outcome.value or outcome for name, outcome in outcomes(SNIPPETS, PRELUDE).items()}

@@ -178,7 +178,7 @@ class Composed(torch.nn.Module):
             each.name: getattr(self, functional.WORDS.get(each.name, each.name)) for each in self.composition.arguments
         }
         given = self.composition.at_rest(given, self.training)
-        if isinstance(inputs[0], Proxy):
+        if any(isinstance(each, Proxy) for each in inputs):
             words = {functional.WORDS.get(name, name): value for name, value in given.items()}
             return recorded(type(self).function, *inputs, **words)
         return functional.composed(self.composition, type(self).__name__, self.rank, inputs, given)
