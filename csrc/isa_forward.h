@@ -7,13 +7,16 @@
 #include "isa.h"
 #include "lines_forward.h"
 #include "planes_forward.h"
+#include "rows_forward.h"
 
 namespace poolwise::POOLWISE_ISA {
 
-enum class Engine { lines, planes, cells, masked };
+enum class Engine { rows, lines, planes, cells, masked };
 
 template <class R, class K, class Run>
 void lines_or_cells(const Plan& plan, const Buffers& buffers, Run&& run) {
+  if constexpr (RowsForward<R, K>::wanted)
+    if (RowsForward<R, K>::serves(plan, buffers)) return run.template operator()<R, K, Engine::rows>();
   if constexpr (PlanesForward<R, K>::wanted)
     if (PlanesForward<R, K>::serves(plan, buffers)) return run.template operator()<R, K, Engine::planes>();
   if (LinesForward<R, K>::serves(plan, buffers)) return run.template operator()<R, K, Engine::lines>();
@@ -26,6 +29,8 @@ Units units_of_forward(const Plan& plan, const Buffers& buffers, With&& with) {
   with(plan, buffers, [&]<class R, class K, Engine E>() {
     if constexpr (E == Engine::lines)
       units = LinesForward<R, K>::units(plan);
+    else if constexpr (E == Engine::rows)
+      units = RowsForward<R, K>::units(plan);
     else if constexpr (E == Engine::planes)
       units = PlanesForward<R, K>::units(plan);
     else
@@ -39,6 +44,8 @@ void walk_forward(const Plan& plan, const Buffers& buffers, Int begin, Int end, 
   with(plan, buffers, [&]<class R, class K, Engine E>() {
     if constexpr (E == Engine::lines)
       LinesForward<R, K>(plan, buffers).run(begin, end);
+    else if constexpr (E == Engine::rows)
+      RowsForward<R, K>(plan, buffers).run(begin, end);
     else if constexpr (E == Engine::planes)
       PlanesForward<R, K>(plan, buffers).run(begin, end);
     else if constexpr (E == Engine::masked)

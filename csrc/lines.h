@@ -188,6 +188,12 @@ struct Line {
   Line() = default;
   Line(Arena& arena, Int lanes) : values(arena.take<A>(lanes + slack<A>)), seconds(two ? arena.take<Beside>(lanes + slack<A>) : nullptr) {}
 
+  POOLWISE_INLINE Line from(Int lane) const {
+    Line line = *this;
+    line.values += lane;
+    if constexpr (two) line.seconds += lane;
+    return line;
+  }
   template <int N>
   POOLWISE_INLINE typename R::template State<N> load(Int lane) const {
     if constexpr (two)

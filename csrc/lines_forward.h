@@ -310,7 +310,7 @@ class LinesForward {
   void reduce_row(Int number) {
     if (!alone_) find_rows();
     const Taps t0 = t0_, t1 = t1_;
-    line_ = part(band_, number * layout_.lanes);
+    line_ = band_.from(number * layout_.lanes);
     if (t0.count * t1.count == 0)
       clear(line_, 0, layout_.folds ? layout_.lanes : there_begin_ + there_);
     else if (layout_.gathers)
@@ -349,12 +349,6 @@ class LinesForward {
     t0_ = taps_of(planes, plane_, 0), t1_ = taps_of(rows, row_, 0);
     if constexpr (R::divides)
       if (reduction_.is_mean) own_divisor_ = R::written_by(static_cast<D>(plan_.divided_by(planes, false, plane_, 0) * plan_.divided_by(rows, false, row_, 0)));
-  }
-
-  static POOLWISE_INLINE Line<R> part(Line<R> line, Int lane) {
-    line.values += lane;
-    if constexpr (Line<R>::two) line.seconds += lane;
-    return line;
   }
 
   // A row's first lane of the chunk. Packs may read beyond its last one, where the array goes on.
@@ -624,7 +618,7 @@ class LinesForward {
     const Int apart = rows.dilation * strides_.row, places = places_apart();
     const T* first = x_ + row_at(0, 0);
     for (Int b = number; b < number + n; ++b, first += rows.step * strides_.row) {
-      const Line<R> line = part(band_, b * layout_.lanes);
+      const Line<R> line = band_.from(b * layout_.lanes);
       const T* from[Count > 0 ? Count : rows_at_once];
       if constexpr (Count > 0) {
         for (int s = 0; s < Count; ++s) from[s] = first + s * apart;
@@ -667,7 +661,7 @@ class LinesForward {
   }
 
   Line<R> after(Int row) const {
-    return part(after_, row * line_lanes<R>(layout_.lanes));
+    return after_.from(row * line_lanes<R>(layout_.lanes));
   }
 
   // Reduces one row, counted from where the first window begins, with what is held of others; `place` is its own.
@@ -761,7 +755,7 @@ class LinesForward {
     if constexpr (R::places) kept_out_ = fits ? kept_ + target_ : bounced_kept_;
     if (layout_.doubles) double_taps(lanes);
     if (layout_.folds && !layout_.gathers)
-      for (Int b = 0; b < count; ++b) fold(part(band_, b * layout_.lanes));
+      for (Int b = 0; b < count; ++b) fold(band_.from(b * layout_.lanes));
     find_divisors(count);
     if (layout_.gathers)
       put<N>(0, each_folded<N>(0));

@@ -48,6 +48,23 @@ POOLWISE_INLINE Pack<A, N> nan_or_larger(Pack<A, N> a, Pack<A, N> b) {
     return ((b > a) | (b != b)) ? b : a;
 }
 
+// The same where neither is NaN.
+template <class A, int N>
+POOLWISE_INLINE Pack<A, N> larger_of_calm(Pack<A, N> a, Pack<A, N> b) {
+#if defined(__AVX512BW__)
+  if constexpr (std::is_same_v<A, float> && N == 16)
+    return same_bits<Pack<A, N>>(_mm512_max_ps(same_bits<__m512>(a), same_bits<__m512>(b)));
+  else if constexpr (std::is_same_v<A, double> && N == 8)
+    return same_bits<Pack<A, N>>(_mm512_max_pd(same_bits<__m512d>(a), same_bits<__m512d>(b)));
+  else
+#elif defined(__AVX2__)
+  if constexpr (std::is_same_v<A, float> && N == 8)
+    return same_bits<Pack<A, N>>(_mm256_max_ps(same_bits<__m256>(a), same_bits<__m256>(b)));
+  else
+#endif
+    return b > a ? b : a;
+}
+
 // Elements as numbers of which the largest is sought: a minimum is sought among the negated.
 template <class T, class A = Number<T>>
 class Floating {
@@ -75,6 +92,13 @@ class Floating {
   template <int N>
   static POOLWISE_INLINE Pack<A, N> larger_of(Pack<A, N> a, Pack<A, N> b) {
     return nan_or_larger<A, N>(a, b);
+  }
+
+  // The lanes that are above nothing. Where all are, none is NaN.
+  static constexpr bool calms = true;
+  template <int N>
+  static POOLWISE_INLINE LaneSet<A, N> calm(Pack<A, N> v) {
+    return LaneSet<A, N>::above(v, every<A, N>(-std::numeric_limits<A>::infinity()));
   }
 
  private:
@@ -173,6 +197,10 @@ class Keys {
   std::int16_t least_;
 };
 
+// Numbers that know where they are calm: among such, elements that follow one another are merged with one comparison.
+template <class Numbers>
+inline constexpr bool calm_numbers = requires { Numbers::calms; };
+
 // ---- selections --------------------------------------------------------------------------------------------------------
 
 // The largest number: NaN is larger than any, of equal ones the first stays.
@@ -182,7 +210,7 @@ struct Extreme {
   using Result = Element;
   using Accumulator = typename Numbers::Number;
   using Second = void;
-  static constexpr bool places = false, divides = false, idempotent = true;
+  static constexpr bool places = false, divides = false, idempotent = true, calms = calm_numbers<Numbers>;
   template <int N>
   using State = Partial<Accumulator, void, N>;
 
@@ -214,6 +242,14 @@ struct Extreme {
     return followed<N>(a, b);
   }
   template <int N>
+  static POOLWISE_INLINE auto calm(Pack<Accumulator, N> v) {
+    return Numbers::template calm<N>(v);
+  }
+  template <int N>
+  POOLWISE_INLINE State<N> calmly(State<N> a, State<N> b) const {
+    return {larger_of_calm<Accumulator, N>(a.value, b.value)};
+  }
+  template <int N>
   POOLWISE_INLINE State<N> moved(State<N> state, Int) const {
     return state;
   }
@@ -234,7 +270,7 @@ struct Placed {
   using Result = Element;
   using Accumulator = typename Numbers::Number;
   using Second = Lane<Accumulator>;
-  static constexpr bool places = true, divides = false, idempotent = true;
+  static constexpr bool places = true, divides = false, idempotent = true, calms = calm_numbers<Numbers>;
   // Places of no element: before all and after all, far enough from 0 to stay there when an engine moves them.
   static constexpr Second after = std::numeric_limits<Second>::max() / 2, before = -after;
   template <int N>
@@ -279,6 +315,23 @@ struct Placed {
     const auto either = (b.value == a.value) | (Numbers::is_nan(b.value) & nan);
     const auto takes = (b.value > a.value) | (Numbers::is_nan(b.value) & ~nan);
     return chosen<N>(a, b, takes | (either & (later ^ ~nan)));
+  }
+  template <int N>
+  static POOLWISE_INLINE auto calm(Pack<Accumulator, N> v) {
+    return Numbers::template calm<N>(v);
+  }
+  // Where all are calm, and b stands after a or begins after it.
+  template <int N>
+  POOLWISE_INLINE State<N> calmly(State<N> a, State<N> b) const {
+#if defined(__AVX512BW__)
+    if constexpr (std::is_same_v<Accumulator, float> && N == 16) {
+      const auto v = same_bits<__m512>(a.value), w = same_bits<__m512>(b.value);
+      const auto takes = _mm512_cmp_ps_mask(w, v, _CMP_GT_OQ);
+      return {same_bits<Pack<float, N>>(_mm512_max_ps(w, v)),
+              same_bits<Pack<Second, N>>(_mm512_mask_mov_epi32(same_bits<__m512i>(a.second), takes, same_bits<__m512i>(b.second)))};
+    }
+#endif
+    return chosen<N>(a, b, b.value > a.value);
   }
   template <int N>
   POOLWISE_INLINE State<N> moved(State<N> state, Int by) const {

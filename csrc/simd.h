@@ -361,6 +361,69 @@ POOLWISE_INLINE Pack<A, N> gathered(const A* base, const std::int32_t* places) {
   }
 }
 
+// Some lanes of a pack of A: those of a range, or those that something holds for.
+template <class A, int N>
+class LaneSet {
+#if defined(__AVX512BW__)
+  static constexpr bool in_bits = sizeof(Pack<A, N>) == 64;
+#else
+  static constexpr bool in_bits = false;
+#endif
+  using Bits = std::conditional_t<N <= 8, std::uint8_t, std::conditional_t<N <= 16, std::uint16_t, std::conditional_t<N <= 32, std::uint32_t, std::uint64_t>>>;
+  using Held = std::conditional_t<in_bits, Bits, Pack<Lane<A>, N>>;
+
+ public:
+  static POOLWISE_INLINE LaneSet all() { return between(0, N); }
+  static POOLWISE_INLINE LaneSet between(Int begin, Int end) {
+    begin = begin < 0 ? 0 : begin > N ? N : begin, end = end < 0 ? 0 : end > N ? N : end;
+    if constexpr (in_bits) {
+      const auto below = [](Int n) { return n == 64 ? ~std::uint64_t(0) : (std::uint64_t(1) << n) - 1; };
+      return {static_cast<Bits>(below(end) & ~below(begin))};
+    } else {
+      const auto lanes = counted<Lane<A>, N>();
+      return {(lanes >= static_cast<Lane<A>>(begin)) & (lanes < static_cast<Lane<A>>(end))};
+    }
+  }
+  // Those where v is above w; NaN is not.
+  static POOLWISE_INLINE LaneSet above(Pack<A, N> v, Pack<A, N> w) {
+#if defined(__AVX512BW__)
+    if constexpr (in_bits && std::is_same_v<A, float>) return {_mm512_cmp_ps_mask(same_bits<__m512>(v), same_bits<__m512>(w), _CMP_GT_OQ)};
+    if constexpr (in_bits && std::is_same_v<A, double>) return {_mm512_cmp_pd_mask(same_bits<__m512d>(v), same_bits<__m512d>(w), _CMP_GT_OQ)};
+#endif
+    if constexpr (!in_bits) return {v > w};
+  }
+  POOLWISE_INLINE LaneSet& operator&=(LaneSet other) {
+    held_ &= other.held_;
+    return *this;
+  }
+  POOLWISE_INLINE bool is_all() const {
+    if constexpr (in_bits)
+      return held_ == static_cast<Bits>(-1);
+    else
+      return holds<Lane<A>, N>(held_);
+  }
+  // These lanes of v, the others of w.
+  template <class V>
+  POOLWISE_INLINE V of(V v, V w) const {
+#if defined(__AVX512BW__)
+    if constexpr (in_bits) {
+      const auto a = same_bits<__m512i>(v), b = same_bits<__m512i>(w);
+      if constexpr (sizeof(A) == 1) return same_bits<V>(_mm512_mask_blend_epi8(held_, b, a));
+      if constexpr (sizeof(A) == 2) return same_bits<V>(_mm512_mask_blend_epi16(held_, b, a));
+      if constexpr (sizeof(A) == 4) return same_bits<V>(_mm512_mask_blend_epi32(held_, b, a));
+      if constexpr (sizeof(A) == 8) return same_bits<V>(_mm512_mask_blend_epi64(held_, b, a));
+    }
+#endif
+    if constexpr (!in_bits) return held_ ? v : w;
+  }
+
+  LaneSet() = default;
+
+ private:
+  POOLWISE_INLINE LaneSet(Held held) : held_(held) {}
+  Held held_;
+};
+
 // ---- rows of lanes -----------------------------------------------------------------------------------------------------
 
 // Calls at<N, U>(lane) so that every lane below n is covered by U packs of N lanes. The last pack overlaps the one before it
