@@ -4,7 +4,7 @@
 #include "isa.h"
 #include "lines_backward.h"
 #include "planes_backward.h"
-#include "scatter.h"
+#include "scatter_planes.h"
 
 namespace poolwise::POOLWISE_ISA {
 namespace {
@@ -22,6 +22,7 @@ void gathered(const Plan& plan, const Buffers& buffers, Run&& run) {
 template <class T, class K, class Run>
 void with_winner(const Plan& plan, const Buffers& buffers, Run&& run) {
   using B = ToWinner<T, K>;
+  if (ScatterPlanes<B>::serves(plan, buffers)) return run.template operator()<ScatterPlanes<B>>();
   if (Scatter<B>::serves(plan, buffers)) return run.template operator()<Scatter<B>>();
   if constexpr (std::is_same_v<K, std::uint8_t>) return gathered<B>(plan, buffers, run);
   run.template operator()<Cells<ToWinner<T, AnyOffset, double>>>();

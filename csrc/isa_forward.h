@@ -17,8 +17,8 @@ template <class R, class K, class Run>
 void lines_or_cells(const Plan& plan, const Buffers& buffers, Run&& run) {
   if constexpr (RowsForward<R, K>::wanted)
     if (RowsForward<R, K>::serves(plan, buffers)) return run.template operator()<R, K, Engine::rows>();
-  if constexpr (PlanesForward<R, K>::wanted)
-    if (PlanesForward<R, K>::serves(plan, buffers)) return run.template operator()<R, K, Engine::planes>();
+  if constexpr (PlanesForward<R>::wanted)
+    if (PlanesForward<R>::serves(plan, buffers)) return run.template operator()<R, K, Engine::planes>();
   if (LinesForward<R, K>::serves(plan, buffers)) return run.template operator()<R, K, Engine::lines>();
   run.template operator()<R, K, Engine::cells>();
 }
@@ -32,7 +32,7 @@ Units units_of_forward(const Plan& plan, const Buffers& buffers, With&& with) {
     else if constexpr (E == Engine::rows)
       units = RowsForward<R, K>::units(plan);
     else if constexpr (E == Engine::planes)
-      units = PlanesForward<R, K>::units(plan);
+      units = PlanesForward<R>::units(plan);
     else
       units = cells_units(plan, buffers, sizeof(typename R::Element));
   });
@@ -47,7 +47,7 @@ void walk_forward(const Plan& plan, const Buffers& buffers, Int begin, Int end, 
     else if constexpr (E == Engine::rows)
       RowsForward<R, K>(plan, buffers).run(begin, end);
     else if constexpr (E == Engine::planes)
-      PlanesForward<R, K>(plan, buffers).run(begin, end);
+      PlanesForward<R>(plan, buffers).run(begin, end);
     else if constexpr (E == Engine::masked)
       forward_masked<R>(plan, buffers, begin, end);
     else

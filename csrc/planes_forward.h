@@ -1,6 +1,6 @@
-// Forward where rows are shorter than a few packs: the engine of lines, but over several planes at once. Their rows are held with
+// Forward where many rows fit one pack, as bytes do: the engine of lines, but over several planes at once. Their rows are held with
 // nothing around them, those that stand alike to the stride one behind the other, so that the windows of all of them are one long
-// line: reduced down, then across.
+// line: reduced down, then across. Only values are: no places, nothing to divide by.
 #pragma once
 
 #include "lines.h"
@@ -22,7 +22,7 @@ struct Spaced {
   }
 };
 
-template <class R, class K>
+template <class R>
 class PlanesForward {
   using T = typename R::Element;
   using A = typename R::Accumulator;
@@ -32,8 +32,7 @@ class PlanesForward {
   using State = typename R::template State<M>;
 
  public:
-  // Types whose rows are short often enough; sums only where they pass through few enough additions in what they are added in.
-  static constexpr bool wanted = R::idempotent ? std::is_floating_point_v<Number<T>> || sizeof(T) == 1 : std::is_same_v<R, Total<T, Number<T>>>;
+  static constexpr bool wanted = sizeof(T) == 1 && R::idempotent && !R::places;
 
   POOLWISE_OUTLINE static bool serves(const Plan& plan, const Buffers& buffers) {
     const Block& block = plan.block;
@@ -51,8 +50,7 @@ class PlanesForward {
   static Units units(const Plan& plan) { return {plan.block.outer}; }
 
   PlanesForward(const Plan& plan, const Buffers& buffers)
-      : plan_(plan),
-        rows_(plan.block.axes[1]),
+      : rows_(plan.block.axes[1]),
         last_(plan.block.axes[2]),
         reduction_(plan),
         down_(rows_),
@@ -62,7 +60,6 @@ class PlanesForward {
         row_out_(across_.apart / last_.step),
         x_(static_cast<const T*>(buffers.from)),
         y_(static_cast<Out*>(buffers.to)),
-        kept_(static_cast<K*>(buffers.kept)),
         strides_(row_strides(plan, sizeof(T), buffers.from, buffers.from_strides)),
         stop_(last_row(plan.block, strides_) + last_.size) {
     const Int reach = (last_.start + across_.before) + (last_.taps - 1) * last_.dilation;
@@ -70,12 +67,10 @@ class PlanesForward {
     const Int line = count_ * slots_ * across_.apart + reach, phase = line + (taken / rows_.step) * across_.apart + 2 * N;
     const Int outputs = count_ * slots_ * row_out_ + slack<A>;
     Arena arena(scratch(static_cast<std::size_t>(Line<R>::room(rows_.step * phase) + Line<R>::room(line) + Arena::room<T>(last_.size + slack<A>) +
-                                                 2 * Arena::room<A>(outputs) + Arena::room<Out>(outputs) + Stream<Out>::room(outputs))));
+                                                 Arena::room<Out>(outputs) + Stream<Out>::room(outputs))));
     held_ = Line<R>(arena, rows_.step * phase);
     line_ = Line<R>(arena, line);
     spare_row_ = arena.take<T>(last_.size + slack<A>);
-    divisors_ = arena.take<A>(outputs);
-    kept_out_ = reinterpret_cast<K*>(arena.take<A>(outputs));
     out_ = arena.take<Out>(outputs);
     stream_ = Stream<Out>(arena, outputs);
     streams_ = plan.output_size * Int(sizeof(Out)) >= bytes_worth_streaming;
@@ -85,9 +80,6 @@ class PlanesForward {
       taps_[b] = row % rows_.step * phase + row / rows_.step * across_.apart + last_.start + across_.before;
     }
     for (Int lane = 0; lane < rows_.step * phase; lane += N) held_.template store<N>(lane, reduction_.template nothing<N>());
-    if constexpr (Line<R>::two) find_seconds();
-    if constexpr (R::divides)
-      if (reduction_.is_mean) find_divisors();
   }
 
   void run(Int begin, Int end) {
@@ -109,7 +101,6 @@ class PlanesForward {
       } else {
         copy_out(y_ + plane * n, out_, count, safe_rows(plane, count));
       }
-      if constexpr (R::places) copy_out(kept_ + plane * n, kept_out_, count, safe_rows(plane, count));
     }
     if (streams_) stream_.finish();
   }
@@ -148,21 +139,6 @@ class PlanesForward {
     return reduction_.template taken<N>(reduction_.template read<N>(p), 0).value;
   }
 
-  void find_seconds() {
-    const auto first = reduction_.template taken<N>(reduction_.template nothing<N>().value, 0).second;
-    for (Int q = 0; q < count_; ++q)
-      for_rows(q, [&](Int, Int to) { fill<typename R::Second>(held_.seconds + to, last_.size, first[0]); });
-  }
-
-  void find_divisors() {
-    fill<A>(divisors_, count_ * slots_ * row_out_ + slack<A>, A(1));
-    for (Int i = 0; i < rows_.output; ++i)
-      for (Int j = 0; j < last_.output; ++j)
-        divisors_[i * row_out_ + j] = R::written_by(static_cast<A>(plan_.divided_by(rows_, false, i, 0) * plan_.divided_by(last_, true, j, 0)));
-    const Int plane = slots_ * row_out_;
-    for (Int q = 1; q < count_; ++q) std::memcpy(divisors_ + q * plane, divisors_, static_cast<std::size_t>(plane) * sizeof(A));
-  }
-
   // ---- windows ----
 
   void reduce_down(Int lanes) {
@@ -174,11 +150,10 @@ class PlanesForward {
   }
   template <int Count>
   POOLWISE_OUTLINE void down(Int lanes) {
-    const Int places = R::places ? last_.taps : 0;
     for_packs<N>(lanes, [&]<int M, int U>(Int lane) POOLWISE_LAMBDA {
       for (int u = 0; u < U; ++u)
         line_.template store<M>(lane + u * M, balanced<R, M, Count>(reduction_, rows_.taps, [&](Int b) POOLWISE_LAMBDA {
-                                  return reduction_.template moved<M>(held_.template load<M>(lane + u * M + taps_[b]), b * places);
+                                  return held_.template load<M>(lane + u * M + taps_[b]);
                                 }));
     });
   }
@@ -197,19 +172,14 @@ class PlanesForward {
     for_packs<N>(lanes, [&]<int M, int U>(Int lane) POOLWISE_LAMBDA {
       for (int u = 0; u < U; ++u)
         put<M>(lane + u * M, balanced<R, M, Count>(reduction_, last_.taps, [&](Int t) POOLWISE_LAMBDA {
-                 return reduction_.template moved<M>(picked_state<R, S, M>(line_, S * (lane + u * M) + t * apart), t);
+                 return picked_state<R, S, M>(line_, S * (lane + u * M) + t * apart);
                }));
     });
   }
 
   template <int M>
-  POOLWISE_INLINE void put(Int lane, State<M> state) const {
-    Pack<A, M> divisor{};
-    if constexpr (R::divides)
-      if (reduction_.is_mean) divisor = load<A, M>(divisors_ + lane);
-    state = reduction_.template finished<M>(state);
-    reduction_.template write<M>(out_ + lane, state, divisor);
-    if constexpr (R::places) store<M, typename R::Second>(kept_out_ + lane, reduction_.template place<M>(state));
+  POOLWISE_INLINE void put(Int lane, const State<M>& state) const {
+    reduction_.template write<M>(out_ + lane, reduction_.template finished<M>(state), Pack<A, M>{});
   }
 
   // ---- what is written ----
@@ -219,38 +189,33 @@ class PlanesForward {
     const Int rows = count * rows_.output, left = end_ - plane * rows_.output * last_.output - 64 - last_.output;
     return smaller(rows, larger(0, left / last_.output));
   }
-  template <class V>
-  POOLWISE_INLINE void copy_out(V* to, const V* from, Int count, Int safe) const {
-    constexpr Int pack = POOLWISE_VECTOR_BYTES / sizeof(V);
+  POOLWISE_INLINE void copy_out(Out* to, const Out* from, Int count, Int safe) const {
+    constexpr Int pack = POOLWISE_VECTOR_BYTES / sizeof(Out);
     const Int n = last_.output;
     Int row = 0;
     for (Int q = 0; q < count; ++q) {
-      const V* here = from + q * slots_ * row_out_;
+      const Out* here = from + q * slots_ * row_out_;
       for (Int i = 0; i < rows_.output; ++i, ++row, to += n, here += row_out_) {
         if (row < safe)
           for (Int lane = 0; lane < n; lane += pack) std::memcpy(static_cast<void*>(to + lane), here + lane, POOLWISE_VECTOR_BYTES);
         else
-          std::memcpy(static_cast<void*>(to), here, static_cast<std::size_t>(n) * sizeof(V));
+          std::memcpy(static_cast<void*>(to), here, static_cast<std::size_t>(n) * sizeof(Out));
       }
     }
   }
 
-  const Plan& plan_;
   const Axis &rows_, &last_;
   const R reduction_;
   Spaced down_, across_;
   Int slots_, count_, row_out_;  // rows of one phase in a plane, planes that are held, lanes from one row of outputs to the next
   const T* x_;
   Out* y_;
-  K* kept_;
   RowStrides strides_;
   Int stop_;       // where the array ends
   Int phase_ = 0;  // lanes from the rows of one phase to those of the next
   Int end_ = 0;    // of what this thread writes
   Line<R> held_, line_;
   T* spare_row_;
-  A* divisors_;
-  K* kept_out_;
   Out* out_;
   Stream<Out> stream_;
   bool streams_ = false;

@@ -183,6 +183,13 @@ class Keys {
     return v == nan;
   }
 
+  static constexpr bool calms = true;
+  template <int N>
+  static POOLWISE_INLINE LaneSet<std::int16_t, N> calm(Pack<std::int16_t, N> v) {
+    auto lanes = LaneSet<std::int16_t, N>::above(v, every<std::int16_t, N>(-infinity));
+    return lanes &= LaneSet<std::int16_t, N>::above(every<std::int16_t, N>(nan), v);
+  }
+
  private:
   static constexpr std::int16_t nan = 0x7fff;
   static constexpr std::int16_t infinity = std::is_same_v<T, Half> ? 0x7c00 : 0x7f80;
@@ -210,7 +217,7 @@ struct Extreme {
   using Result = Element;
   using Accumulator = typename Numbers::Number;
   using Second = void;
-  static constexpr bool places = false, divides = false, idempotent = true, calms = calm_numbers<Numbers>;
+  static constexpr bool places = false, divides = false, idempotent = true, calms = calm_numbers<Numbers> && std::is_floating_point_v<Accumulator>;
   template <int N>
   using State = Partial<Accumulator, void, N>;
 

@@ -35,9 +35,11 @@ POOLWISE_OUTLINE Int doublings(Int count, bool idempotent, Doubling* list) {
   return n;
 }
 
+constexpr Int most_bin_taps = 8;         // of uneven windows along a row: each tap is picked by itself
+
 // How a plane's rows lie in packs.
 struct RowsLayout {
-  bool serves = false, picks = false;  // picks: a step along the row
+  bool serves = false, picks = false;  // picks: a step along the row, or uneven windows
   Int packs = 0, left = 0;             // of a row, and of what it is reduced to
   Int slots = 0;                       // rows that are held, those in the padding too
   Int first = 0, rows = 0;             // which of them are there
@@ -53,16 +55,22 @@ POOLWISE_OUTLINE RowsLayout rows_layout(const Plan& plan) {
   if (planes.size != 1 || planes.output != 1 || planes.taps != 1 || planes.start != 0) return layout;
   constexpr Int most = held_rows_bytes;
   for (const Axis* axis : {&rows, &last})
-    if (axis->spans != nullptr || axis->taps > most_row_taps || axis->size > most || axis->output > most || axis->step > most ||
+    if (axis->span_planes > 1 || axis->taps > (axis->spans != nullptr ? most : most_row_taps) || axis->size > most || axis->output > most || axis->step > most ||
         axis->dilation > most || larger(axis->start, -axis->start) > most)
       return layout;
-  const Int begins = (last.output - 1) * last.step + 1, ends = begins + (last.taps - 1) * last.dilation;
-  layout.picks = last.step > 1;
-  layout.packs = ceil_div(larger(begins, smaller(ends, last.size - last.start)), N);
+  if (last.spans != nullptr) {
+    if (last.taps > most_bin_taps || last.size == 2 * N) return layout;  // there has to be a lane where nothing is
+    layout.picks = true;
+    layout.packs = ceil_div(last.size, N);
+  } else {
+    const Int begins = (last.output - 1) * last.step + 1, ends = begins + (last.taps - 1) * last.dilation;
+    layout.picks = last.step > 1;
+    layout.packs = ceil_div(larger(begins, smaller(ends, last.size - last.start)), N);
+  }
   layout.left = ceil_div(last.output, N);
   if (layout.packs > (layout.picks ? 2 : R::idempotent ? 3 : most_row_packs) || layout.left > (layout.picks ? 1 : 3)) return layout;
   if (layout.packs > 2) layout.left = 3;
-  layout.slots = (rows.output - 1) * rows.step + (rows.taps - 1) * rows.dilation + 1;
+  layout.slots = rows.spans != nullptr ? rows.size : (rows.output - 1) * rows.step + (rows.taps - 1) * rows.dilation + 1;
   layout.first = larger(0, -rows.start);
   layout.rows = larger(0, smaller(rows.size - rows.start, layout.slots) - layout.first);
   layout.serves = layout.slots * layout.left * POOLWISE_VECTOR_BYTES * (Line<R>::two ? 2 : 1) <= held_rows_bytes;
@@ -88,7 +96,7 @@ class RowsForward {
 
  public:
   // Types whose rows are short often enough.
-  static constexpr bool wanted = R::idempotent ? std::is_floating_point_v<Number<T>> || sizeof(T) == 1
+  static constexpr bool wanted = R::idempotent ? std::is_floating_point_v<Number<T>>
                                                : std::is_same_v<R, Total<T, Number<T>>> || std::is_same_v<R, Total<T, double>>;
 
   POOLWISE_OUTLINE static bool serves(const Plan& plan, const Buffers& buffers) {
@@ -121,15 +129,8 @@ class RowsForward {
     streams_ = plan.output_size * Int(sizeof(Out)) >= bytes_worth_streaming;
     std::memset(static_cast<void*>(spare_), 0, static_cast<std::size_t>(spare) * sizeof(T));
     for (Int lane = 0; lane < held; lane += N) held_.template store<N>(lane, reduction_.template nothing<N>());
-    Doubling list[most_doublings];
-    across_count_ = 0;
-    for (Int n = doublings(last_.taps, R::idempotent, list), k = 0; k < n; ++k) {
-      const Int lanes = list[k].by * last_.dilation;
-      if (lanes >= layout_.packs * N) continue;  // nothing is there
-      across_[across_count_++] = {static_cast<int>(lanes / N), list[k].single, list[k].by, counted<L, N>() + every<L, N>(static_cast<L>(lanes % N))};
-    }
-    down_count_ = doublings(rows_.taps, R::idempotent, down_);
-    picked_ = counted<L, N>() * every<L, N>(static_cast<L>(layout_.picks ? last_.step : 1));
+    last_.spans != nullptr ? find_bins() : find_doublings();
+    if (rows_.spans == nullptr) down_count_ = doublings(rows_.taps, R::idempotent, down_);
     if constexpr (R::divides)
       if (reduction_.is_mean) find_divisors();
   }
@@ -228,6 +229,16 @@ class RowsForward {
         if constexpr (Line<R>::two) single[u][p].second = inside[p].of(single[u][p].second, nothing.second);
         state[u][p] = single[u][p];
       }
+    if (P <= 2 && last_.spans != nullptr) {
+      for (int u = 0; u < U; ++u) {
+        const State<N>& next = P == 2 ? single[u][P - 1] : nothing;
+        state[u][0] = lanes_of(single[u][0], next, across_[0].lanes);
+        for (Int t = 1; t < across_count_; ++t)
+          state[u][0] = joined<Calm>(reduction, state[u][0], reduction.template moved<N>(lanes_of(single[u][0], next, across_[t].lanes), t));
+        to.template store<N>(u * N, state[u][0]);
+      }
+      return;
+    }
     for (Int k = 0; k < across_count_; ++k) {
       const Across& step = across_[k];
       for (int u = 0; u < U; ++u) {
@@ -280,6 +291,7 @@ class RowsForward {
 
   template <int Q, bool Calm>
   POOLWISE_INLINE void down() {
+    if (rows_.spans != nullptr) return down_taps<Q, Calm, 0>(held_);
     if (rows_.taps >= rows_worth_doubling && rows_.taps > rows_.step) {
       double_rows<Q, Calm>();
       return down_taps<Q, Calm, 1>(doubled_);
@@ -294,14 +306,15 @@ class RowsForward {
   template <int Q, bool Calm, int Count>
   POOLWISE_INLINE void down_taps(const Line<R> held) {
     const R reduction = reduction_;
-    const Int taps = Count > 0 ? Count : rows_.taps, step = rows_.step * Q * N, apart = rows_.dilation * Q * N, n = last_.output;
-    const Int places = R::places ? last_.taps : 0, slots = rows_.output * step;
+    const Int step = rows_.step * Q * N, apart = rows_.dilation * Q * N, n = last_.output, places = R::places ? last_.taps : 0;
+    const Span* const spans = Count > 0 ? nullptr : rows_.spans;
     const A* divisors = divisors_;
     Out* out = out_;
     K* kept = kept_out_;
-    for (Int slot = 0; slot < slots; slot += step, out += n, kept += n, divisors += Q * N) {
+    for (Int i = 0; i < rows_.output; ++i, out += n, kept += n, divisors += Q * N) {
+      const Int slot = spans != nullptr ? spans[i].first * Q * N : i * step, taps = Count > 0 ? Count : spans != nullptr ? spans[i].count : rows_.taps;
       State<N> state[Q];
-      for (int q = 0; q < Q; ++q) state[q] = held.template load<N>(slot + q * N);
+      for (int q = 0; q < Q; ++q) state[q] = taps > 0 ? held.template load<N>(slot + q * N) : reduction.template nothing<N>();
       for (Int t = 1; t < taps; ++t)
         for (int q = 0; q < Q; ++q)
           state[q] = joined<Calm>(reduction, state[q], reduction.template moved<N>(held.template load<N>(slot + t * apart + q * N), t * places));
@@ -328,6 +341,28 @@ class RowsForward {
       whole = smaller(whole, (step.single ? layout_.slots : whole) - by);
       for (Int lane = 0; lane < whole * Q * N; lane += N)
         to.template store<N>(lane, joined<Calm>(reduction, from.template load<N>(lane), reduction.template moved<N>(with.template load<N>(lane + by * Q * N), places)));
+    }
+  }
+
+  void find_doublings() {
+    Doubling list[most_doublings];
+    for (Int n = doublings(last_.taps, R::idempotent, list), k = 0; k < n; ++k) {
+      const Int lanes = list[k].by * last_.dilation;
+      if (lanes >= layout_.packs * N) continue;  // nothing is there
+      across_[across_count_++] = {static_cast<int>(lanes / N), list[k].single, list[k].by, counted<L, N>() + every<L, N>(static_cast<L>(lanes % N))};
+    }
+    picked_ = counted<L, N>() * every<L, N>(static_cast<L>(layout_.picks ? last_.step : 1));
+  }
+  // Where the taps of all windows stand; of those that a window lacks, where nothing does.
+  void find_bins() {
+    const Int nowhere = layout_.packs == 1 ? N : last_.size;
+    across_count_ = last_.taps;
+    for (Int t = 0; t < last_.taps; ++t) {
+      across_[t].taps = t;
+      for (Int j = 0; j < N; ++j) {
+        const Span span = j < last_.output ? last_.spans[j] : Span{0, 0};
+        across_[t].lanes[j] = static_cast<L>(t < span.count ? span.first + t : nowhere);
+      }
     }
   }
 

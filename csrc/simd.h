@@ -388,6 +388,7 @@ class LaneSet {
   static POOLWISE_INLINE LaneSet above(Pack<A, N> v, Pack<A, N> w) {
 #if defined(__AVX512BW__)
     if constexpr (in_bits && std::is_same_v<A, float>) return {_mm512_cmp_ps_mask(same_bits<__m512>(v), same_bits<__m512>(w), _CMP_GT_OQ)};
+    if constexpr (in_bits && std::is_same_v<A, std::int16_t>) return {_mm512_cmpgt_epi16_mask(same_bits<__m512i>(v), same_bits<__m512i>(w))};
     if constexpr (in_bits && std::is_same_v<A, double>) return {_mm512_cmp_pd_mask(same_bits<__m512d>(v), same_bits<__m512d>(w), _CMP_GT_OQ)};
 #endif
     if constexpr (!in_bits) return {v > w};
