@@ -7,6 +7,7 @@
 
 namespace poolwise::POOLWISE_ISA {
 
+constexpr bool PREW = true;
 constexpr Int most_row_packs = 4;
 constexpr Int most_row_taps = 64;
 constexpr Int most_doublings = 16;       // of so many taps
@@ -59,7 +60,7 @@ POOLWISE_OUTLINE RowsLayout rows_layout(const Plan& plan) {
         axis->dilation > most || larger(axis->start, -axis->start) > most)
       return layout;
   if (last.spans != nullptr) {
-    if (last.taps > most_bin_taps || last.size == 2 * N) return layout;  // there has to be a lane where nothing is
+    if (last.taps > most_bin_taps || last.size == 2 * N || last.output > N) return layout;  // there has to be a lane where nothing is
     layout.picks = true;
     layout.packs = ceil_div(last.size, N);
   } else {
@@ -67,9 +68,9 @@ POOLWISE_OUTLINE RowsLayout rows_layout(const Plan& plan) {
     layout.picks = last.step > 1;
     layout.packs = ceil_div(larger(begins, smaller(ends, last.size - last.start)), N);
   }
-  layout.left = ceil_div(last.output, N);
-  if (layout.packs > (layout.picks ? 2 : R::idempotent ? 3 : most_row_packs) || layout.left > (layout.picks ? 1 : 3)) return layout;
-  if (layout.packs > 2) layout.left = 3;
+  const bool pairs = last.spans == nullptr && last.step <= 2;  // what is left of two packs is one
+  layout.left = layout.picks ? ceil_div(layout.packs, 2) : layout.packs > 2 ? layout.packs : ceil_div(last.output, N);
+  if (layout.packs > (pairs && sizeof(typename R::Accumulator) >= 4 ? most_row_packs : 2)) return layout;
   layout.slots = rows.spans != nullptr ? rows.size : (rows.output - 1) * rows.step + (rows.taps - 1) * rows.dilation + 1;
   layout.first = larger(0, -rows.start);
   layout.rows = larger(0, smaller(rows.size - rows.start, layout.slots) - layout.first);
@@ -140,14 +141,10 @@ class RowsForward {
     if (streams_) stream_.start(y_ + begin * rows_.output * last_.output);
     if (layout_.packs == 1)
       run_by<1, 1>(begin, end);
-    else if (layout_.packs == 2 && layout_.left == 1)
-      run_by<2, 1>(begin, end);
     else if (layout_.packs == 2)
-      run_by<2, 2>(begin, end);
-    else if (layout_.packs == 3)
-      run_by<3, 3>(begin, end);
-    else if constexpr (!R::idempotent)
-      run_by<4, 3>(begin, end);
+      layout_.left == 1 ? run_by<2, 1>(begin, end) : run_by<2, 2>(begin, end);
+    else if constexpr (sizeof(A) >= 4)
+      run_wide(begin, end);
     if (streams_) stream_.finish();
   }
 
@@ -159,6 +156,13 @@ class RowsForward {
     Int taps;
     Pick lanes;
   };
+
+  void run_wide(Int begin, Int end) {
+    if (layout_.packs == 3)
+      layout_.left == 2 ? run_by<3, 2>(begin, end) : run_by<3, 3>(begin, end);
+    else
+      layout_.left == 2 ? run_by<4, 2>(begin, end) : run_by<4, 4>(begin, end);
+  }
 
   // P: packs of a row; Q: of what it is reduced to.
   template <int P, int Q>
@@ -224,6 +228,7 @@ class RowsForward {
     for (int u = 0; u < U; ++u)
       for (int p = 0; p < P; ++p) {
         const auto v = reduction.template read<N>(from + u * apart + p * N);
+        __builtin_prefetch(reinterpret_cast<const char*>(from + u * apart + p * N) + prefetch_distance);
         if constexpr (Calm) calm &= R::template calm<N>(v);
         single[u][p] = reduction.template taken<N>(inside[p].of(v, nothing.value), 0);
         if constexpr (Line<R>::two) single[u][p].second = inside[p].of(single[u][p].second, nothing.second);
@@ -241,35 +246,37 @@ class RowsForward {
     }
     for (Int k = 0; k < across_count_; ++k) {
       const Across& step = across_[k];
-      for (int u = 0; u < U; ++u) {
-        if (step.single)
-          merge_behind<P, Calm>(reduction, state[u], single[u], step);
-        else
-          merge_behind<P, Calm>(reduction, state[u], state[u], step);
-      }
+      if constexpr (R::idempotent)
+        merge_behind<P, Calm, U>(reduction, state, state, step);
+      else
+        step.single ? merge_behind<P, Calm, U>(reduction, state, single, step) : merge_behind<P, Calm, U>(reduction, state, state, step);
     }
     for (int u = 0; u < U; ++u) {
-      if (P <= 2 && layout_.picks) state[u][0] = lanes_of(state[u][0], state[u][P - 1], picked_);
+      if (P == 1 || P == 2 * Q ? layout_.picks : Q < P)
+        for (int q = 0; 2 * q < P; ++q) state[u][q] = lanes_of(state[u][2 * q], 2 * q + 1 < P ? state[u][2 * q + 1] : nothing, picked_);
       for (int q = 0; q < Q; ++q) to.template store<N>((u * Q + q) * N, state[u][q]);
     }
   }
 
-  template <int P, bool Calm>
-  POOLWISE_INLINE void merge_behind(const R& reduction, State<N> (&state)[P], const State<N> (&with)[P], const Across& step) {
-    if (P == 1 || step.behind == 0) return merge_by<P, Calm, 0>(reduction, state, with, step);
+  template <int P, bool Calm, int U>
+  POOLWISE_INLINE void merge_behind(const R& reduction, State<N> (&state)[U][P], const State<N> (&with)[U][P], const Across& step) {
+    if (P == 1 || step.behind == 0) return merge_by<P, Calm, U, 0>(reduction, state, with, step);
     if constexpr (P > 3)
-      if (step.behind == 3) return merge_by<P, Calm, 3>(reduction, state, with, step);
+      if (step.behind == 3) return merge_by<P, Calm, U, 3>(reduction, state, with, step);
     if constexpr (P > 2)
-      if (step.behind == 2) return merge_by<P, Calm, 2>(reduction, state, with, step);
-    if constexpr (P > 1) merge_by<P, Calm, 1>(reduction, state, with, step);
+      if (step.behind == 2) return merge_by<P, Calm, U, 2>(reduction, state, with, step);
+    if constexpr (P > 1) merge_by<P, Calm, U, 1>(reduction, state, with, step);
   }
-  template <int P, bool Calm, int Behind>
-  POOLWISE_INLINE void merge_by(const R& reduction, State<N> (&state)[P], const State<N> (&with)[P], const Across& step) {
+  template <int P, bool Calm, int U, int Behind>
+  POOLWISE_INLINE void merge_by(const R& reduction, State<N> (&state)[U][P], const State<N> (&with)[U][P], const Across& step) {
     const State<N> nothing = reduction.template nothing<N>();
-    for (int p = 0; p + Behind < P; ++p) {
-      const State<N> next = p + Behind + 1 < P ? with[p + Behind + 1] : nothing;
-      state[p] = joined<Calm>(reduction, state[p], reduction.template moved<N>(lanes_of(with[p + Behind], next, step.lanes), step.taps));
-    }
+    const Pick lanes = step.lanes;
+    const Int taps = step.taps;
+    for (int u = 0; u < U; ++u)
+      for (int p = 0; p + Behind < P; ++p) {
+        const State<N> next = p + Behind + 1 < P ? with[u][p + Behind + 1] : nothing;
+        state[u][p] = joined<Calm>(reduction, state[u][p], reduction.template moved<N>(lanes_of(with[u][p + Behind], next, lanes), taps));
+      }
   }
 
   static POOLWISE_INLINE State<N> lanes_of(const State<N>& a, const State<N>& b, Pick lanes) {
@@ -324,6 +331,7 @@ class RowsForward {
         if constexpr (R::divides)
           if (reduction.is_mean) divisor = load<A, N>(divisors + q * N);
         const State<N> done = reduction.template finished<N>(state[q]);
+        if (PREW) __builtin_prefetch(reinterpret_cast<const char*>(out + q * N) + 1024, 1);
         reduction.template write<N>(out + q * N, done, divisor);
         if constexpr (R::places) store<N, typename R::Second>(kept + q * N, reduction.template place<N>(done));
       }
