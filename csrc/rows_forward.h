@@ -7,7 +7,6 @@
 
 namespace poolwise::POOLWISE_ISA {
 
-constexpr bool PREW = true;
 constexpr Int most_row_packs = 4;
 constexpr Int most_row_taps = 64;
 constexpr Int most_doublings = 16;       // of so many taps
@@ -97,8 +96,8 @@ class RowsForward {
 
  public:
   // Types whose rows are short often enough.
-  static constexpr bool wanted = R::idempotent ? std::is_floating_point_v<Number<T>>
-                                               : std::is_same_v<R, Total<T, Number<T>>> || std::is_same_v<R, Total<T, double>>;
+  static constexpr bool wanted = std::is_floating_point_v<Number<T>> &&
+                                 (R::idempotent || std::is_same_v<R, Total<T, Number<T>>> || std::is_same_v<R, Total<T, double>>);
 
   POOLWISE_OUTLINE static bool serves(const Plan& plan, const Buffers& buffers) {
     return buffers.mask == nullptr && rows_layout<R>(plan).serves && row_strides(plan, sizeof(T), buffers.from, buffers.from_strides).even;
@@ -236,11 +235,15 @@ class RowsForward {
       }
     if (P <= 2 && last_.spans != nullptr) {
       for (int u = 0; u < U; ++u) {
-        const State<N>& next = P == 2 ? single[u][P - 1] : nothing;
-        state[u][0] = lanes_of(single[u][0], next, across_[0].lanes);
-        for (Int t = 1; t < across_count_; ++t)
-          state[u][0] = joined<Calm>(reduction, state[u][0], reduction.template moved<N>(lanes_of(single[u][0], next, across_[t].lanes), t));
-        to.template store<N>(u * N, state[u][0]);
+        const auto tap = [&](Int t) POOLWISE_LAMBDA {
+          if constexpr (P == 2)
+            return lanes_of(single[u][0], single[u][1], across_[t].lanes);
+          else
+            return lanes_of(single[u][0], nothing, across_[t].lanes);
+        };
+        State<N> all = tap(0);
+        for (Int t = 1; t < across_count_; ++t) all = joined<Calm>(reduction, all, reduction.template moved<N>(tap(t), t));
+        to.template store<N>(u * N, all);
       }
       return;
     }
@@ -253,7 +256,8 @@ class RowsForward {
     }
     for (int u = 0; u < U; ++u) {
       if (P == 1 || P == 2 * Q ? layout_.picks : Q < P)
-        for (int q = 0; 2 * q < P; ++q) state[u][q] = lanes_of(state[u][2 * q], 2 * q + 1 < P ? state[u][2 * q + 1] : nothing, picked_);
+        for (int q = 0; 2 * q < P; ++q)
+          state[u][q] = 2 * q + 1 < P ? lanes_of(state[u][2 * q], state[u][(2 * q + 1) % P], picked_) : lanes_of(state[u][2 * q], nothing, picked_);
       for (int q = 0; q < Q; ++q) to.template store<N>((u * Q + q) * N, state[u][q]);
     }
   }
@@ -274,8 +278,9 @@ class RowsForward {
     const Int taps = step.taps;
     for (int u = 0; u < U; ++u)
       for (int p = 0; p + Behind < P; ++p) {
-        const State<N> next = p + Behind + 1 < P ? with[u][p + Behind + 1] : nothing;
-        state[u][p] = joined<Calm>(reduction, state[u][p], reduction.template moved<N>(lanes_of(with[u][p + Behind], next, lanes), taps));
+        const int next = p + Behind + 1;
+        const State<N> behind = next < P ? lanes_of(with[u][p + Behind], with[u][next % P], lanes) : lanes_of(with[u][p + Behind], nothing, lanes);
+        state[u][p] = joined<Calm>(reduction, state[u][p], reduction.template moved<N>(behind, taps));
       }
   }
 
@@ -331,7 +336,7 @@ class RowsForward {
         if constexpr (R::divides)
           if (reduction.is_mean) divisor = load<A, N>(divisors + q * N);
         const State<N> done = reduction.template finished<N>(state[q]);
-        if (PREW) __builtin_prefetch(reinterpret_cast<const char*>(out + q * N) + 1024, 1);
+        __builtin_prefetch(reinterpret_cast<const char*>(out + q * N) + prefetch_distance, 1);
         reduction.template write<N>(out + q * N, done, divisor);
         if constexpr (R::places) store<N, typename R::Second>(kept + q * N, reduction.template place<N>(done));
       }
