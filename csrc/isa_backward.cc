@@ -4,6 +4,7 @@
 #include "isa.h"
 #include "lines_backward.h"
 #include "planes_backward.h"
+#include "scatter.h"
 #include "scatter_planes.h"
 
 namespace poolwise::POOLWISE_ISA {

@@ -1,4 +1,4 @@
-// Forward where many rows fit one pack, as bytes do: the engine of lines, but over several planes at once. Their rows are held with
+// Forward where many rows fit one pack, as bytes do, or the instruction set moves no lanes at run time: the engine of lines, but over several planes at once. Their rows are held with
 // nothing around them, those that stand alike to the stride one behind the other, so that the windows of all of them are one long
 // line: reduced down, then across. Only values are: no places, nothing to divide by.
 #pragma once
@@ -7,7 +7,7 @@
 
 namespace poolwise::POOLWISE_ISA {
 
-constexpr Int held_row_sixteenths = 13;  // of a pack: so long may a row with what surrounds it be for each tap but one; measured, see benchmarks/factors.md
+constexpr Int held_row_sixteenths = 13;  // of a pack: so long may a row with what surrounds it be for each tap but one; measured: factor 59
 constexpr Int held_lanes = 1 << 11;      // of all planes that are held at once, more where one plane has more
 constexpr Int held_plane_lanes = 1 << 12;
 
@@ -32,13 +32,14 @@ class PlanesForward {
   using State = typename R::template State<M>;
 
  public:
-  static constexpr bool wanted = sizeof(T) == 1 && R::idempotent && !R::places;
+  // Types whose rows are short often enough, where the engine of rows does not serve them.
+  static constexpr bool wanted = R::idempotent && !R::places && (sizeof(T) == 1 || (std::is_floating_point_v<Number<T>> && !picks_at_run<A>));
 
   POOLWISE_OUTLINE static bool serves(const Plan& plan, const Buffers& buffers) {
     const Block& block = plan.block;
     if (!block.unfolded() || buffers.mask != nullptr || block.inner != 1) return false;
     const Axis &planes = block.axes[0], &rows = block.axes[1], &last = block.axes[2];
-    if (planes.size != 1 || planes.output != 1 || planes.taps != 1 || planes.start != 0) return false;
+    if (planes.size != 1 || planes.output != 1 || planes.taps != 1 || planes.start != 0 || planes.spans != nullptr) return false;
     for (const Axis* axis : {&rows, &last})
       if (axis->spans != nullptr || axis->taps > balanced_taps || axis->size > held_plane_lanes || axis->output > held_plane_lanes ||
           axis->step > held_plane_lanes || axis->dilation > held_plane_lanes || larger(axis->start, -axis->start) > held_plane_lanes)

@@ -94,7 +94,7 @@ class Floating {
     return nan_or_larger<A, N>(a, b);
   }
 
-  // The lanes that are above nothing. Where all are, none is NaN.
+  // The lanes that are above minus infinity. Where all are, none is NaN.
   static constexpr bool calms = true;
   template <int N>
   static POOLWISE_INLINE LaneSet<A, N> calm(Pack<A, N> v) {

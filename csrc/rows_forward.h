@@ -9,9 +9,10 @@ namespace poolwise::POOLWISE_ISA {
 
 constexpr Int most_row_packs = 4;
 constexpr Int most_row_taps = 64;
-constexpr Int most_doublings = 16;       // of so many taps
-constexpr Int held_rows_bytes = 1 << 15; // of one plane, which should stay in the first cache
-constexpr Int rows_worth_doubling = 8;   // taps; fewer are merged one after the other
+constexpr Int most_doublings = 16;        // of so many taps
+constexpr Int held_rows_bytes = 1 << 15;  // of one plane, which should stay in the first cache
+constexpr Int rows_worth_doubling = 8;    // taps; fewer are merged one after the other
+constexpr Int most_bin_taps = 8;          // of uneven windows along a row: each tap is picked by itself
 
 // All windows so far, merged with those that begin so many taps behind; or with the single elements there.
 struct Doubling {
@@ -35,8 +36,6 @@ POOLWISE_OUTLINE Int doublings(Int count, bool idempotent, Doubling* list) {
   return n;
 }
 
-constexpr Int most_bin_taps = 8;         // of uneven windows along a row: each tap is picked by itself
-
 // How a plane's rows lie in packs.
 struct RowsLayout {
   bool serves = false, picks = false;  // picks: a step along the row, or uneven windows
@@ -52,11 +51,11 @@ POOLWISE_OUTLINE RowsLayout rows_layout(const Plan& plan) {
   const Block& block = plan.block;
   if (!block.unfolded() || block.inner != 1) return layout;
   const Axis &planes = block.axes[0], &rows = block.axes[1], &last = block.axes[2];
-  if (planes.size != 1 || planes.output != 1 || planes.taps != 1 || planes.start != 0) return layout;
+  if (planes.size != 1 || planes.output != 1 || planes.taps != 1 || planes.start != 0 || planes.spans != nullptr) return layout;
   constexpr Int most = held_rows_bytes;
   for (const Axis* axis : {&rows, &last})
-    if (axis->span_planes > 1 || axis->taps > (axis->spans != nullptr ? most : most_row_taps) || axis->size > most || axis->output > most || axis->step > most ||
-        axis->dilation > most || larger(axis->start, -axis->start) > most)
+    if (axis->span_planes > 1 || axis->taps > (axis->spans != nullptr ? most : most_row_taps) || axis->size > most || axis->output > most ||
+        axis->step > most || axis->dilation > most || larger(axis->start, -axis->start) > most)
       return layout;
   if (last.spans != nullptr) {
     if (last.taps > most_bin_taps || last.size == 2 * N || last.output > N) return layout;  // there has to be a lane where nothing is
@@ -71,17 +70,14 @@ POOLWISE_OUTLINE RowsLayout rows_layout(const Plan& plan) {
   layout.left = layout.picks ? ceil_div(layout.packs, 2) : layout.packs > 2 ? layout.packs : ceil_div(last.output, N);
   if (layout.packs > (pairs && sizeof(typename R::Accumulator) >= 4 ? most_row_packs : 2)) return layout;
   layout.slots = rows.spans != nullptr ? rows.size : (rows.output - 1) * rows.step + (rows.taps - 1) * rows.dilation + 1;
-  layout.first = larger(0, -rows.start);
+  layout.first = smaller(layout.slots, larger(0, -rows.start));
   layout.rows = larger(0, smaller(rows.size - rows.start, layout.slots) - layout.first);
   layout.serves = layout.slots * layout.left * POOLWISE_VECTOR_BYTES * (Line<R>::two ? 2 : 1) <= held_rows_bytes;
   return layout;
 }
 
 template <class R>
-inline constexpr bool calms = false;
-template <class R>
-  requires requires { R::calms; }
-inline constexpr bool calms<R> = R::calms;
+inline constexpr bool calms = requires { requires R::calms; };
 
 template <class R, class K>
 class RowsForward {
@@ -95,8 +91,8 @@ class RowsForward {
   using Pick = Pack<L, N>;
 
  public:
-  // Types whose rows are short often enough.
-  static constexpr bool wanted = std::is_floating_point_v<Number<T>> &&
+  // Types whose rows are short often enough, and whose lanes can be moved at run time.
+  static constexpr bool wanted = picks_at_run<A> && std::is_floating_point_v<Number<T>> &&
                                  (R::idempotent || std::is_same_v<R, Total<T, Number<T>>> || std::is_same_v<R, Total<T, double>>);
 
   POOLWISE_OUTLINE static bool serves(const Plan& plan, const Buffers& buffers) {
@@ -167,7 +163,8 @@ class RowsForward {
   template <int P, int Q>
   POOLWISE_OUTLINE void run_by(Int begin, Int end) {
     const Int n = rows_.output * last_.output;
-    const Int first = (rows_.start + layout_.first) * strides_.row + last_.start, reach = (layout_.rows - 1) * strides_.row + P * N;
+    const bool any = layout_.rows > 0;  // where a plane has no row to read, its stride means nothing
+    const Int first = (any ? (rows_.start + layout_.first) * strides_.row : 0) + last_.start, reach = (any ? (layout_.rows - 1) * strides_.row : 0) + P * N;
     for (Int plane = begin; plane < end; ++plane) {
       const Int at = plane * strides_.outer + first;
       const bool safe = at >= 0 && at + reach <= stop_ && strides_.row >= 0;
@@ -189,7 +186,7 @@ class RowsForward {
   // The rows of a plane around which there may be no memory to read.
   template <int P>
   POOLWISE_OUTLINE const T* spare_rows(const T* from) {
-    const Int before = larger(0, -last_.start), cells = smaller(last_.size - larger(0, last_.start), P * N - before);
+    const Int before = larger(0, -last_.start), cells = larger(0, smaller(last_.size - larger(0, last_.start), P * N - before));
     for (Int r = 0; r < layout_.rows; ++r)
       std::memcpy(static_cast<void*>(spare_ + r * P * N + before), from + r * strides_.row + before, static_cast<std::size_t>(cells) * sizeof(T));
     return spare_;
@@ -208,7 +205,7 @@ class RowsForward {
   // Whether all was calm; else what is held means nothing.
   template <int P, int Q, bool Calm>
   POOLWISE_INLINE bool hold(const T* from, Int apart) {
-    constexpr int U = 4 / P > 0 ? 4 / P : 1;
+    constexpr int U = 4 / P;  // rows at once
     LaneSet<A, N> inside[P], calm = LaneSet<A, N>::all();
     for (int p = 0; p < P; ++p) inside[p] = LaneSet<A, N>::between(-last_.start - p * N, last_.size - last_.start - p * N);
     const R reduction = reduction_;
@@ -286,9 +283,9 @@ class RowsForward {
 
   static POOLWISE_INLINE State<N> lanes_of(const State<N>& a, const State<N>& b, Pick lanes) {
     if constexpr (Line<R>::two)
-      return {__builtin_shuffle(a.value, b.value, lanes), __builtin_shuffle(a.second, b.second, lanes)};
+      return {picked_at_run<A, N>(a.value, b.value, lanes), picked_at_run<typename R::Second, N>(a.second, b.second, lanes)};
     else
-      return {__builtin_shuffle(a.value, b.value, lanes)};
+      return {picked_at_run<A, N>(a.value, b.value, lanes)};
   }
 
   template <bool Calm>
@@ -323,13 +320,18 @@ class RowsForward {
     const A* divisors = divisors_;
     Out* out = out_;
     K* kept = kept_out_;
-    for (Int i = 0; i < rows_.output; ++i, out += n, kept += n, divisors += Q * N) {
+    for (Int i = 0; i < rows_.output; ++i, out += n, divisors += Q * N) {
       const Int slot = spans != nullptr ? spans[i].first * Q * N : i * step, taps = Count > 0 ? Count : spans != nullptr ? spans[i].count : rows_.taps;
+      const auto tap = [&](int q, Int t) POOLWISE_LAMBDA { return reduction.template moved<N>(held.template load<N>(slot + t * apart + q * N), t * places); };
       State<N> state[Q];
-      for (int q = 0; q < Q; ++q) state[q] = taps > 0 ? held.template load<N>(slot + q * N) : reduction.template nothing<N>();
-      for (Int t = 1; t < taps; ++t)
-        for (int q = 0; q < Q; ++q)
-          state[q] = joined<Calm>(reduction, state[q], reduction.template moved<N>(held.template load<N>(slot + t * apart + q * N), t * places));
+      for (int q = 0; q < Q; ++q) {
+        if constexpr (!R::idempotent)
+          state[q] = taps > 0 ? balanced<R, N, Count>(reduction, taps, [&](Int t) POOLWISE_LAMBDA { return tap(q, t); }) : reduction.template nothing<N>();
+        else
+          state[q] = taps > 0 ? tap(q, 0) : reduction.template nothing<N>();
+      }
+      for (Int t = 1; R::idempotent && t < taps; ++t)
+        for (int q = 0; q < Q; ++q) state[q] = joined<Calm>(reduction, state[q], tap(q, t));
       for (int q = 0; q < Q; ++q) {  // what is beyond the row is written over by the next one
         if (Q > 1 && q * N >= n) break;
         Pack<A, N> divisor{};
@@ -340,6 +342,7 @@ class RowsForward {
         reduction.template write<N>(out + q * N, done, divisor);
         if constexpr (R::places) store<N, typename R::Second>(kept + q * N, reduction.template place<N>(done));
       }
+      if constexpr (R::places) kept += n;
     }
   }
 

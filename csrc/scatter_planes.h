@@ -1,9 +1,11 @@
-// The same for dense planes that are small enough to be held together: the windows of several planes send their gradients in turns,
-// since those of one plane often go to the same element one after the other, and each waits for the sum of the one before. Around
-// a held plane is what its padding needs, and behind it is room where the offsets that name no tap send to.
+// Backward of a selection from dense planes that are small enough to be held together: as in scatter.h, a window sends its gradient
+// to the one element that won, but the windows of several planes do so in turns, since those of one plane often go to the same
+// element one after the other, and each waits for the sum of the one before. Around a held plane is what its padding needs, and
+// behind it is room where the offsets that name no tap send to.
 #pragma once
 
-#include "scatter.h"
+#include "gradients.h"
+#include "lines.h"
 
 namespace poolwise::POOLWISE_ISA {
 
@@ -56,7 +58,6 @@ class ScatterPlanes {
     table_ = arena.take<std::int32_t>(entries);
     stream_ = Stream<T>(arena, last_.size + slack<A>);
     streams_ = plan.input_size * Int(sizeof(T)) >= bytes_worth_streaming;
-    fill<A>(sums_, sums, A{});
     fill<std::int32_t>(table_, entries, static_cast<std::int32_t>(held_));
     Int n = 0;
     for (Int a = 0; a < planes_.taps; ++a)

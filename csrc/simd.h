@@ -471,6 +471,38 @@ POOLWISE_INLINE V shuffled(V a, V b, std::integer_sequence<int, I...>) {
 #endif
 }
 
+// The same for lanes that only the run tells, and for which elements that takes few instructions: AVX2 moves no 16 bits across its
+// halves, nothing before VBMI 8, and Clang has nothing for it but one lane after the other.
+#if defined(__clang__) && !defined(__AVX512BW__)
+template <class T>
+inline constexpr bool picks_at_run = false;
+#else
+template <class T>
+inline constexpr bool picks_at_run = sizeof(T) >= 4 || (sizeof(T) == 2 && POOLWISE_VECTOR_BYTES != 32);
+#endif
+template <class T, int N>
+POOLWISE_INLINE Pack<T, N> picked_at_run(Pack<T, N> a, Pack<T, N> b, Pack<Lane<T>, N> lanes) {
+#if defined(__AVX512BW__)
+  if constexpr (sizeof a == 64 && sizeof(T) > 1) {
+    const auto v = same_bits<__m512i>(a), w = same_bits<__m512i>(b), at = same_bits<__m512i>(lanes);
+    if constexpr (sizeof(T) == 2) return same_bits<Pack<T, N>>(_mm512_permutex2var_epi16(v, at, w));
+    if constexpr (std::is_same_v<T, float>) return same_bits<Pack<T, N>>(_mm512_permutex2var_ps(same_bits<__m512>(a), at, same_bits<__m512>(b)));
+    if constexpr (std::is_same_v<T, double>) return same_bits<Pack<T, N>>(_mm512_permutex2var_pd(same_bits<__m512d>(a), at, same_bits<__m512d>(b)));
+    if constexpr (sizeof(T) == 4) return same_bits<Pack<T, N>>(_mm512_permutex2var_epi32(v, at, w));
+    return same_bits<Pack<T, N>>(_mm512_permutex2var_epi64(v, at, w));
+  } else
+#endif
+  {
+#if defined(__clang__)
+    Pack<T, N> picked{};
+    for (int i = 0; i < N; ++i) picked[i] = lanes[i] < N ? a[lanes[i]] : b[lanes[i] - N];
+    return picked;
+#else
+    return __builtin_shuffle(a, b, lanes);
+#endif
+  }
+}
+
 // Takes every S-th lane of S packs in a row, from `phase` on: one pick per pack after the first.
 template <int N, int S, int Phase, int Next>
 struct Every {

@@ -63,6 +63,14 @@ def uneven(size, output):
     return Axis(size, (len(tap), spans), np.where(tap < count[:, None], first[:, None] + tap, -1), count)
 
 
+def bins(size, *spans):
+    """These bins: where each begins, and how many elements it has."""
+    first, count = np.array(spans).T
+    tap = np.arange(max(1, count.max()))
+    table = (len(tap), np.array(spans, np.int64)[None])
+    return Axis(size, table, np.where(tap < count[:, None], first[:, None] + tap, -1), count)
+
+
 def plane(rows, columns, inner=1, outer=3):
     return Case(outer, (rows, columns), inner)
 
@@ -146,6 +154,10 @@ UNEVEN = {
     "bins, 3-D": volume(uneven(5, 2), uneven(7, 3), uneven(11, 4)),
     "bins of many": plane(uneven(37, 2), uneven(43, 2)),
     "one bin": plane(uneven(7, 1), uneven(9, 1)),
+    "bins of rows of 31": plane(uneven(9, 4), uneven(31, 7)),
+    "bins of rows of 32": plane(uneven(9, 4), uneven(32, 7)),
+    "empty bins": plane(bins(9, (0, 0), (0, 3), (3, 0), (5, 4)), bins(13, (0, 2), (2, 0), (2, 5), (13, 0))),
+    "an empty bin of one element": volume(bins(1, (0, 0)), regular(4, 2, 2), regular(8, 2, 2)),
 }
 FEW = {
     "31 x 31": plane(regular(39, 31), regular(41, 31, 1, 2), 1, 2),

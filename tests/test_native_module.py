@@ -29,6 +29,11 @@ CASES = {
     "3/4, gaps": (2, [(9, 2, 0, 4, 1, 3, 0, 0), (90, 22, 1, 4, 1, 3, 0, 0)], 1),
     "2/7, wide gaps": (2, [(11, 2, 1, 7, 1, 2, 0, 0), (101, 14, 2, 7, 1, 2, 0, 0)], 1),
     "5/1, padded": (2, [(13, 13, -2, 1, 1, 5, 2, 2), (13, 13, -2, 1, 1, 5, 2, 2)], 1),
+    "5/1, five planes": (5, [(13, 13, -2, 1, 1, 5, 2, 2), (13, 13, -2, 1, 1, 5, 2, 2)], 1),
+    "13/1, five planes": (5, [(12, 12, -6, 1, 1, 13, 6, 6), (20, 20, -6, 1, 1, 13, 6, 6)], 1),
+    "3/2, rows of four packs": (2, [(9, 4, 0, 2, 1, 3, 0, 0), (56, 28, -1, 2, 1, 3, 1, 1)], 1),
+    "4/1, rows of four packs, cropped": (2, [(9, 5, 1, 1, 1, 4, 0, 0), (56, 49, 2, 1, 1, 4, 0, 0)], 1),
+    "far taps of short rows": (2, [(7, 3, -2, 2, 2, 4, 2, 2), (30, 30, -15, 1, 5, 7, 15, 15)], 1),
     "13/1, padded": (1, [(20, 20, -6, 1, 1, 13, 6, 6), (20, 20, -6, 1, 1, 13, 6, 6)], 1),
     "17 x 19, bytes are not enough": (1, [(23, 7, 0, 1, 1, 17, 0, 0), (23, 5, 0, 1, 1, 19, 0, 0)], 1),
     "1/1": (2, [(3, 3, 0, 1, 1, 1, 0, 0), (31, 31, 0, 1, 1, 1, 0, 0)], 1),
@@ -340,7 +345,14 @@ def test_large_arrays_are_shared_among_threads_without_a_seam(instruction_set):
 
 
 @pytest.mark.parametrize(
-    "case", ["3/2, padded", "channels 16", "17 x 19, bytes are not enough", "empty windows beside full ones"]
+    "case",
+    [
+        "3/2, padded",
+        "channels 16",
+        "5/1, five planes",
+        "17 x 19, bytes are not enough",
+        "empty windows beside full ones",
+    ],
 )
 def test_a_wrong_offset_sends_nothing_anywhere(case, instruction_set):
     x, g = arrays(case, "float32", special=False)
