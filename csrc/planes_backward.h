@@ -36,7 +36,7 @@ class PlanesBackward {
     const Block& block = plan.block;
     if (!block.unfolded() || buffers.mask != nullptr || block.inner == 0) return false;
     const Axis &planes = block.axes[0], &rows = block.axes[1], &last = block.axes[2];
-    if (planes.size != 1 || planes.output != 1 || planes.taps != 1 || planes.start != 0) return false;
+    if (planes.size != 1 || planes.output != 1 || planes.taps != 1 || planes.start != 0 || planes.spans != nullptr) return false;
     for (const Axis* axis : {&rows, &last})
       if (axis->spans != nullptr || !is_near(*axis) || axis->taps > most_reads) return false;
     if (last.step > 1 && (block.inner > 1 || last.step > most_woven)) return false;
