@@ -7,16 +7,21 @@
 #include "isa.h"
 #include "lines_forward.h"
 #include "planes_forward.h"
-#include "rows_forward.h"
+#include "rows_added.h"
+#include "rows_selected.h"
 
 namespace poolwise::POOLWISE_ISA {
+
+// What serves a reduction where rows fit a few packs.
+template <class R, class K>
+using RowsForward = std::conditional_t<R::idempotent, RowsSelected<R, K>, RowsAdded<R, K>>;
 
 enum class Engine { rows, lines, planes, cells, masked };
 
 template <class R, class K, class Run>
 void lines_or_cells(const Plan& plan, const Buffers& buffers, Run&& run) {
-  if constexpr (RowsForward<R, K>::wanted)
-    if (RowsForward<R, K>::serves(plan, buffers)) return run.template operator()<R, K, Engine::rows>();
+  if constexpr (Rows<R, K>::wanted)
+    if (Rows<R, K>::serves(plan, buffers)) return run.template operator()<R, K, Engine::rows>();
   if constexpr (PlanesForward<R>::wanted)
     if (PlanesForward<R>::serves(plan, buffers)) return run.template operator()<R, K, Engine::planes>();
   if (LinesForward<R, K>::serves(plan, buffers)) return run.template operator()<R, K, Engine::lines>();
@@ -30,7 +35,7 @@ Units units_of_forward(const Plan& plan, const Buffers& buffers, With&& with) {
     if constexpr (E == Engine::lines)
       units = LinesForward<R, K>::units(plan);
     else if constexpr (E == Engine::rows)
-      units = RowsForward<R, K>::units(plan);
+      units = Rows<R, K>::units(plan);
     else if constexpr (E == Engine::planes)
       units = PlanesForward<R>::units(plan);
     else

@@ -19,9 +19,9 @@ void with_selection(const Plan& plan, const Buffers& buffers, Run&& run) {
   if (buffers.kept == nullptr) return lines_or_cells<Extreme<Numbers<T>>, std::uint8_t>(plan, buffers, run);
   if (plan.kept == Kept::bytes) {
     using Bytes = LinesForward<Placed<RoomyNumbers<T>>, std::uint8_t>;
-    using Rows = RowsForward<Placed<RoomyNumbers<T>>, std::uint8_t>;
-    if constexpr (Rows::wanted)
-      if (Rows::serves(plan, buffers)) return run.template operator()<Placed<RoomyNumbers<T>>, std::uint8_t, Engine::rows>();
+    using InRows = Rows<Placed<RoomyNumbers<T>>, std::uint8_t>;
+    if constexpr (InRows::wanted)
+      if (InRows::serves(plan, buffers)) return run.template operator()<Placed<RoomyNumbers<T>>, std::uint8_t, Engine::rows>();
     if (Bytes::serves(plan, buffers)) return run.template operator()<Placed<RoomyNumbers<T>>, std::uint8_t, Engine::lines>();
   }
   if constexpr (std::is_floating_point_v<T>) {

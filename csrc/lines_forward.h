@@ -46,6 +46,16 @@ struct FewOf<R> {
   using type = typename R::Few;
 };
 
+// So many rows, two additions deep: they err by less than a unit in the sum's last place.
+template <int Count, class Few, int M, class Row>
+POOLWISE_INLINE Pack<Few, M> few_added(Row&& row) {
+  Pack<Few, M> few = row(0);
+  if constexpr (Count > 1) few += row(1);
+  if constexpr (Count == 3) few += row(2);
+  if constexpr (Count == 4) few += row(2) + row(3);
+  return few;
+}
+
 // What a window's sum is divided by, or multiplied with.
 template <class R>
 struct DivisorOf {
@@ -564,13 +574,8 @@ class LinesForward {
       State<M> state[U];
       for (int u = 0; u < U; ++u) {
         const Int here = lane + u * M;
-        if constexpr (adds_few) {  // two additions deep: they err by less than a unit in the sum's last place
-          const auto row = [&](int s) POOLWISE_LAMBDA { return load<Few, M>(from[s] + here); };
-          Pack<Few, M> few = row(0);
-          if constexpr (Count > 1) few += row(1);
-          if constexpr (Count == 3) few += row(2);
-          if constexpr (Count == 4) few += row(2) + row(3);
-          state[u] = {converted<A, Few, M>(few)};
+        if constexpr (adds_few) {
+          state[u] = {converted<A, Few, M>(few_added<Count, Few, M>([&](int s) POOLWISE_LAMBDA { return load<Few, M>(from[s] + here); }))};
         } else {
           const auto row = [&](int s) POOLWISE_LAMBDA { return reduction_.template taken<M>(reduction_.template read<M>(from[s] + here), place + s * places); };
           state[u] = row(0);
