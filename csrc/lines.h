@@ -55,6 +55,13 @@ POOLWISE_OUTLINE RowStrides row_strides(const Plan& plan, Int itemsize, const vo
   return strides;
 }
 
+// So many planes at least should be done by one thread in a row, where what they cost does not grow with their windows, and what it
+// takes to begin does.
+constexpr Int elements_at_least = 1 << 15;
+POOLWISE_INLINE Int planes_at_least(const Plan& plan) {
+  return ceil_div(Wide(elements_at_least) * plan.block.outer, larger(1, plan.input_size + plan.output_size));
+}
+
 // Where the last row in memory begins, in elements after the first element of the array.
 POOLWISE_INLINE Int last_row(const Block& block, const RowStrides& strides) {
   const auto reach = [](Int n, Int stride) { return larger(0, (n - 1) * stride); };

@@ -82,7 +82,7 @@ class Rows {
   POOLWISE_OUTLINE static bool serves(const Plan& plan, const Buffers& buffers) {
     return buffers.mask == nullptr && rows_layout<R>(plan).serves && row_strides(plan, sizeof(T), buffers.from, buffers.from_strides).even;
   }
-  static Units units(const Plan& plan) { return {plan.block.outer}; }
+  static Units units(const Plan& plan) { return {plan.block.outer, planes_at_least(plan)}; }
 
  protected:
   // Some taps further on along a row: from these lanes on, of the pack so many packs `behind` and the next.

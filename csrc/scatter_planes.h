@@ -37,7 +37,7 @@ class ScatterPlanes {
     const double inputs = static_cast<double>(plan.input_size), outputs = static_cast<double>(plan.output_size);
     return 3 * outputs + inputs < static_cast<double>(plan.readers) * inputs * 4 / full<A>;
   }
-  static Units units(const Plan& plan) { return {plan.block.outer, planes_in_turns}; }
+  static Units units(const Plan& plan) { return {plan.block.outer, ceil_div(planes_at_least(plan), planes_in_turns) * planes_in_turns}; }
 
   ScatterPlanes(const Plan& plan, const Buffers& buffers)
       : planes_(plan.block.axes[0]),
