@@ -63,7 +63,7 @@ POOLWISE_OUTLINE A divisor_at(const Plan& plan, const Walk<TapsOfCell>& walk) {
     return static_cast<A>(product);
   } else {
     double product = 1;
-    for (int a = 0; a < plan.rank; ++a) product *= plan.divided_by(plan.axes[a], a + 1 == plan.rank, walk.place(a), walk.plane());
+    for (int a = 0; a < plan.rank; ++a) product *= divided_by(plan, plan.axes[a], a + 1 == plan.rank, walk.place(a), walk.plane());
     return static_cast<A>(product);
   }
 }
@@ -71,8 +71,8 @@ POOLWISE_OUTLINE A divisor_at(const Plan& plan, const Walk<TapsOfCell>& walk) {
 // The same for a cell that an element meets backward.
 template <class A>
 POOLWISE_OUTLINE A divisor_met(const Plan& plan, const Walk<ReadersOfElement>& walk, Int cell) {
-  double product = plan.divided_by(plan.axes[plan.rank - 1], true, cell, walk.plane());
-  for (int a = 0; a + 1 < plan.rank; ++a) product *= plan.divided_by(plan.axes[a], false, walk.met(a), walk.plane());
+  double product = divided_by(plan, plan.axes[plan.rank - 1], true, cell, walk.plane());
+  for (int a = 0; a + 1 < plan.rank; ++a) product *= divided_by(plan, plan.axes[a], false, walk.met(a), walk.plane());
   return static_cast<A>(product);
 }
 

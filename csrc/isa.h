@@ -70,15 +70,20 @@ void with_elements(const Plan& plan, Run&& run) {
   }
 }
 
-// Calls run.operator()<T>() with the element type of a selection: integers by their size, as `Whole` knows their signs.
+// The same of a selection: integers and bools by their size, as `Whole` knows their signs.
 template <class Run>
 void with_ordered(const Plan& plan, Run&& run) {
   switch (plan.dtype) {
-    case Dtype::int8: return run.template operator()<std::uint8_t>();
-    case Dtype::int16: return run.template operator()<std::uint16_t>();
-    case Dtype::int32: return run.template operator()<std::uint32_t>();
-    case Dtype::int64: return run.template operator()<std::uint64_t>();
-    default: return with_elements(plan, run);
+    case Dtype::boolean:
+    case Dtype::int8:
+    case Dtype::uint8: return run.template operator()<std::uint8_t>();
+    case Dtype::int16:
+    case Dtype::uint16: return run.template operator()<std::uint16_t>();
+    case Dtype::int32:
+    case Dtype::uint32: return run.template operator()<std::uint32_t>();
+    case Dtype::int64:
+    case Dtype::uint64: return run.template operator()<std::uint64_t>();
+    default: return with_floats(plan, run);
   }
 }
 

@@ -16,14 +16,17 @@ bool exact_in(const Plan& plan) {
 template <class T, class Run>
 void with_whole_sum(const Plan& plan, const Buffers& buffers, Run&& run) {
   using Sum = Total<T, std::int64_t, std::int64_t>;
-  if constexpr (sizeof(T) <= 2) {
-    using Short = Total<T, std::int32_t, std::int64_t>;
-    if (plan.body == Body::sum && plan.additions < (1 << 15) - 1 && LinesForward<Short, std::uint8_t>::serves(plan, buffers))
-      return run.template operator()<Short, std::uint8_t, Engine::lines>();
-    if (plan.body == Body::sum && buffers.mask == nullptr) return run.template operator()<Sum, std::uint8_t, Engine::cells>();
+  if (plan.body == Body::sum) {
+    if (buffers.mask != nullptr) return run.template operator()<Sum, AnyOffset, Engine::masked>();
+    if constexpr (sizeof(T) > 2) {
+      return lines_or_cells<Sum, std::uint8_t>(plan, buffers, run);
+    } else {
+      using Short = Total<T, std::int32_t, std::int64_t>;
+      if (plan.additions < (1 << 15) - 1 && LinesForward<Short, std::uint8_t>::serves(plan, buffers))
+        return run.template operator()<Short, std::uint8_t, Engine::lines>();
+      return run.template operator()<Sum, std::uint8_t, Engine::cells>();
+    }
   }
-  if (plan.body == Body::sum)
-    return buffers.mask != nullptr ? run.template operator()<Sum, AnyOffset, Engine::masked>() : lines_or_cells<Sum, std::uint8_t>(plan, buffers, run);
   if constexpr (!std::is_same_v<T, Truth>) {
     if constexpr (sizeof(T) == 1) {
       using Mean = ByteMean<T>;

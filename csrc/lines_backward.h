@@ -228,10 +228,10 @@ class LinesBackward {
   void spread_divisors() {
     if (B::keeps || plan_.body != Body::mean) return;
     const Axis& last = block_.axes[2];
-    const A whole = static_cast<A>(plan_.divided_by(last, true, last.whole_begin, 0));
+    const A whole = static_cast<A>(divided_by(plan_, last, true, last.whole_begin, 0));
     for (Int j = 0; j < last.output; ++j)
       fill<A>(divisors_ + j * block_.inner, block_.inner,
-              is_whole(last, j) ? whole : static_cast<A>(plan_.divided_by(last, true, j, 0)));
+              is_whole(last, j) ? whole : static_cast<A>(divided_by(plan_, last, true, j, 0)));
   }
 
   // ---- the rows of gradients that a row of the input meets ----
@@ -298,7 +298,7 @@ class LinesBackward {
       std::memcpy(slot.kept + lane, kept_ + at, static_cast<std::size_t>(n) * sizeof(K));
     } else {
       const bool divided = plan_.body == Body::mean;
-      const A row = divided ? static_cast<A>(plan_.divided_by(block_.axes[0], false, i0, 0) * plan_.divided_by(block_.axes[1], false, i1, 0)) : A(1);
+      const A row = divided ? static_cast<A>(divided_by(plan_, block_.axes[0], false, i0, 0) * divided_by(plan_, block_.axes[1], false, i1, 0)) : A(1);
       const A* divisors = divisors_ + first_column_ * block_.inner;
       for_lanes<N>(n, [&]<int M, int U>(Int from) POOLWISE_LAMBDA {
         for (int u = 0; u < U; ++u) {
@@ -411,13 +411,13 @@ class Shares {
       : plan_(plan), lanes_(plan.block.axes[2].output * plan.block.inner), g_(static_cast<const T*>(buffers.from)), shares_(static_cast<T*>(buffers.to)) {
     divisors_ = static_cast<T*>(scratch(static_cast<std::size_t>(lanes_) * sizeof(T)));
     for (Int j = 0; j < plan.block.axes[2].output; ++j)
-      fill<T>(divisors_ + j * plan.block.inner, plan.block.inner, static_cast<T>(plan.divided_by(plan.block.axes[2], true, j, 0)));
+      fill<T>(divisors_ + j * plan.block.inner, plan.block.inner, static_cast<T>(divided_by(plan, plan.block.axes[2], true, j, 0)));
   }
   void run(Int begin, Int end) {
     const Axis* axes = plan_.block.axes;
     for (Int row = begin; row < end; ++row) {
       const Int i1 = row % axes[1].output, i0 = row / axes[1].output % axes[0].output;
-      const T divisor = static_cast<T>(plan_.divided_by(axes[0], false, i0, 0) * plan_.divided_by(axes[1], false, i1, 0));
+      const T divisor = static_cast<T>(divided_by(plan_, axes[0], false, i0, 0) * divided_by(plan_, axes[1], false, i1, 0));
       for_lanes<full<T>>(lanes_, [&]<int N, int U>(Int lane) POOLWISE_LAMBDA {
         for (int u = 0; u < U; ++u) {
           const Int here = lane + u * N;

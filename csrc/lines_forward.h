@@ -82,7 +82,7 @@ POOLWISE_OUTLINE bool folds_inside(const Axis& axis, Int first, Int cells) {
   const Int begin = larger(0, first), end = smaller(axis.size, first + cells);
   const auto inside = [&](Int from, Int stop) {
     for (Int place = from; place < stop; ++place)
-      if (axis.fold(place) < begin || axis.fold(place) >= end) return false;
+      if (folded_of(axis, place) < begin || folded_of(axis, place) >= end) return false;
     return true;
   };
   return axis.mode == Mode::absent || (inside(larger(first, -axis.low), smaller(0, first + cells)) &&
@@ -304,10 +304,10 @@ class LinesForward {
       if (!reduction_.is_mean) return;
       const Axis& last = block_.axes[2];
       const Int inner = block_.inner, whole_begin = last.whole_begin - first_column_, whole_end = last.whole_end - first_column_;
-      const D whole = R::written_by(static_cast<D>(plan_.divided_by(last, true, last.whole_begin, 0)));
+      const D whole = R::written_by(static_cast<D>(divided_by(plan_, last, true, last.whole_begin, 0)));
       for (Int j = 0; j < columns_; ++j) {
         const bool is_whole = j >= whole_begin && j < whole_end;
-        fill<D>(column_divisors_ + j * inner, inner, is_whole ? whole : R::written_by(static_cast<D>(plan_.divided_by(last, true, first_column_ + j, 0))));
+        fill<D>(column_divisors_ + j * inner, inner, is_whole ? whole : R::written_by(static_cast<D>(divided_by(plan_, last, true, first_column_ + j, 0))));
       }
       fill<D>(column_divisors_ + columns_ * inner, apart_ - columns_ * inner, D(1));
       for (Int b = 1; b < layout_.rows; ++b) std::memcpy(column_divisors_ + b * apart_, column_divisors_, static_cast<std::size_t>(apart_) * sizeof(D));
@@ -344,7 +344,7 @@ class LinesForward {
     const auto take = [&](Int begin, Int end) {
       for (Int place = begin; place < end; ++place)
         for (Int c = 0; c < inner; ++c) {
-          const Int to = (place - first) * inner + c, from = (last.fold(place) - first) * inner + c;
+          const Int to = (place - first) * inner + c, from = (element_at(last, place) - first) * inner + c;
           line_.values[to] = line_.values[from];
           if constexpr (Line<R>::two) line_.seconds[to] = line_.seconds[from];
         }
@@ -358,12 +358,12 @@ class LinesForward {
     const Axis &planes = block_.axes[0], &rows = block_.axes[1];
     t0_ = taps_of(planes, plane_, 0), t1_ = taps_of(rows, row_, 0);
     if constexpr (R::divides)
-      if (reduction_.is_mean) own_divisor_ = R::written_by(static_cast<D>(plan_.divided_by(planes, false, plane_, 0) * plan_.divided_by(rows, false, row_, 0)));
+      if (reduction_.is_mean) own_divisor_ = R::written_by(static_cast<D>(divided_by(plan_, planes, false, plane_, 0) * divided_by(plan_, rows, false, row_, 0)));
   }
 
   // A row's first lane of the chunk. Packs may read beyond its last one, where the array goes on.
   POOLWISE_INLINE const T* source(Int plane, Int row, Int spare = 0) const {
-    const Int at = outer_ * strides_.outer + block_.axes[0].fold(plane) * strides_.plane + block_.axes[1].fold(row) * strides_.row;
+    const Int at = outer_ * strides_.outer + element_at(block_.axes[0], plane) * strides_.plane + element_at(block_.axes[1], row) * strides_.row;
     const T* p = x_ + at + from_lane_;
     if (at + from_lane_ + read_ + most_pack <= last_row_ + block_.axes[2].size * block_.inner) return p;
     T* copy = spare_rows_ + spare * (read_ + slack<A>);

@@ -99,7 +99,7 @@ class PlanesBackward {
     for (Int i = 0; i < rows_.output; ++i)
       for (Int j = 0; j < last_.output; ++j)
         fill<A>(divisors_ + (i * last_.output + j) * inner_, inner_,
-                divided ? static_cast<A>(plan_.divided_by(rows_, false, i, 0) * plan_.divided_by(last_, true, j, 0)) : A(1));
+                divided ? static_cast<A>(divided_by(plan_, rows_, false, i, 0) * divided_by(plan_, last_, true, j, 0)) : A(1));
   }
 
   void hold(Int plane) {

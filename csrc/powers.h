@@ -45,10 +45,16 @@ class Power {
       for (int i = 1; i < times_; ++i) y *= x;
       return y;
     }
-    return (x - x == 0) & (x != 0) ? binary_power<N>(binary_logarithm<N>(x) * p_) : x;
+    return by_logarithm<N>(x);
   }
 
  private:
+  // Out of line: it takes longer than a call, and inlined wherever elements are read it would be most of the code.
+  template <int N>
+  POOLWISE_OUTLINE Pack<double, N> by_logarithm(Pack<double, N> x) const {
+    return (x - x == 0) & (x != 0) ? binary_power<N>(binary_logarithm<N>(x) * p_) : x;
+  }
+
   static constexpr int most_times = 7;
 
   double p_;

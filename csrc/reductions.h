@@ -111,7 +111,7 @@ class Floating {
   A least_;
 };
 
-// Integers and truths as signed integers in the same order, or in the opposite one. A wider A leaves room for places.
+// Integers and bools as signed integers in the same order, or in the opposite one. A wider A leaves room for places.
 template <class T, class A = Lane<T>>
 class Whole {
  public:
@@ -121,21 +121,17 @@ class Whole {
   explicit Whole(const Plan& plan) {
     const bool is_min = plan.body == Body::min;
     is_signed_ = plan.dtype >= Dtype::int8 && plan.dtype <= Dtype::int64;
-    flip_ = static_cast<A>((is_min ? A(-1) : A(0)) ^ (as_wide || is_signed_ ? A(0) : std::numeric_limits<A>::lowest()));
+    flip_ = static_cast<A>((is_min ? A(-1) : A(0)) ^ (is_wider || is_signed_ ? A(0) : std::numeric_limits<A>::lowest()));
     const A lowest = is_signed_ ? std::numeric_limits<Lane<T>>::lowest() : 0;
-    const A highest = is_truth ? 1 : is_signed_ ? std::numeric_limits<Lane<T>>::max() : mask;
+    const A highest = plan.dtype == Dtype::boolean ? 1 : is_signed_ ? std::numeric_limits<Lane<T>>::max() : mask;
     least_ = static_cast<A>((plan.body == Body::relumax ? A(0) : is_min ? highest : lowest) ^ flip_);
   }
 
   A least() const { return least_; }
   template <int N>
   POOLWISE_INLINE Pack<A, N> read(const T* p) const {
-    if constexpr (is_truth) {
-      return load<A, N>(p) ^ flip_;
-    } else {
-      const auto v = load<A, N>(reinterpret_cast<const Lane<T>*>(p));
-      return (as_wide && !is_signed_ ? v & mask : v) ^ flip_;
-    }
+    const auto v = load<A, N>(reinterpret_cast<const Lane<T>*>(p));
+    return (is_wider && !is_signed_ ? v & mask : v) ^ flip_;
   }
   template <int N>
   POOLWISE_INLINE void write(T* p, Pack<A, N> v) const {
@@ -147,7 +143,7 @@ class Whole {
   }
 
  private:
-  static constexpr bool is_truth = std::is_same_v<T, Truth>, as_wide = is_truth || sizeof(A) > sizeof(T);
+  static constexpr bool is_wider = sizeof(A) > sizeof(T);
   static constexpr A mask = static_cast<A>(static_cast<std::make_unsigned_t<Lane<T>>>(-1));
 
   A flip_, least_;

@@ -75,9 +75,10 @@ class Rows {
   using State = typename R::template State<M>;
 
  public:
-  // Types whose rows are short often enough, and whose lanes can be moved at run time.
+  // Types whose rows are short often enough, and whose lanes can be moved at run time; halves are added in double only where windows
+  // have thousands of them.
   static constexpr bool wanted = picks_at_run<A> && std::is_floating_point_v<Number<T>> &&
-                                 (R::idempotent || std::is_same_v<R, Total<T, Number<T>>> || std::is_same_v<R, Total<T, double>>);
+                                 (R::idempotent || std::is_same_v<R, Total<T, Number<T>>> || (std::is_same_v<R, Total<T, double>> && sizeof(T) > 2));
 
   POOLWISE_OUTLINE static bool serves(const Plan& plan, const Buffers& buffers) {
     return buffers.mask == nullptr && rows_layout<R>(plan).serves && row_strides(plan, sizeof(T), buffers.from, buffers.from_strides).even;

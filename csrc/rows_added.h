@@ -29,10 +29,10 @@ class RowsAdded : public Rows<R, K> {
       const Taps taps = taps_of(rows_, i, 0);
       const Int row = rows_.first(i) + taps.first * rows_.dilation - rows_.start - layout_.first;
       windows_[i] = {taps.count > 0 ? row : 0, taps.count, A(1)};
-      if (reduction_.is_mean) windows_[i].divisor = R::written_by(static_cast<A>(plan_.divided_by(plan_.block.axes[0], false, 0, 0) * plan_.divided_by(rows_, false, i, 0)));
+      if (reduction_.is_mean) windows_[i].divisor = R::written_by(static_cast<A>(divided_by(plan_, plan_.block.axes[0], false, 0, 0) * divided_by(plan_, rows_, false, i, 0)));
     }
     fill<A>(divisors_, most_row_packs * N, A(1));
-    for (Int j = 0; reduction_.is_mean && j < last_.output; ++j) divisors_[j] = R::written_by(static_cast<A>(plan_.divided_by(last_, true, j, 0)));
+    for (Int j = 0; reduction_.is_mean && j < last_.output; ++j) divisors_[j] = R::written_by(static_cast<A>(divided_by(plan_, last_, true, j, 0)));
     if (layout_.doubles) this->find_doublings(layout_.taps);
     for (Int t = 0; !layout_.doubles && last_.spans == nullptr && t < layout_.taps; ++t) this->add_across(t);
   }

@@ -13,6 +13,7 @@
 #include "geometry.h"
 
 #define POOLWISE_LAMBDA __attribute__((always_inline))
+#define POOLWISE_OUTLINE __attribute__((noinline)) inline
 
 #if !defined(POOLWISE_ISA) || !defined(POOLWISE_VECTOR_BYTES)
 #error "simd.h belongs to one instruction set: include it from isa.cc and isa_*.cc only"

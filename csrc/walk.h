@@ -9,12 +9,15 @@
 namespace poolwise::POOLWISE_ISA {
 
 // Out of line: they are met once per cell or per run, and inlined into every loop over lanes they would be most of the code.
-#define POOLWISE_OUTLINE __attribute__((noinline)) inline
-
 POOLWISE_OUTLINE Taps taps_of(const Axis& axis, Int cell, Int plane) { return axis.present(cell, plane); }
 POOLWISE_OUTLINE Int counting_of(const Axis& axis, Int cell, Int plane) { return axis.counting(cell, plane); }
 POOLWISE_OUTLINE Run run_of(const Axis& axis, Int cell, Int tap, Int stop, Int plane) { return axis.run(cell, tap, stop, plane); }
 POOLWISE_OUTLINE Run readers_of(const Axis& axis, Int position) { return axis.readers(position); }
+POOLWISE_OUTLINE Int folded_of(const Axis& axis, Int index) { return axis.fold(index); }
+POOLWISE_OUTLINE double divided_by(const Plan& plan, const Axis& axis, bool last, Int cell, Int plane) { return plan.divided_by(axis, last, cell, plane); }
+
+// The element that stands at an index, of the padding or not.
+POOLWISE_INLINE Int element_at(const Axis& axis, Int index) { return index >= 0 && index < axis.size ? index : folded_of(axis, index); }
 
 POOLWISE_INLINE bool is_whole(const Axis& axis, Int cell) { return cell >= axis.whole_begin && cell < axis.whole_end; }
 

@@ -41,7 +41,7 @@ struct TapPhases {
   Int shift[most_window_taps];
   Int most_shift = 0;
 
-  TapPhases(const Axis& axis, bool apart) {
+  POOLWISE_OUTLINE TapPhases(const Axis& axis, bool apart) {
     for (Int t = 0; t < axis.taps; ++t) {
       const Int place = t * axis.dilation, at = apart ? place : place % axis.step;
       int p = 0;
@@ -138,12 +138,12 @@ class WindowLines {
     after_ = x_;
     for (Int h = high.first; h < high.first + high.count; ++h) {
       for (int p = 0; p < down_.count; ++p) laid_[p] = 0;
-      const Int at = (outer * planes.size + planes.fold(planes.start + plane * planes.step + h * planes.dilation)) * rows.size;
+      const Int at = (outer * planes.size + element_at(planes, planes.start + plane * planes.step + h * planes.dilation)) * rows.size;
       for (Int w = wide.first; w < wide.first + wide.count; ++w) {
         const int p = down_.phase[w];
         Int& next = laid_[p];
         for (next = larger(next, down_.shift[w]); next < down_.shift[w] + n; ++next) {
-          const T* const source = x_ + (at + rows.fold(rows.start + (row + next) * rows.step + down_.begin[p])) * axes_.last.size * axes_.inner;
+          const T* const source = x_ + (at + element_at(rows, rows.start + (row + next) * rows.step + down_.begin[p])) * axes_.last.size * axes_.inner;
           lay_row((h * down_.count + p) * across_.count, next, source);
           const T* const after = source + axes_.last.size * axes_.inner;
           after_ = after > after_ ? after : after_;
@@ -250,7 +250,7 @@ class WindowLines {
 
   // A cell of the padding.
   POOLWISE_OUTLINE void read_folded(A* line, Int cell, const Cut& cut, const T* source) const {
-    const T* const from = source + axes_.last.fold(cut.column + cell * axes_.last.step) * axes_.inner;
+    const T* const from = source + element_at(axes_.last, cut.column + cell * axes_.last.step) * axes_.inner;
     for (Int c = 0; c < axes_.inner; ++c) store<1, A>(line + cell * axes_.inner + c, reader_.template read<1>(from + c));
   }
 

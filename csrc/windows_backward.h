@@ -122,7 +122,7 @@ class WindowsBackward {
     while (i < end) {
       const Int count = alike(rows, i, smaller(lines_.rows(), end - i));
       send(outer, plane, h, i, count);
-      for (Int r = 0; r < count; ++r) add_row(rows.start + (i + r) * rows.step - row, n, r, rows.present(i));
+      for (Int r = 0; r < count; ++r) add_row(rows.start + (i + r) * rows.step - row, n, r, taps_of(rows, i, 0));
       i += count;
     }
   }
@@ -130,7 +130,7 @@ class WindowsBackward {
   // What the windows of n rows from `row` on send through their taps of one plane.
   POOLWISE_INLINE void send(Int outer, Int plane, Int tap, Int row, Int n) {
     const Axis &planes = axes_.planes, &rows = axes_.rows, &last = axes_.last;
-    const Taps high = planes.present(plane), wide = rows.present(row);
+    const Taps high = taps_of(planes, plane, 0), wide = taps_of(rows, row, 0);
     const Int line = last.output * axes_.inner, pitch = lines_.pitch();
     lines_.lay(outer, plane, row, n, high, wide);
     if constexpr (paired) {
@@ -210,7 +210,7 @@ class WindowsBackward {
         fill<A>(to, last.output * axes_.inner, 0);
         continue;
       }
-      divide_by(planes.present(plane), rows.present(first + i));
+      divide_by(taps_of(planes, plane, 0), taps_of(rows, first + i, 0));
       read_divided(to, g_ + ((outer * planes.output + plane) * rows.output + first + i) * last.output * axes_.inner);
     }
     for (int b = 0; b < down_.count; ++b) {
@@ -268,7 +268,7 @@ class WindowsBackward {
         for (Int t = 0; t < last.taps; ++t) of_tap[t] += weights_[(h * rows.taps + w) * last.taps + t];
     even_ = true;
     for (Int j = 0; j < last.output; ++j) {
-      const Taps across = last.present(j);
+      const Taps across = taps_of(last, j, 0);
       A sum = 0;
       for (Int t = across.first; t < across.first + across.count; ++t) sum += of_tap[t];
       even_ = even_ && sum == 1;

@@ -82,7 +82,7 @@ class WindowsForward {
   POOLWISE_OUTLINE Int pool_band(Int unit, Int most, Int first) {
     const auto [outer, plane, row] = place_of(unit);
     const Int n = alike(axes_.rows, row, smaller(most, smaller(lines_.rows(), axes_.rows.output - row)));
-    const Taps high = axes_.planes.present(plane), wide = axes_.rows.present(row);
+    const Taps high = taps_of(axes_.planes, plane, 0), wide = taps_of(axes_.rows, row, 0);
     lines_.lay(outer, plane, row, n, high, wide);
     if constexpr (paired) beside_->lay(outer, plane, row, n, high, wide);
     if constexpr (has_raised)
@@ -217,17 +217,17 @@ class WindowsForward {
   POOLWISE_OUTLINE void pool_columns(Int unit) {
     const auto [outer, plane, row] = place_of(unit);
     const Axis &planes = axes_.planes, &rows = axes_.rows, &last = axes_.last;
-    const Taps high = planes.present(plane), wide = rows.present(row);
+    const Taps high = taps_of(planes, plane, 0), wide = taps_of(rows, row, 0);
     for (Int j = 0; j < last.output; ++j) {
-      const Taps across = last.present(j);
+      const Taps across = taps_of(last, j, 0);
       count_ = 0;
       for (Int h = high.first; h < high.first + high.count; ++h)
         for (Int w = wide.first; w < wide.first + wide.count; ++w) {
-          const Int at = (outer * planes.size + planes.fold(planes.start + plane * planes.step + h * planes.dilation)) * rows.size +
-                         rows.fold(rows.start + row * rows.step + w * rows.dilation);
+          const Int at = (outer * planes.size + element_at(planes, planes.start + plane * planes.step + h * planes.dilation)) * rows.size +
+                         element_at(rows, rows.start + row * rows.step + w * rows.dilation);
           for (Int t = across.first; t < across.first + across.count; ++t) {
             now_[count_] = weights_[(h * rows.taps + w) * last.taps + t];
-            columns_at_[count_++] = (at * last.size + last.fold(last.start + j * last.step + t * last.dilation)) * axes_.inner;
+            columns_at_[count_++] = (at * last.size + element_at(last, last.start + j * last.step + t * last.dilation)) * axes_.inner;
           }
         }
       compute_column(streams_ ? stream_.next() : y_ + (unit * last.output + j) * axes_.inner);

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cases import CASES, OPERATIONS, WITH_ARRAYS, call_of, operands_of, same
-from poolwise import GeM, LogSumExp, Max, Mixed, Operation, Soft, pool
+from poolwise import GeM, LogSumExp, Max, Mixed, Operation, Soft, pool, sum_pool
 from poolwise.kernels import gathered
 from poolwise.kernels.gathered import Gathered, gather
 from poolwise.op import Selection, Window
@@ -109,3 +109,10 @@ def test_infinite_scores_share_the_gradient(op: Operation, row: list[float]) -> 
     (grad,) = torch.autograd.grad(pool(x, op, (4,), kernel="gathered"), x)
     expected, *_ = op.window_grad(Window(np.array(row, np.float64), np.arange(4)[:, None], 4, 4, {}, (4,)), 1.0)
     np.testing.assert_allclose(grad.numpy(), expected, atol=1e-15)
+
+
+@pytest.mark.parametrize("kernel", ["native", "gathered", "reference"])
+def test_sums_wrap_as_numpys_do(kernel: str) -> None:
+    half, most = np.array([2**63, 2**63, 2**63, 7], np.uint64), np.array([2**63 - 1, 2, -1, -1])
+    np.testing.assert_array_equal(sum_pool(half, (2,), kernel=kernel), np.array([0, 2**63 + 7], np.uint64))
+    np.testing.assert_array_equal(sum_pool(most, (2,), kernel=kernel), [-(2**63) + 1, -2])

@@ -48,6 +48,7 @@ ACCEPTED: list[tuple[str, tuple[int, ...], dict[str, Any]]] = [
 ]
 NAMES = [f"{name} {arguments}" for name, _, arguments in ACCEPTED]
 each_accepted = pytest.mark.parametrize(("name", "shape", "arguments"), ACCEPTED, ids=NAMES)
+on_each_device = pytest.mark.parametrize("device", ["cpu", *(["cuda"] if torch.cuda.is_available() else [])])
 
 
 def sample(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -131,27 +132,33 @@ def test_the_profiler_shows_a_pooling_by_its_name() -> None:
 
 @pytest.mark.parametrize("op", OPERATIONS, ids=repr)
 @pytest.mark.parametrize("case", CASES)
-def test_a_tensor_is_pooled_as_the_reference_pools_its_array(case: str, op: poolwise.Operation) -> None:
+@on_each_device
+def test_a_tensor_is_pooled_as_the_reference_pools_its_array(device: str, case: str, op: poolwise.Operation) -> None:
     shape, arguments = CASES[case]
     for dtype in filter(partial(takes, op), ("float32", "float64", "int64", "uint8")):
         x = operands_of(case, dtype)[0]
-        y = poolwise.pool(torch.from_numpy(x), op, **arguments)
-        same(y.numpy(), poolwise.pool(x, op, **arguments, kernel="reference"), scale=8 * 30)
+        y = poolwise.pool(torch.from_numpy(x).to(device), op, **arguments)
+        assert y.device.type == device
+        same(y.numpy(force=True), poolwise.pool(x, op, **arguments, kernel="reference"), scale=8 * 30)
 
 
 @pytest.mark.parametrize("op", OPERATIONS, ids=repr)
 @pytest.mark.parametrize("case", ["3/2 p1", "uneven padding", "dilated", "channels last", "reflect", "empty windows"])
 @pytest.mark.parametrize("masked", [False, True], ids=["", "masked"])
-def test_gradients_are_the_references_on_every_geometry(case: str, op: poolwise.Operation, masked: bool) -> None:
+@on_each_device
+def test_gradients_are_the_references_on_every_geometry(
+    device: str, case: str, op: poolwise.Operation, masked: bool
+) -> None:
     shape, arguments = CASES[case]
-    x = torch.from_numpy(np.random.default_rng(0).permutation(np.prod(shape)).reshape(shape) / 8.0).requires_grad_()
-    mask = torch.from_numpy(operands_of(case, "float64", masked=True)[1]) if masked else None
-    y = poolwise.pool(x, op, **arguments, where=mask)
+    numbers = np.random.default_rng(0).permutation(np.prod(shape)).reshape(shape) / 8.0
+    mask = operands_of(case, "float64", masked=True)[1] if masked else None
+    x = torch.from_numpy(numbers).to(device).requires_grad_()
+    y = poolwise.pool(x, op, **arguments, where=None if mask is None else torch.from_numpy(mask).to(device))
     g = torch.randn(y.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    y.backward(g)
-    expected = _reference_gradient(case, op, x.detach().numpy(), None if mask is None else mask.numpy(), g.numpy())
+    y.backward(g.to(device))
+    expected = _reference_gradient(case, op, numbers, mask, g.numpy())
     finite = np.isfinite(expected)
-    np.testing.assert_allclose(x.grad.numpy()[finite], expected[finite], rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(x.grad.numpy(force=True)[finite], expected[finite], rtol=1e-12, atol=1e-12)
 
 
 def _reference_gradient(case: str, op: poolwise.Operation, x: Any, mask: Any, g: Any) -> Any:

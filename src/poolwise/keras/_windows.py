@@ -245,7 +245,7 @@ def _operated(
     extras = {name: KERAS.cast(array, working) for name, array in operands.items()} | _extras(op, window, working)
     extras |= {name: ops.where(present, extras[name], 0) for name in operands if op.over(name) == "input"}
     y = op.gathered(KERAS.xp, values, present, count, extras)
-    if result in INTEGERS and result != working:
+    if result in INTEGERS and result != working and not op.wraps:
         limits = np.iinfo(result)
         y = KERAS.xp.clip(y, int(limits.min), int(limits.max))
     return KERAS.cast(y, result)

@@ -168,8 +168,8 @@ class Gathered:
 
 
 def _within(xp: Namespace, y: Array, call: Call) -> Array:
-    """Integers that a narrower result cannot hold (a mean with a small divisor) saturate."""
-    if call.result_dtype not in INTEGERS or call.op.working_dtype(call.dtype) == call.result_dtype:
+    """Integers that a narrower result cannot hold (a mean with a small divisor) saturate, where they do not wrap."""
+    if call.op.wraps or call.result_dtype not in INTEGERS or call.op.working_dtype(call.dtype) == call.result_dtype:
         return y
     limits = np.iinfo(call.result_dtype)
     return xp.clip(y, int(limits.min), int(limits.max))

@@ -28,6 +28,7 @@ class Sum(Operation):
     name = "sum"
     laws = frozenset({"monotone", "scale", "order"})
     linear_gradient = True
+    wraps = True
 
     def window(self, w: Window) -> Any:
         return np.sum(w.values)
@@ -44,4 +45,6 @@ class Sum(Operation):
         return "uint64" if dtype.startswith("u") else "int64"
 
     def working_dtype(self, dtype: str) -> str:
-        return super().working_dtype(self.result_dtype(dtype))
+        result = self.result_dtype(dtype)
+        # the same bits, and not every device adds unsigned numbers
+        return "int64" if result == "uint64" else super().working_dtype(result)
