@@ -17,6 +17,7 @@ struct RowsLayout {
   bool serves = false;
   bool picks = false;         // a step along the row, or uneven windows
   bool doubles = false;       // sums: taps of a row are doubled
+  bool slides = false;        // sums: rows of a window slide
   Int start = 0, taps = 0;    // of the first window along a row, without the taps that no window of a sum has
   Int packs = 0, left = 0;    // of a row, and of what it is reduced to
   Int slots = 0;              // rows of a plane, those in the padding too
@@ -39,8 +40,8 @@ POOLWISE_OUTLINE RowsLayout rows_layout(const Plan& plan) {
   layout.start = last.start, layout.taps = last.taps;
   if constexpr (!R::idempotent) {
     const LineLayout line = line_layout<R>(plan);
-    if (!line.serves || line.slides || line.folds) return layout;
-    layout.doubles = line.doubles;
+    if (!line.serves || line.folds) return layout;
+    layout.doubles = line.doubles, layout.slides = line.slides;
     if (last.spans == nullptr) layout.start += block.read.first * last.dilation, layout.taps = block.read.count;
     if (!layout.doubles && layout.taps > most_doublings) return layout;
   }

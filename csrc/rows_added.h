@@ -22,9 +22,10 @@ class RowsAdded : public Rows<R, K> {
 
  public:
   RowsAdded(const Plan& plan, const Buffers& buffers)
-      : Base(plan, buffers, Arena::room<Window>(plan.block.axes[1].output) + Arena::room<A>(most_row_packs * N)) {
+      : Base(plan, buffers, Arena::room<Window>(plan.block.axes[1].output) + Arena::room<A>(most_row_packs * N) + Arena::room<A>(most_row_taps * most_row_packs * N)) {
     windows_ = arena_.template take<Window>(rows_.output);
     divisors_ = arena_.template take<A>(most_row_packs * N);
+    after_ = arena_.template take<A>(most_row_taps * most_row_packs * N);
     for (Int i = 0; i < rows_.output; ++i) {
       const Taps taps = taps_of(rows_, i, 0);
       const Int row = rows_.first(i) + taps.first * rows_.dilation - rows_.start - layout_.first;
@@ -39,7 +40,7 @@ class RowsAdded : public Rows<R, K> {
 
   void run(Int begin, Int end) {
     this->for_planes(begin, end, [this]<int P, int Q>(const T* from, Int apart) POOLWISE_LAMBDA {
-      switch (layout_.doubles || last_.spans != nullptr ? 0 : layout_.taps) {
+      switch (layout_.doubles || layout_.slides || last_.spans != nullptr ? 0 : layout_.taps) {
         case 2: return plane_by<P, Q, 2>(from, apart);
         case 3: return plane_by<P, Q, 3>(from, apart);
         default: plane_by<P, Q, 0>(from, apart);
@@ -55,20 +56,59 @@ class RowsAdded : public Rows<R, K> {
     const State<N> nothing = reduction.template nothing<N>();
     LaneSet<A, N> inside[P];
     for (int p = 0; p < P; ++p) inside[p] = this->inside(p);
-    const Int n = last_.output;
-    Out* out = out_;
-    for (Int i = 0; i < rows_.output; ++i, out += n) {
-      const Window window = windows_[i];
-      State<N> state[P];
-      for (int p = 0; p < P; ++p) state[p] = nothing;
-      add_rows(reduction, state, from + window.first * apart, window.count, rows_.dilation * apart);
+    const auto finish = [&](Int i, State<N>(&state)[P]) POOLWISE_LAMBDA {
+      const Int n = last_.output;
+      Out* const out = out_ + i * n;
       for (int p = 0; p < P; ++p) state[p].value = inside[p].of(state[p].value, nothing.value);
       add_along<Count>(reduction, state, nothing);
       this->template pick<Q>(state, nothing);
       for (int q = 0; q < Q; ++q) {  // what is beyond the row is written over by the next one
         if (Q > 1 && q * N >= n) break;
         __builtin_prefetch(reinterpret_cast<const char*>(out + q * N) + prefetch_distance, 1);
-        reduction.template write<N>(out + q * N, state[q], load<A, N>(divisors_ + q * N) * window.divisor);
+        reduction.template write<N>(out + q * N, state[q], load<A, N>(divisors_ + q * N) * windows_[i].divisor);
+      }
+    };
+    if (Count == 0 && layout_.slides) return slide<P>(from, apart, reduction, nothing, finish);
+    for (Int i = 0; i < rows_.output; ++i) {
+      State<N> state[P];
+      for (int p = 0; p < P; ++p) state[p] = nothing;
+      add_rows(reduction, state, from + windows_[i].first * apart, windows_[i].count, rows_.dilation * apart);
+      finish(i, state);
+    }
+  }
+
+  // A window is the end of one block of as many rows as it has, and the beginning of the next.
+  template <int P, class Finish>
+  POOLWISE_INLINE void slide(const T* from, Int apart, const R& reduction, const State<N>& nothing, Finish&& finish) {
+    const Int taps = rows_.taps, step = rows_.step;
+    const auto add = [&](State<N>(&state)[P], Int slot, bool first) POOLWISE_LAMBDA {
+      const Int row = slot - layout_.first;
+      const bool there = row >= 0 && row < layout_.rows;
+      for (int p = 0; p < P; ++p) {
+        if (!there) {
+          if (first) state[p] = nothing;
+          continue;
+        }
+        const State<N> fresh{load<A, N>(from + row * apart + p * N)};
+        state[p] = first ? fresh : reduction.template merged<N>(state[p], fresh);
+      }
+    };
+    Int i = 0;
+    for (Int block = 0; i < rows_.output; block += taps) {
+      State<N> state[P];
+      for (Int at = taps - 1; at >= i * step - block; --at) {
+        add(state, block + at, at == taps - 1);
+        for (int p = 0; p < P; ++p) store<N, A>(after_ + (at * P + p) * N, state[p].value);
+      }
+      State<N> before[P];
+      for (Int next = 0; i < rows_.output && i * step < block + taps; ++i) {
+        const Int at = i * step - block;
+        for (; next < at; ++next) add(before, block + taps + next, next == 0);
+        for (int p = 0; p < P; ++p) {
+          state[p] = {load<A, N>(after_ + (at * P + p) * N)};
+          if (at > 0) state[p] = reduction.template merged<N>(state[p], before[p]);
+        }
+        finish(i, state);
       }
     }
   }
@@ -112,9 +152,22 @@ class RowsAdded : public Rows<R, K> {
         state[p] = balanced<R, N, Count>(reduction, layout_.taps, [&](Int t) POOLWISE_LAMBDA { return t == 0 ? single[p] : behind(single, nothing, p, across_[t]); });
       return;
     }
-    for (Int k = 0; k < across_count_; ++k)
+    for (Int k = 0; k < across_count_; ++k) across_[k].single ? add_behind(reduction, state, single, nothing, across_[k]) : add_behind(reduction, state, state, nothing, across_[k]);
+  }
+  // To each pack what stands behind it, of packs that may be the same.
+  template <int P>
+  POOLWISE_INLINE void add_behind(const R& reduction, State<N> (&state)[P], const State<N> (&from)[P], const State<N>& nothing, const Across& step) const {
+    const auto add = [&]<int Behind>() POOLWISE_LAMBDA {
       for (int p = 0; p < P; ++p)
-        state[p] = reduction.template merged<N>(state[p], across_[k].single ? behind(single, nothing, p, across_[k]) : behind(state, nothing, p, across_[k]));
+        state[p] = reduction.template merged<N>(state[p], p + Behind < P ? Base::template lanes_behind<Behind>(from, nothing, p, step.lanes) : nothing);
+    };
+    switch (step.behind) {
+      case 0: return add.template operator()<0>();
+      case 1: return add.template operator()<1>();
+      case 2: return add.template operator()<2>();
+      case 3: return add.template operator()<3>();
+      default: add.template operator()<most_row_packs>();
+    }
   }
   template <int P>
   static POOLWISE_INLINE State<N> behind(const State<N> (&packs)[P], const State<N>& nothing, int p, const Across& step) {
@@ -129,6 +182,7 @@ class RowsAdded : public Rows<R, K> {
 
   Window* windows_;
   A* divisors_;
+  A* after_;  // of a block, what each row and those behind it come to
 };
 
 }  // namespace poolwise::POOLWISE_ISA
