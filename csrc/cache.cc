@@ -14,7 +14,7 @@ namespace {
 
 constexpr std::size_t page = std::size_t(2) << 20;
 constexpr std::size_t most_kept = std::size_t(256) << 20;  // bytes, of all blocks
-constexpr std::size_t most_blocks = 8;
+constexpr std::size_t most_blocks = 32;
 
 struct Block {
   void* data;

@@ -12,7 +12,7 @@ from typing import Any
 
 from poolwise import _native
 
-LARGE = 8 << 20  # bytes up to which that is left to the allocator
+LARGE = 1 << 20  # bytes up to which that is left to the allocator
 
 
 def lent(size: int) -> Any | None:
