@@ -1,5 +1,5 @@
-// Memory for outputs that are too large for the usual allocators to keep: they hand it back to the system and ask for it anew, and
-// the system clears every page of it, which takes longer than pooling. A few blocks are kept here instead.
+// Memory for large outputs, which the usual allocators may hand back to the system and ask for anew; the system clears every page of
+// it, and that takes longer than pooling. Up to 32 blocks are kept here instead, of whole large pages.
 #pragma once
 
 #include <cstddef>

@@ -70,7 +70,8 @@ void with_elements(const Plan& plan, Run&& run) {
   }
 }
 
-// The same of a selection: integers and bools by their size, as `Whole` knows their signs.
+// Calls run.operator()<T>() with the element type of a selection: integers by their size, as `Whole` knows their signs, and a bool as the
+// byte of 0 or 1 that it is.
 template <class Run>
 void with_ordered(const Plan& plan, Run&& run) {
   switch (plan.dtype) {

@@ -88,7 +88,7 @@ POOLWISE_INLINE To same_bits(const From& from) {
 
 // ---- elements that are not numbers of C++ ------------------------------------------------------------------------------
 
-struct Truth {  // a bool; any byte but 0 is true
+struct Truth {  // a bool that is counted; any byte but 0 is true
   std::uint8_t byte;
 };
 struct Half {  // float16
