@@ -1,4 +1,4 @@
-// Which of the compiled instruction sets this machine can run. Compiled for the least machine, as it runs on every one.
+// Which of the compiled instruction sets this machine can run, and how it likes to read. Compiled for the least machine, as it runs on every one.
 #include "kernels.h"
 
 namespace poolwise {
@@ -42,6 +42,15 @@ extern const Kernels kernels;
 UsableKernels usable_kernels() { return {{&baseline::kernels}, 1}; }
 
 #endif
+
+bool likes_order() {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  return __builtin_cpu_is("amd");
+#else
+  return false;
+#endif
+}
 
 const Kernels* best_kernels() {
   const UsableKernels usable = usable_kernels();

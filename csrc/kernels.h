@@ -15,6 +15,7 @@ struct Buffers {
   const std::uint8_t* mask = nullptr;          // over the input, or null: which elements are there
   const Int* from_strides = nullptr;           // of the input; null: dense
   const Int* mask_strides = nullptr;
+  bool in_order = false;                       // rows are read one after the other, with nothing asked for ahead
 };
 
 // Units of work, and how many at least should be done by one thread in a row.
@@ -49,5 +50,8 @@ struct UsableKernels {
 
 UsableKernels usable_kernels();
 const Kernels* best_kernels();
+
+// Whether this processor fetches ahead well by itself, but only what is read in the order of memory.
+bool likes_order();
 
 }  // namespace poolwise

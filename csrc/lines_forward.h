@@ -19,7 +19,8 @@ constexpr Int folded_lanes = 64;                              // of a line on wh
 constexpr Int rows_at_once = 4;                                // that are reduced in one loop
 constexpr Int few_turns = 2;                                   // additions one after the other in what is not an accumulator
 constexpr int folded_few = 16;                                // lanes of four such turns beside each other
-constexpr Int band_lanes = 384, most_band_rows = 64;         // of short lines that are reduced across together
+constexpr Int band_bytes = 6 << 10, most_band_rows = 64;     // of short lines that are reduced across together
+constexpr Int stream_bytes = 2 << 10;                        // of their outputs, where those are written past the caches
 constexpr Int most_picked_taps = 8;                          // of uneven bins whose elements are picked one by one
 
 // How a plan's lines are cut. `serves` is false where this engine does not.
@@ -90,6 +91,20 @@ POOLWISE_OUTLINE bool folds_inside(const Axis& axis, Int first, Int cells) {
 }
 
 template <class R>
+bool is_streamed(const Plan& plan) {
+  return plan.output_size * Int(sizeof(typename R::Result)) >= bytes_worth_streaming;
+}
+
+// How many lines of so many lanes. What is written past the caches is written a little at a time.
+template <class R>
+Int rows_of_band(const Plan& plan, Int lanes) {
+  const Int row_bytes = plan.block.axes[2].output * plan.block.inner * Int(sizeof(typename R::Result));
+  Int rows = smaller(plan.block.output_rows(), band_bytes / Int(sizeof(typename R::Accumulator)) / larger(1, lanes));
+  if (is_streamed<R>(plan)) rows = smaller(rows, stream_bytes / larger(1, row_bytes));
+  return larger(1, smaller(rows, most_band_rows));
+}
+
+template <class R>
 POOLWISE_OUTLINE LineLayout line_layout(const Plan& plan) {
   using A = typename R::Accumulator;
   constexpr Int lane_bytes = sizeof(A) + (Line<R>::two ? sizeof(A) : 0);
@@ -107,7 +122,7 @@ POOLWISE_OUTLINE LineLayout line_layout(const Plan& plan) {
     layout.extent = cells;
     for (layout.lanes = block.inner; layout.lanes < cells * block.inner;) layout.lanes *= 2;
     layout.lanes = larger(layout.lanes, 2 * full<A>);
-    layout.rows = layout.gathers ? full<A> : larger(1, smaller(most_band_rows, band_lanes / larger(1, layout.lanes)));
+    layout.rows = layout.gathers ? full<A> : rows_of_band<R>(plan, layout.lanes);
     layout.bytes = layout.rows * (Line<R>::room(layout.lanes) + 4 * Arena::room<std::int64_t>(layout.lanes + slack<A>) + Stream<typename R::Result>::room(layout.lanes)) +
                    Stream<typename R::Result>::room(slack<A>) + Arena::room<typename R::Element>(rows_at_once * (last.size * block.inner + slack<A>));
     layout.serves = block.inner > 0 && layout.bytes < most_memory;
@@ -126,7 +141,7 @@ POOLWISE_OUTLINE LineLayout line_layout(const Plan& plan) {
   Int cells_read = larger((layout.columns - 1) * last.step + layout.extent, layout.columns * last.step);
   if (last.spans != nullptr) cells_read = larger(last.size, last.output);
   layout.lanes = block.inner > 1 ? cells_read * block.inner : ceil_div(cells_read, last.step) * last.step;
-  if (layout.chunks == 1) layout.rows = larger(1, smaller(most_band_rows, band_lanes / layout.lanes));
+  if (layout.chunks == 1) layout.rows = rows_of_band<R>(plan, layout.lanes);
   const Int band = layout.rows * layout.lanes, lines = layout.doubles ? 2 : 1;
   layout.bytes = lines * Line<R>::room(band) + Arena::room<typename R::Element>(rows_at_once * (layout.lanes + slack<A>)) +
                  2 * Arena::room<typename DivisorOf<R>::type>(band + slack<A>) + Arena::room<A>(band + slack<A>) + Arena::room<typename R::Result>(band + slack<A>) + Stream<typename R::Result>::room(band + slack<A>);
@@ -175,6 +190,7 @@ class LinesForward {
         x_(static_cast<const T*>(buffers.from)),
         y_(static_cast<Out*>(buffers.to)),
         kept_(static_cast<K*>(buffers.kept)),
+        in_order_(buffers.in_order),
         strides_(row_strides(plan, sizeof(T), buffers.from, buffers.from_strides)),
         last_row_(last_row(block_, strides_)) {
     Arena arena(scratch(static_cast<std::size_t>(layout_.bytes)));
@@ -187,7 +203,7 @@ class LinesForward {
     bounced_kept_ = reinterpret_cast<K*>(arena.take<A>(band + slack<A>));
     bounced_ = arena.take<Out>(band + slack<A>);
     stream_ = Stream<Out>(arena, band + slack<A>);
-    streams_ = layout_.chunks == 1 && plan.output_size * Int(sizeof(Out)) >= bytes_worth_streaming;
+    streams_ = layout_.chunks == 1 && is_streamed<R>(plan);
     for (Int t = 0; layout_.picks && t < block_.axes[2].taps; ++t) picked_[t] = arena.take<std::int32_t>(layout_.rows * layout_.columns + slack<A>);
     if (layout_.slides) {
       fresh_ = Line<R>(arena, layout_.lanes);
@@ -249,8 +265,9 @@ class LinesForward {
     if (!layout_.doubles) return;
     width_ = 1;
     while (2 * width_ <= count) width_ *= 2;
-    const Int rest = R::idempotent ? count - width_ : 0;  // two halves may overlap where taking an element twice is no harm
+    const Int rest = R::idempotent ? count - width_ : count / 2;  // two halves may overlap where taking an element twice is no harm
     taps_ = rest == 0 ? 1 : 2, tap_lanes_ = rest * step, tap_places_ = rest;
+    single_ = !R::idempotent && count % 2 == 1;
   }
 
   void enter_chunk() {
@@ -408,7 +425,7 @@ class LinesForward {
           Pack<Few, W> few[U]{};
           stop = smaller(n, lane + few_turns * U * W);
           for (; lane + U * W <= stop; lane += U * W) {
-            ahead<gather_distance>(from + lane, U * W * Int(sizeof(T)));
+            if (!in_order_) ahead<gather_distance>(from + lane, U * W * Int(sizeof(T)));
             for (int u = 0; u < U; ++u) few[u] += load<Few, W>(from + lane + u * W);
           }
           for (int u = 0; u < U; ++u) {
@@ -439,7 +456,7 @@ class LinesForward {
         const T* from = source(planes.first(plane_) + a * planes.dilation, rows.first(row_) + b * rows.dilation);
         Int lane = 0;
         for (; lane + 4 * N <= n; lane += 4 * N) {
-          ahead<gather_distance>(from + lane, 4 * N * Int(sizeof(T)));
+          if (!in_order_) ahead<gather_distance>(from + lane, 4 * N * Int(sizeof(T)));
           for (int u = 0; u < 4; ++u) state[u] = reduction_.template merged<N>(state[u], element<N>(from + lane + u * N));
         }
         for (int u = 0; lane + N <= n; lane += N, ++u) state[u] = reduction_.template merged<N>(state[u], element<N>(from + lane));
@@ -570,6 +587,9 @@ class LinesForward {
 
   template <int Count, bool Onto>
   POOLWISE_INLINE void down_lanes(const Line<R>& to, const T* const (&from)[Count], Int place, Int places, Int lanes) {
+    const R reduction = reduction_;  // not to be read again after every store
+    const Int begin = there_begin_;
+    const bool fetches = !in_order_;
     for_packs<N>(lanes, [&]<int M, int U>(Int lane) POOLWISE_LAMBDA {
       State<M> state[U];
       for (int u = 0; u < U; ++u) {
@@ -577,16 +597,17 @@ class LinesForward {
         if constexpr (adds_few) {
           state[u] = {converted<A, Few, M>(few_added<Count, Few, M>([&](int s) POOLWISE_LAMBDA { return load<Few, M>(from[s] + here); }))};
         } else {
-          const auto row = [&](int s) POOLWISE_LAMBDA { return reduction_.template taken<M>(reduction_.template read<M>(from[s] + here), place + s * places); };
+          const auto row = [&](int s) POOLWISE_LAMBDA { return reduction.template taken<M>(reduction.template read<M>(from[s] + here), place + s * places); };
           state[u] = row(0);
-          if constexpr (Count > 1) state[u] = reduction_.template followed<M>(state[u], row(1));
-          if constexpr (Count == 3) state[u] = reduction_.template followed<M>(state[u], row(2));
-          if constexpr (Count == 4) state[u] = reduction_.template followed<M>(state[u], reduction_.template followed<M>(row(2), row(3)));
+          if constexpr (Count > 1) state[u] = reduction.template followed<M>(state[u], row(1));
+          if constexpr (Count == 3) state[u] = reduction.template followed<M>(state[u], row(2));
+          if constexpr (Count == 4) state[u] = reduction.template followed<M>(state[u], reduction.template followed<M>(row(2), row(3)));
         }
-        if constexpr (Onto) state[u] = reduction_.template followed<M>(to.template load<M>(there_begin_ + here), state[u]);
+        if constexpr (Onto) state[u] = reduction.template followed<M>(to.template load<M>(begin + here), state[u]);
       }
-      for (int s = 0; s < Count; ++s) ahead(from[s] + lane, U * M * sizeof(T));
-      for (int u = 0; u < U; ++u) to.template store<M>(there_begin_ + lane + u * M, state[u]);
+      if (fetches)
+        for (int s = 0; s < Count; ++s) ahead(from[s] + lane, U * M * sizeof(T));
+      for (int u = 0; u < U; ++u) to.template store<M>(begin + lane + u * M, state[u]);
     });
   }
 
@@ -622,16 +643,24 @@ class LinesForward {
     const Axis &planes = block_.axes[0], &rows = block_.axes[1];
     const Int apart = rows.dilation * strides_.row, places = places_apart();
     const T* first = x_ + row_at(0, 0);
+    // Of rows that are read in order, one at most at a time that no window before had; sums keep the order of their additions.
+    const bool apart_too = in_order_ && (R::idempotent || (!adds_few && Count > 0));
+    const Int known = apart_too ? larger(1, rows.taps - rows.step + 1) : rows.taps;
     for (Int b = number; b < number + n; ++b, first += rows.step * strides_.row) {
       const Line<R> line = band_.from(b * layout_.lanes);
       const T* from[Count > 0 ? Count : rows_at_once];
       if constexpr (Count > 0) {
         for (int s = 0; s < Count; ++s) from[s] = first + s * apart;
-        down_lanes<Count, false>(line, from, 0, places, there_);
+        if (known < Count) {
+          down_by(known, false, line, from, 0, places, there_);
+          for (int s = known; s < Count; ++s) down<1, true>(line, from + s, s * places, places, there_);
+        } else {
+          down_lanes<Count, false>(line, from, 0, places, there_);
+        }
       } else {
         for (Int a = 0; a < planes.taps; ++a)
-          for (Int t = 0; t < rows.taps; t += rows_at_once) {
-            const Int some = smaller(rows_at_once, rows.taps - t);
+          for (Int t = 0, some; t < rows.taps; t += some) {
+            some = t >= known ? 1 : smaller(rows_at_once, known - t);
             for (Int s = 0; s < some; ++s) from[s] = first + a * planes.dilation * strides_.plane + (t + s) * apart;
             down_by(some, a + t > 0, line, from, place_of(a, t), places, there_);
           }
@@ -723,12 +752,12 @@ class LinesForward {
   // ---- across: the taps of the line ----
 
   // A window of 2 w taps is two of w beside each other, one of 2 w + 1 has one tap more behind them. Where taking an element twice is
-  // no harm, widths are powers of two and the last two windows overlap.
+  // no harm, widths are powers of two and the last two windows overlap. The last two are left to what writes the outputs.
   void double_taps(Int lanes) {
     const Int step = block_.axes[2].dilation * block_.inner, count = R::idempotent ? width_ : block_.read.count;
     Int width = 1;
     from_ = band_;
-    for (Int bit = width_ / 2; bit > 0; bit /= 2) {
+    for (Int bit = width_ / 2; bit > (R::idempotent ? 0 : 1); bit /= 2) {
       const bool odd = (count & bit) != 0 && !R::idempotent;
       odd ? pair<true>(lanes, width * step, width) : pair<false>(lanes, width * step, width);
       width = 2 * width + odd;
@@ -822,18 +851,21 @@ class LinesForward {
   POOLWISE_INLINE void across_by(Int runs, Int n) {
     switch (taps_) {
       case 1: return across_lanes<S, 1>(runs, n);
-      case 2: return across_lanes<S, 2>(runs, n);
+      case 2:
+        if constexpr (!R::idempotent)
+          if (single_) return across_lanes<S, 2, true>(runs, n);
+        return across_lanes<S, 2>(runs, n);
       case 3: return across_lanes<S, 3>(runs, n);
       default: across_lanes<S, 0>(runs, n);
     }
   }
 
-  // Count is the number of taps where the compiler knows it, else 0.
-  template <int S, int Count>
+  // Count is the number of taps where the compiler knows it, else 0; Single: one element more stands behind the two.
+  template <int S, int Count, bool Single = false>
   POOLWISE_OUTLINE void across_lanes(Int runs, Int n) {
-    for (Int b = 0; b < runs; ++b) across_run<S, Count>(b * apart_, n, b * n);
+    for (Int b = 0; b < runs; ++b) across_run<S, Count, Single>(b * apart_, n, b * n);
   }
-  template <int S, int Count>
+  template <int S, int Count, bool Single>
   POOLWISE_INLINE void across_run(Int first, Int n, Int to) {
     const Int taps = Count > 0 ? Count : taps_, apart = tap_lanes_;
     for_packs<N>(n, [&]<int M, int U>(Int lane) POOLWISE_LAMBDA {
@@ -848,6 +880,8 @@ class LinesForward {
       } else {
         for (int u = 0; u < U; ++u) state[u] = balanced<R, M, Count>(reduction_, taps, [&](Int t) POOLWISE_LAMBDA { return tap(u, t); });
       }
+      if constexpr (Single)
+        for (int u = 0; u < U; ++u) state[u] = reduction_.template merged<M>(state[u], picked_state<R, S, M>(band_, S * (first + lane + u * M) + 2 * apart));
       for (int u = 0; u < U; ++u) put<M>(to + lane + u * M, state[u], first - to);
     });
   }
@@ -861,10 +895,13 @@ class LinesForward {
       const Int begin = from + (last.spans != nullptr ? last.spans[j].first : j * last.step) * inner;
       const Int taps = last.spans != nullptr ? last.spans[j].count : taps_;
       for_packs<N>(inner, [&]<int M, int U>(Int c) POOLWISE_LAMBDA {
-        for (int u = 0; u < U; ++u)
-          put<M>(to + j * inner + c + u * M, taps == 0 ? reduction_.template nothing<M>() : balanced<R, M, 0>(reduction_, taps, [&](Int t) POOLWISE_LAMBDA {
-                   return counted_tap<M>(from_.template load<M>(begin + c + u * M + t * apart), t);
-                 }));
+        for (int u = 0; u < U; ++u) {
+          auto state = taps == 0 ? reduction_.template nothing<M>() : balanced<R, M, 0>(reduction_, taps, [&](Int t) POOLWISE_LAMBDA {
+            return counted_tap<M>(from_.template load<M>(begin + c + u * M + t * apart), t);
+          });
+          if (single_) state = reduction_.template merged<M>(state, band_.template load<M>(begin + c + u * M + 2 * apart));
+          put<M>(to + j * inner + c + u * M, state);
+        }
       });
     }
   }
@@ -898,6 +935,7 @@ class LinesForward {
   const T* x_;
   Out* y_;
   K* kept_;
+  const bool in_order_;
   RowStrides strides_;
   Int last_row_;
   Line<R> band_, line_, from_, doubled_, fresh_, before_, after_;
@@ -913,6 +951,7 @@ class LinesForward {
   bool alike_ = false;                                                   // rows may be reduced in one loop
   bool alone_ = false;                                                   // they are the same for all windows
   Int taps_ = 0, tap_lanes_ = 0, tap_places_ = 0, width_ = 1;              // of a line, doubled where that is worth it
+  bool single_ = false;                                                  // and there is one element more behind the two taps
   Int outer_ = 0, plane_ = 0, chunk_ = 0, row_ = 0;                      // where the engine stands
   Int first_column_ = 0, columns_ = 0, lanes_ = 0;                       // of the chunk
   Int there_begin_ = 0, there_ = 0, from_lane_ = 0, read_ = 0;           // its lanes that are no padding; those of a row that are read

@@ -441,4 +441,5 @@ NB_MODULE(_native, m) {
   m.def("instruction_set", instruction_set);
   m.def("instruction_sets", instruction_sets);
   m.def("use_instruction_set", use_instruction_set, nb::arg("name"));
+  m.def("use_row_order", use_row_order, nb::arg("name"));
 }

@@ -13,10 +13,14 @@ namespace {
 constexpr Int bytes_per_piece = 1 << 18;      // enough work that handing it out costs nothing
 constexpr Int bytes_worth_sharing = 1 << 18;  // below this, waking a thread costs more than it saves
 constexpr Int bytes_worth_advice = 4 << 20;
+constexpr Int bytes_worth_order = 8 << 20;    // of what is read; less may still lie in a cache
 constexpr Int readers_worth_mirroring = 25;
 constexpr Int most_divided_lanes = 1 << 20;
 
 std::atomic<const Kernels*> chosen{best_kernels()};
+
+enum class RowOrder { automatic, together, in_order };
+std::atomic<RowOrder> row_order{RowOrder::automatic};
 
 [[noreturn]] void refuse(const std::string& sentence) { throw std::invalid_argument(sentence); }
 
@@ -27,9 +31,15 @@ int threads_for(int asked) {
 
 struct Job {
   const Plan& plan;
-  const Buffers& buffers;
+  Buffers buffers;
   RangeKernel kernel;
 };
+
+bool reads_in_order(const Plan& plan) {
+  static const bool liked = likes_order();
+  const RowOrder order = row_order.load();
+  return order == RowOrder::in_order || (order == RowOrder::automatic && liked && plan.input_size * itemsize_of(plan.dtype) >= bytes_worth_order);
+}
 
 // What the call costs, in bytes: that it moves, or where windows are large and overlap, a byte for each tap.
 Int cost_of(const Plan& plan) {
@@ -45,6 +55,7 @@ void run(const Plan& plan, const Buffers& buffers, const Family& family, int thr
   const Int cost = cost_of(plan), even = (units + most - 1) / most, per_unit = std::max<Int>(cost / units, 1);
   const Int piece = std::min(even, std::max(grain, bytes_per_piece / per_unit));
   Job job{plan, buffers, family.run};
+  job.buffers.in_order = reads_in_order(plan);
   share(units, cost < bytes_worth_sharing ? units : piece, most,
         [](void* context, Int begin, Int end) {
           const Job& todo = *static_cast<Job*>(context);
@@ -89,6 +100,17 @@ void use_instruction_set(const std::string& name) {
     here += (here.empty() ? "" : ", ") + std::string(kernels->name);
   }
   refuse("use_instruction_set: this machine runs " + here + ", got '" + name + "'");
+}
+
+void use_row_order(const std::string& name) {
+  if (name == "auto")
+    row_order = RowOrder::automatic;
+  else if (name == "together")
+    row_order = RowOrder::together;
+  else if (name == "in order")
+    row_order = RowOrder::in_order;
+  else
+    refuse("use_row_order: must be 'auto', 'together' or 'in order', got '" + name + "'");
 }
 
 // Whether the input lies as densely as the output.

@@ -13,6 +13,9 @@ std::vector<std::string> instruction_sets();
 std::string instruction_set();
 void use_instruction_set(const std::string& name);  // throws std::invalid_argument
 
+// How the rows of a window are read: "together", "in order", or as the processor likes best, "auto".
+void use_row_order(const std::string& name);  // throws std::invalid_argument
+
 // Each takes at most `threads` threads, 0: the module's count. The sizes and strides of the arrays must be those of the plan;
 // whatever the arrays hold, nothing outside them is read or written. Throw std::invalid_argument where something is missing.
 void run_forward(const Plan& plan, const Buffers& buffers, int threads);

@@ -350,13 +350,17 @@ def pooled(p, case, x, g, threads=0):
 
 
 def each_way(case, name, body, dtype, x, g, **words):
-    """What every instruction set gives for one copy of the planes, and for many by 1, 2 and 7 threads."""
+    """What every instruction set gives for one copy of the planes, and for many by 1, 2 and 7 threads.
+
+    By two the rows are read in order, else together: they give the same bits.
+    """
     many = copies_of(case, name)
     for copies, threads in [(1, (1,)), *([(many, (1, 2, 7))] if many > 1 else [(1, (2, 7))])]:
         p = plan_of(case, body, dtype, copies, **words)
         spread = [np.concatenate([array.astype(dtype)] * copies) for array in (x, g)]
         for instructions, n in itertools.product(SETS, threads):
             _native.use_instruction_set(instructions)
+            _native.use_row_order("in order" if n == 2 else "together")
             yield [part.reshape(copies, case.outer, -1) for part in pooled(p, case, *spread, n)]
 
 
@@ -365,6 +369,7 @@ def as_it_was():
     before = _native.instruction_set()
     yield
     _native.use_instruction_set(before)
+    _native.use_row_order("auto")
 
 
 # ---- values ----

@@ -494,6 +494,7 @@ MODULE_REFUSED: dict[str, Row] = {
     "unpool, arrays too small": ("native.unpool(4, 1, 5, 4, 1, y, np.zeros(5, 'i8'), y)", VALUE, ("from", "5 aligned")),
     "unpool, indices of 32 bits": ("unpool(np.zeros(4, 'i4'))", VALUE, ("indices", "int64")),
     "unpool, elements of 3 bytes": ("native.unpool(3, 1, 4, 4, 1, y, kept, y)", VALUE, ("itemsize", "3")),
+    "no order of rows of that name": ("native.use_row_order('random')", VALUE, ("'together'", "'random'")),
     "no instruction set of that name": ("native.use_instruction_set('z80')", VALUE, ("'z80'",)),
 }
 # Nothing is written where an index is wrong; an offset outside the window sends nothing anywhere.

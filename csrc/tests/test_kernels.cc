@@ -338,6 +338,13 @@ int main() {
   using namespace poolwise;
   for (const std::string& set : instruction_sets()) {
     use_instruction_set(set);
+    use_row_order("in order");
+    for (const Case& c : cases()) {
+      try_all<float>(c, "float32");
+      try_all<std::uint8_t>(c, "uint8");
+      touch_pages(c, "bfloat16");
+    }
+    use_row_order("together");
     int served = 0;
     for (const Case& c : cases()) {
       try_all<float>(c, "float32");

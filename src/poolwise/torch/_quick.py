@@ -22,7 +22,7 @@ from poolwise.doors import Build
 from poolwise.kernels.native import DIFFERENTIABLE, plan_of
 from poolwise.op import Operation
 from poolwise.torch._bridge import TorchDoor, backward_of, watched
-from poolwise.torch._framework import FORMS, TORCH
+from poolwise.torch._framework import DTYPE, FORMS, TORCH
 
 MOST = 1024  # calls remembered of one function
 SMALL = 1 << 12  # bytes up to which an output is kept as the pattern of the next one, which allocates faster
@@ -131,6 +131,7 @@ def _recorded(ready: Ready) -> type[torch.autograd.Function]:
     result_dtype, kept_dtype = ready.result_dtype, ready.plan.kept_dtype
     tiny = small and 8 * prod(call.geometry.shape) <= SMALL
     like_x: Any = TORCH.empty(call.geometry.shape, call.dtype, call.layout, like) if tiny else None
+    form_g, form_kept = _form(call, result_dtype), _form(call, kept_dtype) if kept_dtype else None
 
     class _Recorded(torch.autograd.Function):
         @staticmethod
@@ -148,18 +149,24 @@ def _recorded(ready: Ready) -> type[torch.autograd.Function]:
         def backward(ctx: Any, g: torch.Tensor) -> torch.Tensor | None:
             kept = ctx.saved_tensors[0] if kept_dtype else None
             again = _recording() or _transforms()  # whether the gradient may be differentiated
-            if not tiny or again or not (_alike(g, like) and _alike(kept, like_kept)):
+            if again or not (_has(g, form_g) and _has(kept, form_kept)):
                 return backward_of(g, kept, call, ready.kernel)
-            gx = _empty_like(like_x)
+            gx = _empty_like(like_x) if tiny else TORCH.empty(call.geometry.shape, call.dtype, call.layout, g)
             backward_at(g.data_ptr(), gx.data_ptr(), 0 if kept is None else kept.data_ptr(), 0, None, _threads())
             return gx
 
     return _Recorded
 
 
-def _alike(x: torch.Tensor | None, like: torch.Tensor | None) -> bool:
+def _form(call: Call, dtype: str) -> tuple[Any, ...]:
+    """What the module expects of a tensor of the output's shape: dtype, shape and strides."""
+    pattern = torch.empty_permuted(call.geometry.output_shape, call.layout, dtype=DTYPE[dtype], device="meta")
+    return pattern.dtype, pattern.shape, pattern.stride()
+
+
+def _has(x: torch.Tensor | None, form: tuple[Any, ...] | None) -> bool:
     """Whether a tensor's memory is as the module expects it: hooks may have changed what was kept."""
-    if x is None or like is None:
-        return x is like
+    if x is None or form is None:
+        return x is form
     plain = x.__class__ is torch.Tensor and x.is_cpu and not x.is_neg()
-    return plain and x.dtype is like.dtype and x.shape == like.shape and x.stride() == like.stride()
+    return plain and x.dtype is form[0] and x.shape == form[1] and x.stride() == form[2]
