@@ -15,7 +15,7 @@ struct Buffers {
   const std::uint8_t* mask = nullptr;          // over the input, or null: which elements are there
   const Int* from_strides = nullptr;           // of the input; null: dense
   const Int* mask_strides = nullptr;
-  bool in_order = false;                       // rows are read one after the other, with nothing asked for ahead
+  bool rows_in_order = false;                  // are to be read so; `run` says it, no caller
 };
 
 // Units of work, and how many at least should be done by one thread in a row.
@@ -51,7 +51,8 @@ struct UsableKernels {
 UsableKernels usable_kernels();
 const Kernels* best_kernels();
 
-// Whether this processor fetches ahead well by itself, but only what is read in the order of memory.
+// Whether this processor, by its maker, fetches ahead well by itself, but only what is read in the order of memory: AMD's, of which one was
+// measured (benchmarks/factors.md, 70).
 bool likes_order();
 
 }  // namespace poolwise

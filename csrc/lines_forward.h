@@ -19,7 +19,7 @@ constexpr Int folded_lanes = 64;                              // of a line on wh
 constexpr Int rows_at_once = 4;                                // that are reduced in one loop
 constexpr Int few_turns = 2;                                   // additions one after the other in what is not an accumulator
 constexpr int folded_few = 16;                                // lanes of four such turns beside each other
-constexpr Int band_bytes = 6 << 10, most_band_rows = 64;     // of short lines that are reduced across together
+constexpr Int band_bytes = 6 << 10, most_band_rows = 64;     // of short lines that are reduced across together; factor 71
 constexpr Int stream_bytes = 2 << 10;                        // of their outputs, where those are written past the caches
 constexpr Int most_picked_taps = 8;                          // of uneven bins whose elements are picked one by one
 
@@ -190,7 +190,7 @@ class LinesForward {
         x_(static_cast<const T*>(buffers.from)),
         y_(static_cast<Out*>(buffers.to)),
         kept_(static_cast<K*>(buffers.kept)),
-        in_order_(buffers.in_order),
+        in_order_(buffers.rows_in_order),
         strides_(row_strides(plan, sizeof(T), buffers.from, buffers.from_strides)),
         last_row_(last_row(block_, strides_)) {
     Arena arena(scratch(static_cast<std::size_t>(layout_.bytes)));
@@ -265,7 +265,7 @@ class LinesForward {
     if (!layout_.doubles) return;
     width_ = 1;
     while (2 * width_ <= count) width_ *= 2;
-    const Int rest = R::idempotent ? count - width_ : count / 2;  // two halves may overlap where taking an element twice is no harm
+    const Int rest = R::idempotent ? count - width_ : count / 2;  // where taking an element twice is no harm, two halves may overlap
     taps_ = rest == 0 ? 1 : 2, tap_lanes_ = rest * step, tap_places_ = rest;
     single_ = !R::idempotent && count % 2 == 1;
   }
@@ -587,9 +587,9 @@ class LinesForward {
 
   template <int Count, bool Onto>
   POOLWISE_INLINE void down_lanes(const Line<R>& to, const T* const (&from)[Count], Int place, Int places, Int lanes) {
-    const R reduction = reduction_;  // not to be read again after every store
+    std::conditional_t<weighs<R>, const R&, const R> reduction = reduction_;  // where it is small, not to be read after every store
     const Int begin = there_begin_;
-    const bool fetches = !in_order_;
+    const bool fetches = fetches_;
     for_packs<N>(lanes, [&]<int M, int U>(Int lane) POOLWISE_LAMBDA {
       State<M> state[U];
       for (int u = 0; u < U; ++u) {
@@ -643,24 +643,23 @@ class LinesForward {
     const Axis &planes = block_.axes[0], &rows = block_.axes[1];
     const Int apart = rows.dilation * strides_.row, places = places_apart();
     const T* first = x_ + row_at(0, 0);
-    // Of rows that are read in order, one at most at a time that no window before had; sums keep the order of their additions.
-    const bool apart_too = in_order_ && (R::idempotent || (!adds_few && Count > 0));
-    const Int known = apart_too ? larger(1, rows.taps - rows.step + 1) : rows.taps;
+    // Of rows that are read in order, only one at a time is new to this window; sums keep the order of their additions.
+    constexpr bool may_split = Count != 1 && (R::idempotent || (!adds_few && Count > 0));
+    const Int first_rows = may_split && in_order_ ? larger(1, rows.taps - rows.step + 1) : rows.taps;
+    fetches_ = first_rows >= rows.taps;
     for (Int b = number; b < number + n; ++b, first += rows.step * strides_.row) {
       const Line<R> line = band_.from(b * layout_.lanes);
       const T* from[Count > 0 ? Count : rows_at_once];
       if constexpr (Count > 0) {
         for (int s = 0; s < Count; ++s) from[s] = first + s * apart;
-        if (known < Count) {
-          down_by(known, false, line, from, 0, places, there_);
-          for (int s = known; s < Count; ++s) down<1, true>(line, from + s, s * places, places, there_);
-        } else {
-          down_lanes<Count, false>(line, from, 0, places, there_);
-        }
+        bool split = false;
+        if constexpr (may_split)
+          if ((split = !fetches_)) down_in_order<Count>(first_rows, line, from, places);
+        if (!split) down_lanes<Count, false>(line, from, 0, places, there_);
       } else {
         for (Int a = 0; a < planes.taps; ++a)
           for (Int t = 0, some; t < rows.taps; t += some) {
-            some = t >= known ? 1 : smaller(rows_at_once, known - t);
+            some = t >= first_rows ? 1 : smaller(rows_at_once, first_rows - t);
             for (Int s = 0; s < some; ++s) from[s] = first + a * planes.dilation * strides_.plane + (t + s) * apart;
             down_by(some, a + t > 0, line, from, place_of(a, t), places, there_);
           }
@@ -668,6 +667,16 @@ class LinesForward {
       clear(line, there_begin_ + there_, there_begin_ + there_ + N);
       if constexpr (R::divides) row_divisors_[b] = own_divisor_;
     }
+    fetches_ = true;
+  }
+  // So many rows, then each of the others by itself.
+  template <int Count>
+  POOLWISE_INLINE void down_in_order(Int first_rows, const Line<R>& line, const T* const* from, Int places) {
+    if constexpr (Count == 3)
+      first_rows == 2 ? down<2, false>(line, from, 0, places, there_) : down<1, false>(line, from, 0, places, there_);
+    else
+      down<1, false>(line, from, 0, places, there_);
+    for (Int s = first_rows; s < Count; ++s) down<1, true>(line, from + s, s * places, places, there_);
   }
 
   template <Int Distance = prefetch_distance>
@@ -758,22 +767,22 @@ class LinesForward {
     Int width = 1;
     from_ = band_;
     for (Int bit = width_ / 2; bit > (R::idempotent ? 0 : 1); bit /= 2) {
-      const bool odd = (count & bit) != 0 && !R::idempotent;
-      odd ? pair<true>(lanes, width * step, width) : pair<false>(lanes, width * step, width);
-      width = 2 * width + odd;
+      const bool single = (count & bit) != 0 && !R::idempotent;
+      single ? pair<true>(lanes, width * step, width) : pair<false>(lanes, width * step, width);
+      width = 2 * width + single;
       from_ = doubled_;
     }
   }
 
   // Each lane with the one so many lanes behind it, and with the single one behind both; a line may be its own target.
-  template <bool Odd>
+  template <bool Single>
   POOLWISE_OUTLINE void pair(Int lanes, Int apart, Int places) {
     const Line<R> from = from_, to = doubled_;
-    for_packs<N>(lanes - (Odd ? 2 : 1) * apart, [&]<int M, int U>(Int lane) POOLWISE_LAMBDA {
+    for_packs<N>(lanes - (Single ? 2 : 1) * apart, [&]<int M, int U>(Int lane) POOLWISE_LAMBDA {
       for (int u = 0; u < U; ++u) {
         const Int here = lane + u * M;
         auto state = reduction_.template merged<M>(from.template load<M>(here), reduction_.template moved<M>(from.template load<M>(here + apart), places));
-        if constexpr (Odd) state = reduction_.template merged<M>(state, band_.template load<M>(here + 2 * apart));
+        if constexpr (Single) state = reduction_.template merged<M>(state, band_.template load<M>(here + 2 * apart));
         to.template store<M>(here, state);
       }
     });
@@ -899,7 +908,8 @@ class LinesForward {
           auto state = taps == 0 ? reduction_.template nothing<M>() : balanced<R, M, 0>(reduction_, taps, [&](Int t) POOLWISE_LAMBDA {
             return counted_tap<M>(from_.template load<M>(begin + c + u * M + t * apart), t);
           });
-          if (single_) state = reduction_.template merged<M>(state, band_.template load<M>(begin + c + u * M + 2 * apart));
+          if constexpr (!R::idempotent && !weighs<R>)
+            if (single_) state = reduction_.template merged<M>(state, band_.template load<M>(begin + c + u * M + 2 * apart));
           put<M>(to + j * inner + c + u * M, state);
         }
       });
@@ -935,7 +945,7 @@ class LinesForward {
   const T* x_;
   Out* y_;
   K* kept_;
-  const bool in_order_;
+  const bool in_order_;  // rows alike are read one after the other
   RowStrides strides_;
   Int last_row_;
   Line<R> band_, line_, from_, doubled_, fresh_, before_, after_;
@@ -949,6 +959,7 @@ class LinesForward {
   D row_divisor_{1}, own_divisor_{1}, row_divisors_[most_band_rows];
   Taps t0_{0, 0}, t1_{0, 0};                                             // the rows of a window in its planes
   bool alike_ = false;                                                   // rows may be reduced in one loop
+  bool fetches_ = true;                                                  // what is read is asked for ahead
   bool alone_ = false;                                                   // they are the same for all windows
   Int taps_ = 0, tap_lanes_ = 0, tap_places_ = 0, width_ = 1;              // of a line, doubled where that is worth it
   bool single_ = false;                                                  // and there is one element more behind the two taps

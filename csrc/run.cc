@@ -13,7 +13,7 @@ namespace {
 constexpr Int bytes_per_piece = 1 << 18;      // enough work that handing it out costs nothing
 constexpr Int bytes_worth_sharing = 1 << 18;  // below this, waking a thread costs more than it saves
 constexpr Int bytes_worth_advice = 4 << 20;
-constexpr Int bytes_worth_order = 8 << 20;    // of what is read; less may still lie in a cache
+constexpr Int bytes_worth_order = 8 << 20;    // of what is read; less may lie in a cache (benchmarks/factors.md, 70)
 constexpr Int readers_worth_mirroring = 25;
 constexpr Int most_divided_lanes = 1 << 20;
 
@@ -55,7 +55,7 @@ void run(const Plan& plan, const Buffers& buffers, const Family& family, int thr
   const Int cost = cost_of(plan), even = (units + most - 1) / most, per_unit = std::max<Int>(cost / units, 1);
   const Int piece = std::min(even, std::max(grain, bytes_per_piece / per_unit));
   Job job{plan, buffers, family.run};
-  job.buffers.in_order = reads_in_order(plan);
+  job.buffers.rows_in_order = reads_in_order(plan);
   share(units, cost < bytes_worth_sharing ? units : piece, most,
         [](void* context, Int begin, Int end) {
           const Job& todo = *static_cast<Job*>(context);

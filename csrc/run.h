@@ -13,7 +13,7 @@ std::vector<std::string> instruction_sets();
 std::string instruction_set();
 void use_instruction_set(const std::string& name);  // throws std::invalid_argument
 
-// How the rows of a window are read: "together", "in order", or as the processor likes best, "auto".
+// How rows of windows that are alike are read, for tests: "together", "in order", or "auto": in order from 8 MiB on where the processor likes that.
 void use_row_order(const std::string& name);  // throws std::invalid_argument
 
 // Each takes at most `threads` threads, 0: the module's count. The sizes and strides of the arrays must be those of the plan;

@@ -185,3 +185,15 @@ def test_a_dispatch_mode_and_fake_tensors_go_the_long_way() -> None:
         assert ours.max_pool2d(mode.from_tensor(X), 2).shape == (2, 3, 4, 4)
     assert ours.max_pool2d(X.to("meta"), 2).is_meta
     assert poolwise.torch.MaxPool2d(2)(X).shape == (2, 3, 4, 4)
+
+
+@pytest.mark.parametrize("name", [name for name in INPUTS if name not in ("negated view", "parameter")])
+@pytest.mark.parametrize("call", CALLS)
+def test_gradients_of_known_calls_may_be_batched(call: str, name: str) -> None:
+    x = INPUTS[name]().requires_grad_()
+    CALLS[call](ours, x)
+    y = CALLS[call](ours, x)
+    several = torch.randn(3, *y.shape, generator=torch.Generator().manual_seed(2)).to(y.dtype)
+    (batched,) = torch.autograd.grad(y, x, several, is_grads_batched=True, retain_graph=True)
+    for g, got in zip(several, batched, strict=True):
+        torch.testing.assert_close(got, torch.autograd.grad(y, x, g, retain_graph=True)[0])

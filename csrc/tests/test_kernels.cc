@@ -339,13 +339,14 @@ int main() {
   for (const std::string& set : instruction_sets()) {
     use_instruction_set(set);
     use_row_order("in order");
+    int served = 0;
     for (const Case& c : cases()) {
       try_all<float>(c, "float32");
       try_all<std::uint8_t>(c, "uint8");
       touch_pages(c, "bfloat16");
+      try_whole_windows<float>(c, "float32", served);
     }
     use_row_order("together");
-    int served = 0;
     for (const Case& c : cases()) {
       try_all<float>(c, "float32");
       try_all<double>(c, "float64");

@@ -23,7 +23,7 @@ from poolwise.torch._framework import FORMS, TORCH, dtype_name, layout_of
 from poolwise.torch._operator import traced
 
 GATHERED = Gathered()
-_batched_by_autograd = cast(
+batched_by_autograd = cast(
     "Any", torch._C
 )._functorch.is_legacy_batchedtensor  # is_grads_batched, vectorized Jacobians
 watched = cast("Any", torch._C)._len_torch_dispatch_stack  # by modes that record operations, or have no numbers
@@ -196,7 +196,7 @@ class _OfInput(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         operands = ctx.saved_tensors
-        if not torch.is_grad_enabled() and not _transforms_active() and not _batched_by_autograd(g):
+        if not torch.is_grad_enabled() and not _transforms_active() and not batched_by_autograd(g):
             return None, None, *ctx.kernel.backward(g, operands, ctx.call)
         with torch.enable_grad():
             operands = [x.view_as(x) for x in operands]  # one tensor may be several of them
@@ -208,7 +208,7 @@ class _OfInput(torch.autograd.Function):
 
 def backward_of(g: torch.Tensor, kept: torch.Tensor | None, call: Call, kernel: Kernel) -> torch.Tensor | None:
     """The gradient; where it may be differentiated again, in a form that can be."""
-    if _batched_by_autograd(g):
+    if batched_by_autograd(g):
         return _transposed(g, kept, call, kernel)
     if torch.is_grad_enabled() or _transforms_active():
         return cast("torch.Tensor", _Backward.apply(g, kept, call, kernel))

@@ -21,7 +21,7 @@ from poolwise.call import INPUT, Call, Kernel
 from poolwise.doors import Build
 from poolwise.kernels.native import DIFFERENTIABLE, plan_of
 from poolwise.op import Operation
-from poolwise.torch._bridge import TorchDoor, backward_of, watched
+from poolwise.torch._bridge import TorchDoor, backward_of, batched_by_autograd, watched
 from poolwise.torch._framework import DTYPE, FORMS, TORCH
 
 MOST = 1024  # calls remembered of one function
@@ -131,7 +131,7 @@ def _recorded(ready: Ready) -> type[torch.autograd.Function]:
     result_dtype, kept_dtype = ready.result_dtype, ready.plan.kept_dtype
     tiny = small and 8 * prod(call.geometry.shape) <= SMALL
     like_x: Any = TORCH.empty(call.geometry.shape, call.dtype, call.layout, like) if tiny else None
-    form_g, form_kept = _form(call, result_dtype), _form(call, kept_dtype) if kept_dtype else None
+    of_g, of_kept = _memory(call, result_dtype), _memory(call, kept_dtype) if kept_dtype else None
 
     class _Recorded(torch.autograd.Function):
         @staticmethod
@@ -149,7 +149,7 @@ def _recorded(ready: Ready) -> type[torch.autograd.Function]:
         def backward(ctx: Any, g: torch.Tensor) -> torch.Tensor | None:
             kept = ctx.saved_tensors[0] if kept_dtype else None
             again = _recording() or _transforms()  # whether the gradient may be differentiated
-            if again or not (_has(g, form_g) and _has(kept, form_kept)):
+            if again or batched_by_autograd(g) or not (_lies(g, of_g) and _lies(kept, of_kept)):
                 return backward_of(g, kept, call, ready.kernel)
             gx = _empty_like(like_x) if tiny else TORCH.empty(call.geometry.shape, call.dtype, call.layout, g)
             backward_at(g.data_ptr(), gx.data_ptr(), 0 if kept is None else kept.data_ptr(), 0, None, _threads())
@@ -158,15 +158,14 @@ def _recorded(ready: Ready) -> type[torch.autograd.Function]:
     return _Recorded
 
 
-def _form(call: Call, dtype: str) -> tuple[Any, ...]:
+def _memory(call: Call, dtype: str) -> tuple[Any, ...]:
     """What the module expects of a tensor of the output's shape: dtype, shape and strides."""
     pattern = torch.empty_permuted(call.geometry.output_shape, call.layout, dtype=DTYPE[dtype], device="meta")
     return pattern.dtype, pattern.shape, pattern.stride()
 
 
-def _has(x: torch.Tensor | None, form: tuple[Any, ...] | None) -> bool:
+def _lies(x: torch.Tensor | None, memory: tuple[Any, ...] | None) -> bool:
     """Whether a tensor's memory is as the module expects it: hooks may have changed what was kept."""
-    if x is None or form is None:
-        return x is form
-    plain = x.__class__ is torch.Tensor and x.is_cpu and not x.is_neg()
-    return plain and x.dtype is form[0] and x.shape == form[1] and x.stride() == form[2]
+    if x is None or memory is None:
+        return x is memory
+    return x.__class__ is torch.Tensor and x.is_cpu and not x.is_neg() and (x.dtype, x.shape, x.stride()) == memory
