@@ -23,9 +23,7 @@ from poolwise.torch._framework import FORMS, TORCH, dtype_name, layout_of
 from poolwise.torch._operator import traced
 
 GATHERED = Gathered()
-batched_by_autograd = cast(
-    "Any", torch._C
-)._functorch.is_legacy_batchedtensor  # is_grads_batched, vectorized Jacobians
+batched_by_autograd = cast("Any", torch._C)._functorch.is_legacy_batchedtensor  # is_grads_batched, vectorized Jacobians
 watched = cast("Any", torch._C)._len_torch_dispatch_stack  # by modes that record operations, or have no numbers
 _transforms_active = torch._C._are_functorch_transforms_active
 _profiled = cast("Any", torch._C)._autograd._profiler_enabled
