@@ -9,7 +9,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-import poolwise
+import poolwise.torch.functional
 from poolwise import InvalidType, InvalidValue, _native
 from poolwise.op import DTYPES
 
@@ -151,3 +151,14 @@ def test_bad_input_gets_one_clear_error(fault: type[Exception], text: str, argum
 def test_the_module_itself_refuses_sizes_that_do_not_match(arguments: tuple[int, ...]) -> None:
     with pytest.raises(ValueError):
         _native.unpool(*arguments, np.ones(4), np.arange(4), np.ones(8))
+
+
+@pytest.mark.parametrize("sizes", [(2, 3, 4, 4), (0, 3, 4, 4)])
+def test_gradients_that_autograd_batches_are_unpooled(sizes: tuple[int, ...]) -> None:
+    y = torch.rand(sizes, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    indices = torch.randint(0, 64, sizes, generator=torch.Generator().manual_seed(1))  # some of them twice
+    x = poolwise.torch.functional.max_unpool2d(y, indices, 2)
+    several = torch.randn(3, *x.shape, generator=torch.Generator().manual_seed(2))
+    (batched,) = torch.autograd.grad(x, y, several, is_grads_batched=True, retain_graph=True)
+    for g, got in zip(several, batched, strict=True):
+        assert torch.equal(got, torch.autograd.grad(x, y, g, retain_graph=True)[0])

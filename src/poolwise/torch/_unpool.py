@@ -12,6 +12,7 @@ import torch
 
 from poolwise import unpool
 from poolwise.errors import InvalidType, InvalidValue
+from poolwise.torch._bridge import batched_by_autograd
 from poolwise.torch._framework import dtype_name
 
 Sizes = tuple[int, ...]
@@ -54,7 +55,7 @@ class _Unpool(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
         (indices,) = ctx.saved_tensors
-        if torch.is_grad_enabled() or not _eager(g):
+        if torch.is_grad_enabled() or batched_by_autograd(g) or not _eager(g):
             return _picked(g, indices, ctx.axes), None, None, None
         gy = unpool.picked(_memory(g), indices.numpy(), ctx.axes)
         return torch.from_numpy(gy).view(g.dtype), None, None, None
@@ -85,7 +86,7 @@ def _picked(g: torch.Tensor, indices: torch.Tensor, axes: Sizes) -> torch.Tensor
     itself = torch.arange(places.shape[-1], device=places.device)
     gy = torch.where(winner.gather(-1, places) == itself, flowing.gather(-1, places), 0)
     last = tuple(range(gy.ndim - 1, gy.ndim - 1 + len(axes)))
-    return gy.unflatten(-1, [indices.shape[axis] for axis in axes]).movedim(last, axes)
+    return gy.reshape(*gy.shape[:-1], *(indices.shape[axis] for axis in axes)).movedim(last, axes)
 
 
 def _winner(places: torch.Tensor, positions: int) -> torch.Tensor:
@@ -97,4 +98,6 @@ def _winner(places: torch.Tensor, positions: int) -> torch.Tensor:
 
 def _planes(x: torch.Tensor, axes: Sizes) -> torch.Tensor:
     """Batch axes first, then the pooled ones as one."""
-    return x.movedim(axes, tuple(range(-len(axes), 0))).flatten(-len(axes))
+    moved = x.movedim(axes, tuple(range(-len(axes), 0)))
+    batch, pooled = moved.shape[: -len(axes)], moved.shape[-len(axes) :]
+    return moved.reshape(*batch, prod(pooled))  # gradients that autograd batches cannot be flattened
