@@ -935,3 +935,32 @@ def test_a_large_tensor_from_kept_memory_is_not_resized_in_place() -> None:
     assert not y.untyped_storage().resizable()
     with pytest.raises(RuntimeError, match="not resizable"):
         y.resize_(larger)  # which leaves y with a shape that its memory has not: it is not to be read any more
+
+
+# ---- rows in order ----
+
+WINDOWS_IN_ORDER = [(2, 2, 0), (3, 2, 1), (3, 3, 0), (4, 3, 1), (7, 2, 3), (3, 4, 0)]  # taps, stride, padding
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "float64", "uint8"])
+@pytest.mark.parametrize(("taps", "stride", "padding"), WINDOWS_IN_ORDER)
+@pytest.mark.parametrize("size", [(24, 112), (17, 301)])
+def test_rows_in_order_give_the_bits_of_rows_together(size, taps, stride, padding, dtype):
+    rng = np.random.default_rng(taps)
+    x = (30 * rng.standard_normal((3, *size))).astype(dtype)
+    holes = x if dtype == "uint8" else np.where(rng.random(x.shape) < 0.02, np.nan, x).astype(dtype)
+    functions = ["max_pool", "min_pool", "avg_pool", "sum_pool"]
+    if dtype != "uint8":
+        functions += ["blur_pool", "lp_pool", "gem_pool"]
+
+    def pooled_by(function, x, **words):
+        return getattr(poolwise, function)(x, (taps, taps), stride=stride, padding=padding, **words)
+
+    def everything(order):
+        _native.use_row_order(order)
+        y, indices = pooled_by("max_pool", holes, return_indices=True)
+        return [pooled_by(function, x).tobytes() for function in functions] + [np.isnan(y).tobytes(), indices.tobytes()]
+
+    for instructions in SETS:
+        _native.use_instruction_set(instructions)
+        assert everything("in order") == everything("together")
