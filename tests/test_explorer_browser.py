@@ -232,7 +232,7 @@ def test_compare_shows_two_operations_and_their_difference(view: View, address: 
     view.show(f"view=compare&item=1&op=max&{call}&other=mean&cell=outputx{row}x{column}")
     assert view.board(3).locator("[role=gridcell]").text_content().endswith(f": {gap[row, column]}")
     view.page.select_option("fieldset:has-text('Compared with') select", "lp")
-    view.page.fill("fieldset:has-text('Compared with') input", "3")
+    view.page.locator("fieldset:has-text('Compared with')").get_by_label("p", exact=True).fill("3")
     view.settle()
     assert view.state()["other"] == "lp(p:3)"
     assert view.page.locator(".boards .board").count() == 4

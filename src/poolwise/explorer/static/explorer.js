@@ -64,6 +64,7 @@ export class Explorer {
   /** @type {Field[] | null} */
   output = null;
   run = 0;
+  shown = 0;
   page = 0;
   waiting = 0;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
@@ -206,11 +207,13 @@ export class Explorer {
         if (run !== this.run) return;
         this.status.textContent = scene.fault ?? "";
         this.paint(scene);
+        this.shown = run;
         this.tell();
       } catch (fault) {
         if (run !== this.run) return;
+        this.shown = run;
         this.status.textContent = sentence(fault);
-        set(this.stage, { "aria-busy": "false" });
+        this.rest();
       }
     });
   }
@@ -220,8 +223,13 @@ export class Explorer {
     clearTimeout(this.telling);
     this.telling = setTimeout(() => {
       this.host.write(write(this.state));
-      set(this.stage, { "aria-busy": String(Boolean(this.waiting)) });
+      this.rest();
     }, 120);
+  }
+
+  /** Busy until the state that was asked for last is shown. */
+  rest() {
+    set(this.stage, { "aria-busy": String(this.waiting !== 0 || this.shown !== this.run) });
   }
 
   /** What does not wait for numbers. */
