@@ -2,18 +2,20 @@
 // layout. The rows of a window are reduced into one line (down), lanes beside each other never meeting; then the lines's own taps
 // are reduced (across). Neither cost grows much with the window: rows slide, in blocks of as many as a window has, each row reduced
 // once with those after it in its block and once with those before it (van Herk 1992; Gil & Werman 1993); and the taps of a
-// line are doubled, a line of pairs reduced to one of fours. Nothing is ever subtracted.
+// line are doubled, a line of pairs reduced to one of fours, or slide as rows do. Nothing is ever subtracted.
 //
 // A line holds the cells that some window of its chunk reads; where the padding is, nothing, or copies of cells where it folds. Lanes are columns × inner.
 #pragma once
 
+#include "columns_slid.h"
 #include "lines.h"
 
 namespace poolwise::POOLWISE_ISA {
 
 // Beyond so many rows or taps a window slides or doubles; measured, see benchmarks/factors.md.
 constexpr Int rows_worth_sliding = 8, taps_worth_doubling = 8;
-constexpr Int line_bytes = 1 << 17, sliding_bytes = 1 << 18;  // what should stay in the first and the second cache
+constexpr Int line_bytes = 1 << 17, sliding_bytes = 1 << 18;  // what should stay in the second cache
+constexpr Int cut_line_bytes = 1 << 14;                       // and in the first
 constexpr Int most_picked = 3;                                // the largest stride at which lanes are picked out of packs
 constexpr Int folded_lanes = 64;                              // of a line on which a window over all of an axis is laid
 constexpr Int rows_at_once = 4;                                // that are reduced in one loop
@@ -26,6 +28,7 @@ constexpr Int most_picked_taps = 8;                          // of uneven bins w
 // How a plan's lines are cut. `serves` is false where this engine does not.
 struct LineLayout {
   bool serves = false, slides = false, doubles = false, folds = false;
+  bool slides_along = false;  // the taps of a line, as the rows of a window do where `slides`
   bool gathers = false;  // what folds, in registers: every lane of a row is of the one window
   bool picks = false;    // the taps of uneven bins, side by side for all bins
   Int extent = 0;   // cells from a window's first tap to its last; of uneven bins all, where windows fold those of a piece
@@ -72,6 +75,10 @@ struct DivisorOf<R> {
 template <class R>
 inline constexpr bool weighs = requires { requires R::weighs; };
 
+// Whether the taps of a line may slide: so many additions one after the other are few enough in double alone.
+template <class R>
+inline constexpr bool slides_columns = !R::idempotent && !weighs<R> && !Line<R>::two && std::is_same_v<typename R::Accumulator, double>;
+
 // Lanes from one line to the next, where many lie one after another.
 template <class R>
 POOLWISE_INLINE Int line_lanes(Int lanes) {
@@ -88,6 +95,12 @@ POOLWISE_OUTLINE bool folds_inside(const Axis& axis, Int first, Int cells) {
   };
   return axis.mode == Mode::absent || (inside(larger(first, -axis.low), smaller(0, first + cells)) &&
                                        inside(larger(first, axis.size), smaller(first + cells, axis.size + axis.high)));
+}
+
+// Columns that slide, or where channels lie beside each other, their outputs; whole packs.
+template <class A>
+POOLWISE_INLINE Int turned_columns(const LineLayout& layout, Int inner) {
+  return (inner == 1 ? layout.lanes : layout.columns) + full<A>;
 }
 
 template <class R>
@@ -131,22 +144,33 @@ POOLWISE_OUTLINE LineLayout line_layout(const Plan& plan) {
   layout.extent = last.spans != nullptr ? last.size : (read.count - 1) * last.dilation + 1;
   layout.slides = !weighs<R> && rows.spans == nullptr && rows.taps >= rows_worth_sliding && rows.taps < far && rows.step < far && rows.output > 1 &&
                   rows.dilation == 1 && rows.taps > 3 * rows.step;
-  layout.doubles = !weighs<R> && last.spans == nullptr && read.count >= taps_worth_doubling && read.count > last.step;
+  layout.slides_along = slides_columns<R> && last.spans == nullptr && last.dilation == 1 && last.size >= row_worth_sliding &&
+                        read.count >= columns_worth_sliding && read.count <= most_slid_columns && read.count > 3 * last.step && (block.inner == 1 || block.inner >= turned_rows);
+  layout.doubles = !weighs<R> && !layout.slides_along && last.spans == nullptr && read.count >= taps_worth_doubling && read.count > last.step;
   const Wide least = (Wide(layout.extent) * block.inner + slack<A>) * lane_bytes * (layout.slides ? rows.taps : 1);
   if (block.inner == 0 || least > most_memory / 4) return layout;
-  const Int room = larger(layout.slides ? sliding_bytes / rows.taps : line_bytes, 4 * layout.extent * block.inner * lane_bytes);
+  // A row is cut where it overfills the first cache, but for what would have to be read again, channels, folded padding, and columns that
+  // slide, of which it pays to have all.
+  const bool is_cut = block.inner == 1 && !layout.slides_along && last.mode == Mode::absent;
+  const Int extent_bytes = layout.extent * block.inner * lane_bytes, line = is_cut ? larger(cut_line_bytes, smaller(line_bytes, 16 * extent_bytes)) : line_bytes;
+  const Int room = larger(layout.slides ? sliding_bytes / rows.taps : line, 4 * extent_bytes);
   const Int cells = larger(layout.extent, room / lane_bytes / block.inner);
   layout.columns = last.spans != nullptr ? last.output : smaller(last.output, (cells - layout.extent) / last.step + 1);
   layout.chunks = (last.output + layout.columns - 1) / layout.columns;
   Int cells_read = larger((layout.columns - 1) * last.step + layout.extent, layout.columns * last.step);
   if (last.spans != nullptr) cells_read = larger(last.size, last.output);
   layout.lanes = block.inner > 1 ? cells_read * block.inner : ceil_div(cells_read, last.step) * last.step;
+  // Packs of a line do not cross the lines of the cache, where that adds little to it.
+  const Int unit = ceil_div(layout.lanes, last.step * full<A>) * last.step * full<A>;
+  if (layout.lanes > layout.columns * last.step * block.inner && unit * 8 <= layout.lanes * 9) layout.lanes = unit;
   if (layout.chunks == 1) layout.rows = rows_of_band<R>(plan, layout.lanes);
+  if (layout.slides_along && block.inner == 1) layout.rows = larger(1, layout.rows / turned_rows) * turned_rows;
   const Int band = layout.rows * layout.lanes, lines = layout.doubles ? 2 : 1;
-  layout.bytes = lines * Line<R>::room(band) + Arena::room<typename R::Element>(rows_at_once * (layout.lanes + slack<A>)) +
+  layout.bytes = lines * Line<R>::room(band + full<A>) + Arena::room<typename R::Element>(rows_at_once * (layout.lanes + slack<A>)) +
                  2 * Arena::room<typename DivisorOf<R>::type>(band + slack<A>) + Arena::room<A>(band + slack<A>) + Arena::room<typename R::Result>(band + slack<A>) + Stream<typename R::Result>::room(band + slack<A>);
   layout.picks = last.spans != nullptr && block.inner == 1 && !Line<R>::two && last.taps <= most_picked_taps;
   if (layout.picks) layout.bytes += last.taps * Arena::room<std::int32_t>(layout.rows * layout.columns + slack<A>);
+  if (layout.slides_along) layout.bytes += Arena::room<A>(turned_rows * turned_columns<A>(layout, block.inner)) + Arena::room<A>(turned_rows * read.count);
   if (layout.slides) layout.bytes += 2 * Line<R>::room(layout.lanes) + Line<R>::room(rows.taps * line_lanes<R>(layout.lanes));
   layout.serves = layout.bytes < most_memory;
   if (last.mode != Mode::absent) {
@@ -176,10 +200,10 @@ class LinesForward {
     return line_layout<R>(plan).serves && row_strides(plan, sizeof(T), buffers.from, buffers.from_strides).even;
   }
 
-  // The rows of all chunks; sliding rows begin anew with each piece.
+  // The rows of one chunk after the other; sliding rows begin anew with each piece.
   static Units units(const Plan& plan) {
     const LineLayout layout = line_layout<R>(plan);
-    return {plan.block.output_rows() * layout.chunks, layout.slides ? 4 * plan.block.axes[1].taps / plan.block.axes[1].step : 1};
+    return {plan.block.output_rows() * layout.chunks, layout.slides ? 4 * plan.block.axes[1].taps / plan.block.axes[1].step : layout.slides_along ? 8 * turned_rows : 1};
   }
 
   LinesForward(const Plan& plan, const Buffers& buffers)
@@ -195,7 +219,7 @@ class LinesForward {
         last_row_(last_row(block_, strides_)) {
     Arena arena(scratch(static_cast<std::size_t>(layout_.bytes)));
     const Int band = layout_.rows * layout_.lanes;
-    line_ = band_ = from_ = Line<R>(arena, band);
+    line_ = lines_ = Line<R>(arena, band + N);
     if (layout_.doubles) doubled_ = Line<R>(arena, band);
     spare_rows_ = arena.take<T>(rows_at_once * ((layout_.folds ? block_.axes[2].size * block_.inner : layout_.lanes) + slack<A>));
     column_divisors_ = arena.take<D>(band + slack<A>);
@@ -203,8 +227,13 @@ class LinesForward {
     bounced_kept_ = reinterpret_cast<K*>(arena.take<A>(band + slack<A>));
     bounced_ = arena.take<Out>(band + slack<A>);
     stream_ = Stream<Out>(arena, band + slack<A>);
-    streams_ = layout_.chunks == 1 && is_streamed<R>(plan);
+    streams_ = is_streamed<R>(plan);
     for (Int t = 0; layout_.picks && t < block_.axes[2].taps; ++t) picked_[t] = arena.take<std::int32_t>(layout_.rows * layout_.columns + slack<A>);
+    if constexpr (slides_columns<R>)
+      if (layout_.slides_along) {
+        turned_ = arena.take<A>(turned_rows * turned_columns<A>(layout_, block_.inner));
+        after_columns_ = arena.take<A>(turned_rows * block_.read.count);
+      }
     if (layout_.slides) {
       fresh_ = Line<R>(arena, layout_.lanes);
       before_ = Line<R>(arena, layout_.lanes);
@@ -220,13 +249,14 @@ class LinesForward {
     end_ = layout_.chunks == 1 ? end * block_.axes[2].output * block_.inner : 0;
     Int rest = begin;
     row_ = rest % rows.output, rest /= rows.output;
-    chunk_ = rest % layout_.chunks, rest /= layout_.chunks;
-    plane_ = rest % planes.output, outer_ = rest / planes.output;
+    plane_ = rest % planes.output, rest /= planes.output;
+    outer_ = rest % block_.outer, chunk_ = rest / block_.outer;
     enter_chunk();
-    if (streams_) stream_.start(y_ + begin * block_.axes[2].output * block_.inner);
+    const bool whole = layout_.chunks == 1;  // rows, which follow one another
+    if (streams_ && whole) stream_.start(y_ + begin * block_.axes[2].output * block_.inner);
     for (Int unit = begin; unit < end;) {
-      const Int count = smaller(layout_.rows, end - unit);
-      target_ = (((outer_ * planes.output + plane_) * rows.output + row_) * block_.axes[2].output + first_column_) * block_.inner;
+      const Int in_chunk = unit - chunk_ * block_.output_rows(), count = smaller(layout_.rows, smaller(end - unit, block_.output_rows() - in_chunk));
+      target_ = (in_chunk * block_.axes[2].output + first_column_) * block_.inner;
       for (Int b = 0, n; b < count; b += n) {
         n = larger(1, rows_alike(count - b));
         n > 1 ? reduce_alike(b, n) : reduce_row(b);
@@ -237,7 +267,7 @@ class LinesForward {
       unit += count;
       step(unit < end);
     }
-    if (streams_) stream_.finish();
+    if (streams_ && whole) stream_.finish();
   }
 
  private:
@@ -245,11 +275,11 @@ class LinesForward {
   POOLWISE_INLINE void step(bool goes_on) {
     if (++row_ < block_.axes[1].output) return;
     row_ = 0, held_block_ = -1;
-    if (++chunk_ == layout_.chunks) {
-      chunk_ = 0;
-      if (++plane_ == block_.axes[0].output) plane_ = 0, ++outer_;
-    }
-    if (layout_.chunks > 1 && goes_on) enter_chunk();
+    if (++plane_ < block_.axes[0].output) return;
+    plane_ = 0;
+    if (++outer_ < block_.outer) return;
+    outer_ = 0, ++chunk_;
+    if (goes_on) enter_chunk();
   }
 
   // ---- what a chunk reads ----
@@ -257,7 +287,7 @@ class LinesForward {
   void lay_out_taps() {
     const Axis& last = block_.axes[2];
     const Int step = last.dilation * block_.inner, count = block_.read.count;
-    if (layout_.folds) {
+    if (layout_.folds || layout_.slides_along) {
       taps_ = 1;
     } else if (!layout_.doubles) {
       taps_ = count, tap_lanes_ = step, tap_places_ = 1;
@@ -281,15 +311,21 @@ class LinesForward {
     const Int begin = smaller(cells, larger(0, -cell)), end = larger(begin, smaller(cells, last.size - cell));
     there_begin_ = begin * block_.inner, there_ = (end - begin) * block_.inner;
     from_lane_ = (cell + begin) * block_.inner;
+    lead_ = ceil_div(there_begin_, N) * N - there_begin_;
+    there_begin_ += lead_;
+    from_ = band_ = lines_.from(lead_);
     read_ = layout_.folds ? last.size * block_.inner : there_;
     held_block_ = -1;
     by_cells_ = uneven || layout_.folds || (last.step > 1 && (block_.inner > 1 || last.step > most_picked));
     apart_ = by_cells_ ? columns_ * block_.inner : layout_.lanes / last.step;
     if (layout_.chunks == 1) {
-      clear(band_, 0, layout_.rows * layout_.lanes + slack<A> - N);  // arithmetic with what may lie behind it can be slow
+      clear(lines_, 0, layout_.rows * layout_.lanes + slack<A>);  // arithmetic with what may lie behind it can be slow
     } else {
-      clear(band_, 0, there_begin_);
-      clear(band_, there_begin_ + there_, lanes_ + slack<A> - N);
+      for (Int b = 0; b < layout_.rows; ++b) {
+        const Line<R> line = lines_.from(b * layout_.lanes);
+        clear(line, 0, there_begin_);
+        clear(line, there_begin_ + there_, b + 1 == layout_.rows ? layout_.lanes + slack<A> : layout_.lanes);
+      }
     }
     spread_divisors();
     if (layout_.picks) find_picked();
@@ -337,9 +373,9 @@ class LinesForward {
   void reduce_row(Int number) {
     if (!alone_) find_rows();
     const Taps t0 = t0_, t1 = t1_;
-    line_ = band_.from(number * layout_.lanes);
+    line_ = lines_.from(number * layout_.lanes);
     if (t0.count * t1.count == 0)
-      clear(line_, 0, layout_.folds ? layout_.lanes : there_begin_ + there_);
+      clear(line_, lead_, layout_.folds ? layout_.lanes : there_begin_ + there_);
     else if (layout_.gathers)
       gather_rows(t0, t1);
     else if (layout_.folds)
@@ -358,12 +394,13 @@ class LinesForward {
   POOLWISE_OUTLINE void fold_columns() {
     const Axis& last = block_.axes[2];
     const Int inner = block_.inner, first = last.start + block_.read.first * last.dilation;
+    const Line<R> line = line_.from(lead_);
     const auto take = [&](Int begin, Int end) {
       for (Int place = begin; place < end; ++place)
         for (Int c = 0; c < inner; ++c) {
           const Int to = (place - first) * inner + c, from = (element_at(last, place) - first) * inner + c;
-          line_.values[to] = line_.values[from];
-          if constexpr (Line<R>::two) line_.seconds[to] = line_.seconds[from];
+          line.values[to] = line.values[from];
+          if constexpr (Line<R>::two) line.seconds[to] = line.seconds[from];
         }
     };
     take(larger(first, -last.low), smaller(0, first + lanes_ / inner));
@@ -648,7 +685,7 @@ class LinesForward {
     const Int first_rows = may_split && in_order_ ? larger(1, rows.taps - rows.step + 1) : rows.taps;
     fetches_ = first_rows >= rows.taps;
     for (Int b = number; b < number + n; ++b, first += rows.step * strides_.row) {
-      const Line<R> line = band_.from(b * layout_.lanes);
+      const Line<R> line = lines_.from(b * layout_.lanes);
       const T* from[Count > 0 ? Count : rows_at_once];
       if constexpr (Count > 0) {
         for (int s = 0; s < Count; ++s) from[s] = first + s * apart;
@@ -686,49 +723,93 @@ class LinesForward {
 
   // ---- rows that slide ----
 
-  // The window of row_ is the end of one block of rows and the beginning of the next.
+  // The window of row_ is the end of one block of rows and the beginning of the next. Rows that are not there are passed over, unless
+  // places are counted, which move with them.
   void slide(Taps t0) {
     const Axis& rows = block_.axes[1];
-    const Int first = row_ * rows.step, block = first / rows.taps, at = first % rows.taps, places = places_apart();
-    if (block != held_block_) held_block_ = block, after_from_ = rows.taps, before_to_ = 0;
-    while (after_from_ > at) {
-      const Int row = --after_from_;
-      const Line<R> rest = after(smaller(row + 1, rows.taps - 1));
-      take_row(t0, block * rows.taps + row, after(row), row + 1 == rows.taps ? nullptr : &rest, 0, places);
+    const Int taps = rows.taps, first = row_ * rows.step, block = first / taps, at = first % taps, places = places_apart();
+    Int top = 0, bottom = taps;  // of the block's rows, those that are taken
+    if constexpr (!R::places) {
+      const Int start = rows.start + block * taps;
+      top = smaller(taps, larger(0, rows.padded_begin() - start)), bottom = smaller(taps, larger(0, rows.padded_end() - start));
     }
-    for (; before_to_ < at; ++before_to_)
-      take_row(t0, (block + 1) * rows.taps + before_to_, before_, before_to_ == 0 ? nullptr : &before_, before_to_ * places, 0);
-    const Line<R> end = after(at);
-    if (at == 0) return move_lanes(line_, end, 0);
-    join(line_, end, before_, (rows.taps - at) * places);
+    if (block != held_block_) held_block_ = block, after_from_ = bottom, before_to_ = 0;
+    const Int held = larger(at, top);
+    for (bool begun = after_from_ < bottom; after_from_ > held; begun = true) {
+      const Int row = --after_from_;
+      const Line<R> rest = after(smaller(row + 1, taps - 1));
+      take_row(t0, block * taps + row, after(row), begun ? &rest : nullptr, 0, places);
+    }
+    const bool ends = held < bottom;  // some row of the block is in the window
+    for (; before_to_ < at; ++before_to_) {
+      const Int number = (block + 1) * taps + before_to_, place = before_to_ * places;
+      const bool is_last = ends && before_to_ > 0 && before_to_ + 1 == at;
+      if (is_last && take_and_join(t0, number, after(held), place, (taps - at) * places)) return void(++before_to_);
+      take_row(t0, number, before_, before_to_ == 0 ? nullptr : &before_, place, 0);
+    }
+    if (ends && at > 0)
+      join(line_, after(held), before_, (taps - at) * places);
+    else if (ends)
+      move_lanes(line_, after(held), 0);
+    else if (at > 0)
+      move_lanes(line_, before_, (taps - at) * places);
+    else
+      clear(line_, there_begin_, there_begin_ + there_);
   }
 
   Line<R> after(Int row) const {
     return after_.from(row * line_lanes<R>(layout_.lanes));
   }
+  bool is_there(Int row) const {
+    const Axis& rows = block_.axes[1];
+    return row >= rows.padded_begin() && row < rows.padded_end();
+  }
 
   // Reduces one row, counted from where the first window begins, with what is held of others; `place` is its own.
   void take_row(Taps t0, Int number, const Line<R>& to, const Line<R>* rest, Int place, Int by) {
-    const Axis &rows = block_.axes[1], &planes = block_.axes[0];
-    const Int row = rows.start + number;
-    if (row < rows.padded_begin() || row >= rows.padded_end()) {
+    const Int row = block_.axes[1].start + number;
+    if (!is_there(row)) {
       if (rest == nullptr) return clear(to, there_begin_, there_begin_ + there_);
-      return move_lanes(to, *rest, by);
+      if (rest != &to) move_lanes(to, *rest, by);
+      return;
     }
     if (rest == nullptr) return take_planes(to, t0, row, place);
     if (t0.count > 1) {
       take_planes(fresh_, t0, row, place);
       return join(to, fresh_, *rest, by);
     }
-    const T* from = source(planes.first(plane_) + t0.first * planes.dilation, row);
-    const Int own = place + place_of(t0.first, 0);
+    const Int own = place + place_of(t0.first, 0), begin = there_begin_;
+    const T* from = source(block_.axes[0].first(plane_) + t0.first * block_.axes[0].dilation, row);
+    const Line<R> onto = to, held = *rest;
     for_packs<N>(there_, [&]<int M, int U>(Int lane) POOLWISE_LAMBDA {
+      ahead<-prefetch_distance>(from + lane, U * M * Int(sizeof(T)));  // most are read from the last to the first
       for (int u = 0; u < U; ++u) {
-        const Int here = there_begin_ + lane + u * M;
-        const auto fresh = reduction_.template taken<M>(reduction_.template read<M>(from + lane + u * M), own);
-        to.template store<M>(here, reduction_.template merged<M>(reduction_.template moved<M>(rest->template load<M>(here), by), fresh));
+        const Int here = begin + lane + u * M;
+        onto.template store<M>(here, with_element<M>(reduction_.template moved<M>(held.template load<M>(here), by), from + lane + u * M, own));
       }
     });
+  }
+  template <int M>
+  POOLWISE_INLINE State<M> with_element(State<M> state, const T* p, Int place) const {
+    return reduction_.template merged<M>(state, reduction_.template taken<M>(reduction_.template read<M>(p), place));
+  }
+
+  // One row more to those before, and the window, in one pass, where that is all there is to do.
+  bool take_and_join(Taps t0, Int number, Line<R> end, Int place, Int by) {
+    const Int row = block_.axes[1].start + number, own = place + place_of(t0.first, 0), begin = there_begin_;
+    if (!is_there(row) || t0.count != 1) return false;
+    const T* from = source(block_.axes[0].first(plane_) + t0.first * block_.axes[0].dilation, row);
+    const Line<R> before = before_, line = line_;
+    for_packs<N>(there_, [&]<int M, int U>(Int lane) POOLWISE_LAMBDA {
+      ahead(from + lane, U * M * Int(sizeof(T)));
+      for (int u = 0; u < U; ++u) {
+        const Int here = begin + lane + u * M;
+        const auto state = with_element<M>(before.template load<M>(here), from + lane + u * M, own);
+        before.template store<M>(here, state);
+        line.template store<M>(here, reduction_.template merged<M>(end.template load<M>(here), reduction_.template moved<M>(state, by)));
+      }
+    });
+    return true;
   }
 
   void take_planes(const Line<R>& to, Taps t0, Int row, Int place) {
@@ -740,19 +821,21 @@ class LinesForward {
     }
   }
 
-  void join(const Line<R>& to, const Line<R>& a, const Line<R>& b, Int by) {
+  void join(Line<R> to, Line<R> a, Line<R> b, Int by) {
+    const Int begin = there_begin_;
     for_packs<N>(there_, [&]<int M, int U>(Int lane) POOLWISE_LAMBDA {
       for (int u = 0; u < U; ++u) {
-        const Int here = there_begin_ + lane + u * M;
+        const Int here = begin + lane + u * M;
         to.template store<M>(here, reduction_.template merged<M>(a.template load<M>(here),
                                                                  reduction_.template moved<M>(b.template load<M>(here), by)));
       }
     });
   }
-  void move_lanes(const Line<R>& to, const Line<R>& from, Int by) {
+  void move_lanes(Line<R> to, Line<R> from, Int by) {
+    const Int begin = there_begin_;
     for_packs<N>(there_, [&]<int M, int U>(Int lane) POOLWISE_LAMBDA {
       for (int u = 0; u < U; ++u) {
-        const Int here = there_begin_ + lane + u * M;
+        const Int here = begin + lane + u * M;
         to.template store<M>(here, reduction_.template moved<M>(from.template load<M>(here), by));
       }
     });
@@ -793,7 +876,8 @@ class LinesForward {
   void across(Int count) {
     const Int n = columns_ * block_.inner, lanes = (count - 1) * layout_.lanes + lanes_;
     const bool by_rows = apart_ != n && !by_cells_ && !layout_.folds && ceil_div(n, N) * N * 8 <= apart_ * 9 && target_ + count * n + N <= end_;
-    const bool as_here = apart_ == n || by_rows, fits = as_here && target_ + count * n + N <= end_;
+    const bool cut = layout_.chunks > 1, as_here = (cut ? count == 1 : apart_ == n) || by_rows, fits = as_here && target_ + count * n + N <= end_;
+    if (cut && streams_ && as_here) stream_.start(y_ + target_);
     out_ = !as_here ? bounced_ : streams_ ? stream_.next() : fits ? y_ + target_ : bounced_;
     if constexpr (R::places) kept_out_ = fits ? kept_ + target_ : bounced_kept_;
     if (layout_.doubles) double_taps(lanes);
@@ -802,13 +886,21 @@ class LinesForward {
     find_divisors(count);
     if (layout_.gathers)
       put<N>(0, each_folded<N>(0));
+    else if (layout_.slides_along)
+      across_slid(count, by_rows ? n : apart_);
     else if (layout_.picks)
       across_picked(count * columns_);
     else if (by_cells_)
       for (Int b = 0; b < count; ++b) across_cells(b);
     else
       across_runs(by_rows ? count : 1, by_rows ? n : (count - 1) * apart_ + n);
-    if (streams_) {
+    if (cut && streams_) {
+      for (Int b = 0; b < count; ++b) {
+        if (!as_here) stream_.start(y_ + target_ + b * block_.axes[2].output * block_.inner), copy_rows<Out>(stream_.next(), bounced_ + b * apart_, 1, n);
+        stream_.wrote(n);
+        stream_.finish();
+      }
+    } else if (streams_) {
       if (!as_here) copy_rows<Out>(stream_.next(), bounced_, count, n);
       stream_.wrote(count * n);
     } else if (!fits) {
@@ -831,7 +923,8 @@ class LinesForward {
     Int b = count;
     while (b > 0 && target_ + b * n + pack > end_) --b;
     copy_rows(to, from, b, n);
-    for (; b < count; ++b) std::memcpy(static_cast<void*>(to + b * n), from + b * apart_, static_cast<std::size_t>(n) * sizeof(V));
+    const Int row = block_.axes[2].output * block_.inner;
+    for (; b < count; ++b) std::memcpy(static_cast<void*>(to + b * row), from + b * apart_, static_cast<std::size_t>(n) * sizeof(V));
   }
 
   // Most rows of a band are divided by the same.
@@ -927,6 +1020,60 @@ class LinesForward {
     });
   }
 
+  // Columns that slide. The outputs of a row begin so many lanes behind those of the one before it.
+  POOLWISE_OUTLINE void across_slid(Int count, Int apart) {
+    if constexpr (slides_columns<R>) {
+      const bool is_filled = block_.axes[2].mode != Mode::absent;  // with what the padding reads
+      const Int inner = block_.inner, begin = is_filled ? 0 : (there_begin_ - lead_) / inner, end = is_filled ? lanes_ / inner : begin + there_ / inner;
+      const SlidColumns columns{begin, end, inner == 1 ? turned_rows : inner, block_.read.count, block_.axes[2].step, columns_};
+      constexpr int U = turned_rows / N;
+      if (inner > 1) {  // what runs over a column's end is written before what stands there
+        for (Int b = 0; b < count; ++b)
+          for (Int c = (inner - 1) / turned_rows * turned_rows; c >= 0; c -= turned_rows) {
+            slide_columns<A, U>(band_.values + b * layout_.lanes + c, columns, after_columns_, turned_);
+            for (Int j = 0; j < columns_; ++j)
+              for (int u = 0; u < U; ++u)
+                if (c + u * N < inner) put<N>(b * apart + j * inner + c + u * N, {load<A, N>(turned_ + j * turned_rows + u * N)}, b * (apart_ - apart));
+          }
+        return;
+      }
+      for (Int b = 0; b < count; b += turned_rows) {
+        for (Int column = begin; column < end; column += N)
+          for (int u = 0; u < U; ++u) turn_packs(turned_ + column * turned_rows + u * N, turned_rows, band_.values + (b + u * N) * layout_.lanes + column, layout_.lanes);
+        slide_columns<A, U>(turned_, columns, after_columns_, turned_);
+        for (Int j = (columns_ - 1) / N * N; j >= 0; j -= N)
+          for (int u = 0; u < U; ++u) put_turned(turned_ + j * turned_rows + u * N, b + u * N, smaller(N, count - b - u * N), j, apart);
+      }
+    }
+  }
+  // The outputs from j on of so many rows.
+  POOLWISE_INLINE void put_turned(const A* from, Int first, Int rows, Int j, Int apart) {
+    Pack<A, N> packs[N];
+    for (int i = 0; i < N; ++i) packs[i] = load<A, N>(from + i * turned_rows);
+    turn<A, N>(packs);
+    Out* out = out_ + first * apart + j;
+    const D* divisors = divided_by_ + first * apart_ + j;
+    const R reduction = reduction_;
+    const D row_divisor = row_divisor_;
+    const auto put = [&](int i) POOLWISE_LAMBDA {
+      Pack<D, N> divisor{};
+      if constexpr (R::divides)
+        if (reduction.is_mean) divisor = load<D, N>(divisors + i * apart_) * row_divisor;
+      reduction.template write<N>(out + i * apart, {packs[i]}, divisor);
+    };
+    if (rows >= N) {
+      for (int i = 0; i < N; ++i) put(i);
+    } else {
+      for (int i = 0; i < rows; ++i) put(i);
+    }
+  }
+  static POOLWISE_INLINE void turn_packs(A* to, Int to_apart, const A* from, Int from_apart) {
+    Pack<A, N> packs[N];
+    for (int i = 0; i < N; ++i) packs[i] = load<A, N>(from + i * from_apart);
+    turn<A, N>(packs);
+    for (int i = 0; i < N; ++i) store<N, A>(to + i * to_apart, packs[i]);
+  }
+
   // The divisors stand so many lanes further on.
   template <int M>
   POOLWISE_INLINE void put(Int lane, State<M> state, Int divisors = 0) const {
@@ -948,7 +1095,8 @@ class LinesForward {
   const bool in_order_;  // rows alike are read one after the other
   RowStrides strides_;
   Int last_row_;
-  Line<R> band_, line_, from_, doubled_, fresh_, before_, after_;
+  A *turned_ = nullptr, *after_columns_ = nullptr;  // of columns that slide
+  Line<R> lines_, band_, line_, from_, doubled_, fresh_, before_, after_;
   T* spare_rows_;  // as many as are reduced at once
   std::int32_t* picked_[most_picked_taps];
   D *column_divisors_, *divisors_, *divided_by_ = nullptr;
@@ -966,6 +1114,7 @@ class LinesForward {
   Int outer_ = 0, plane_ = 0, chunk_ = 0, row_ = 0;                      // where the engine stands
   Int first_column_ = 0, columns_ = 0, lanes_ = 0;                       // of the chunk
   Int there_begin_ = 0, there_ = 0, from_lane_ = 0, read_ = 0;           // its lanes that are no padding; those of a row that are read
+  Int lead_ = 0;                                                         // lanes before its first, so that those begin a pack
   bool by_cells_ = false;                                                // their outputs, as they cannot be picked
   Int held_block_ = -1, after_from_ = 0, before_to_ = 0;                 // of rows that slide
   Int target_ = 0, apart_ = 0, end_ = 0;                                 // of what is written: where, how far apart rows are, how far

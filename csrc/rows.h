@@ -40,7 +40,7 @@ POOLWISE_OUTLINE RowsLayout rows_layout(const Plan& plan) {
   layout.start = last.start, layout.taps = last.taps;
   if constexpr (!R::idempotent) {
     const LineLayout line = line_layout<R>(plan);
-    if (!line.serves || line.folds) return layout;
+    if (!line.serves || line.folds || line.slides_along) return layout;
     layout.doubles = line.doubles, layout.slides = line.slides;
     if (last.spans == nullptr) layout.start += block.read.first * last.dilation, layout.taps = block.read.count;
     if (!layout.doubles && layout.taps > most_doublings) return layout;

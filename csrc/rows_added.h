@@ -95,18 +95,20 @@ class RowsAdded : public Rows<R, K> {
     };
     Int i = 0;
     for (Int block = 0; i < rows_.output; block += taps) {
+      // Rows of the block that are not there are passed over.
+      const Int top = smaller(taps, larger(0, layout_.first - block)), bottom = smaller(taps, larger(0, layout_.first + layout_.rows - block));
       State<N> state[P];
-      for (Int at = taps - 1; at >= i * step - block; --at) {
-        add(state, block + at, at == taps - 1);
+      for (Int at = bottom - 1; at >= larger(i * step - block, top); --at) {
+        add(state, block + at, at == bottom - 1);
         for (int p = 0; p < P; ++p) store<N, A>(after_ + (at * P + p) * N, state[p].value);
       }
       State<N> before[P];
       for (Int next = 0; i < rows_.output && i * step < block + taps; ++i) {
-        const Int at = i * step - block;
+        const Int at = i * step - block, held = larger(at, top);
         for (; next < at; ++next) add(before, block + taps + next, next == 0);
         for (int p = 0; p < P; ++p) {
-          state[p] = {load<A, N>(after_ + (at * P + p) * N)};
-          if (at > 0) state[p] = reduction.template merged<N>(state[p], before[p]);
+          const State<N> end = held < bottom ? State<N>{load<A, N>(after_ + (held * P + p) * N)} : nothing;
+          state[p] = at == 0 ? end : held < bottom ? reduction.template merged<N>(end, before[p]) : before[p];
         }
         finish(i, state);
       }

@@ -113,6 +113,19 @@ DOUBLING = {
         for s in (2, 5)
     },
 }
+ALONG = {
+    **{f"along {w} by {s}": plane(regular(9, 2), regular(83, w, s, 3)) for w in (15, 16, 31) for s in range(1, 6)},
+    "along 15, rows of 32": plane(regular(9, 2), regular(32, 15, 1, 7)),
+    "along 15, rows of 33": plane(regular(9, 2), regular(33, 15, 1, 7)),
+    "along 17, whole packs": plane(regular(7, 2), regular(64, 17, 1, 8)),
+    "along 33, more padding than row": plane(regular(5, 3, 1, 1), regular(35, 71, 1, 35)),
+    "along 40, gaps behind": plane(regular(5, 2), regular(45, 17, 5)),
+    "along, rows slide": plane(regular(33, 17, 1, 8), regular(45, 17, 1, 8)),
+    "along, rows slide by 2": plane(regular(33, 17, 2, 8), regular(45, 19, 3, 9)),
+    "along, two planes": volume(regular(5, 2), regular(19, 9, 1, 4), regular(41, 17, 1, 8)),
+    **{f"along 16, channels {c}": plane(regular(3, 2), regular(41, 16, 1, 3), c, 1) for c in (2, 8, 9, 17)},
+    **{f"along 19, channels 9, by {s}": plane(regular(3, 1), regular(43, 19, s, 3), 9, 1) for s in (2, 5)},
+}
 CHUNKS = {
     "chunks, 3/1": plane(regular(3, 3, 1, 1), regular(20011, 3, 1, 1), 1, 1),
     "chunks, 9/1": plane(regular(3, 1), regular(20011, 9, 1, 4), 1, 1),
@@ -124,6 +137,8 @@ CHUNKS = {
 }
 LONG = {
     "chunks, sliding": plane(regular(40, 9, 1, 4), regular(8009, 3, 1, 1), 1, 1),
+    "chunks, rows and columns slide": plane(regular(14, 9, 1, 4), regular(8009, 17, 1, 8), 1, 1),
+    "chunks, columns slide by 2": Case(3, (regular(40009, 17, 2, 8),)),
     "chunks, sliding and doubling": plane(regular(14, 9), regular(8009, 9, 1, 2), 1, 1),
 }
 BANDS = {
@@ -140,6 +155,11 @@ CELLS = {
     "3-D, 3/1": volume(regular(4, 3, 1, 1), regular(5, 3, 1, 1), regular(101, 3, 1, 1)),
     "3-D, 3/2": volume(regular(5, 3, 2, 1), regular(7, 3, 2, 1), regular(101, 3, 2, 1)),
     "3-D, 3/3, channels 3": volume(regular(5, 2, 3), regular(7, 3, 3), regular(11, 3, 3), 3),
+    **{
+        f"windows of padding alone, rows of {n}": plane(regular(5, 2, 1, 3), regular(n, 2, 1, 3))
+        for n in (4, 5, 10, 43, 90)
+    },
+    "windows of padding alone, channels 3": plane(regular(5, 2, 1, 3), regular(9, 2, 1, 3), 3),
     "dilated, by 2": plane(regular(13, 3, 2, 2, 2), regular(107, 3, 2, 2, 3)),
     "7/1, wide": plane(regular(11, 7, 1, 3), regular(131, 7, 1, 3)),
     "7/3, wide": plane(regular(11, 7, 3, 3), regular(131, 7, 3, 3)),
@@ -198,17 +218,22 @@ FOLDED = {
         "channels 3": plane(fold(9, 3, 2, 1), fold(13, 3, 2, 1), 3),
         "channels 17": plane(fold(7, 3, 1, 1), fold(11, 5, 1, 2), 17),
         "3-D": volume(fold(4, 3, 1, 1), fold(5, 3, 1, 1), fold(21, 3, 1, 1)),
+        "along 17": plane(fold(27, 9, 1, 4), fold(39, 17, 1, 8)),
+        "along 17 by 3, channels 8": plane(fold(5, 2), fold(39, 17, 3, 8), 8, 1),
         "columns that nobody reads": plane(fold(9, 3, 1, 1), fold(40, 3, 5, 2)),
         "chunks": plane(regular(3, 2), fold(20011, 3, 1, 1), 1, 1),
     }.items()
 }
-CASES = {**SLIDING, **DOUBLING, **CHUNKS, **BANDS, **CELLS, **UNEVEN, **FEW, **WHOLE_ROWS, **FOLDED}
+CASES = {**SLIDING, **DOUBLING, **ALONG, **CHUNKS, **BANDS, **CELLS, **UNEVEN, **FEW, **WHOLE_ROWS, **FOLDED}
 SOME = [
     "sliding 11 by 2, padded",
     "sliding, two planes",
     "doubling 9, two rows",
     "doubling 15 by 2",
     "doubling 12, channels 3, by 2",
+    "along 15 by 2",
+    "along, rows slide",
+    "along 16, channels 9",
     "rows of 7, 3/1",
     "rows of 12, 3/2",
     "3/4",
@@ -438,18 +463,36 @@ def test_long_rows_that_slide_are_cut(name):
     check_sum(name, "mean", MEANS["present"], ["float32"])
 
 
+@pytest.mark.parametrize("zeros", [False, True], ids=["", "mostly -0"])
 @pytest.mark.parametrize("body", ["max", "sum", "mean"])
-@pytest.mark.parametrize("name", [*SOME, *CHUNKS])
-def test_no_bit_depends_on_the_threads_or_the_instruction_set(name, body):
+@pytest.mark.parametrize("name", [*SOME, *CHUNKS, *LONG])
+def test_no_bit_depends_on_the_threads_or_the_instruction_set(name, body, zeros):
     case, x, g = arrays(name)
     rng = np.random.default_rng(1)
     x, g = rng.standard_normal(x.shape), rng.standard_normal(g.shape)
+    if zeros:
+        x[rng.random(x.shape) < 0.99] = -0.0
     results = [
         [part[copy].tobytes() for part in parts]
         for parts in each_way(case, name, body, "float32", x, g)
         for copy in (0, -1)
     ]
     assert all(result == results[0] for result in results)
+
+
+@pytest.mark.parametrize("window", [4096, 4097])  # up to the first columns slide, beyond they double
+def test_means_of_thousands_of_columns(window):
+    x = np.random.default_rng(5).standard_normal((3, 9001)).astype("f4")
+    sums = np.pad(x.astype("f8"), [(0, 0), (window // 2 + 1, window // 2)]).cumsum(1)
+    wanted = (sums[:, window:] - sums[:, :-window]) / window
+    results = []
+    for name in SETS:
+        _native.use_instruction_set(name)
+        results.append(
+            poolwise.avg_pool(x, (window,), stride=1, padding=window // 2, count_include_pad=True, kernel="native")
+        )
+        np.testing.assert_allclose(results[-1], wanted, rtol=1e-6, atol=1e-7)
+    assert all((result == results[0]).all() for result in results)
 
 
 # ---- half precision ----
@@ -660,6 +703,10 @@ LARGE_OUTPUTS = {
     "3/2, bytes": ("max", "uint8", plane(regular(4099, 1), regular(8209, 3, 2, 1), 1, 1)),
     "sliding and doubling": ("max", "float32", plane(regular(2069, 9), regular(2063, 9, 1, 2), 1, 1)),
     "channels 3, 2/2": ("max", "float32", plane(regular(1201, 1), regular(2371, 2, 2), 3, 1)),
+    "rows that are cut": ("max", "float32", plane(regular(421, 3, 1, 1), regular(10007, 3, 1, 1), 1, 1)),
+    "rows that are cut, mean": ("mean", "float32", plane(regular(421, 3, 1, 1), regular(10007, 3, 1, 1), 1, 1)),
+    "rows that are cut, 5/4": ("max", "float32", plane(regular(211, 1), regular(80021, 5, 4, 2), 1, 1)),
+    "rows that are cut, along": ("mean", "float32", plane(regular(211, 1), regular(20011, 17, 1, 8), 1, 1)),
 }
 
 

@@ -197,3 +197,51 @@ def test_gradients_of_known_calls_may_be_batched(call: str, name: str) -> None:
     (batched,) = torch.autograd.grad(y, x, several, is_grads_batched=True, retain_graph=True)
     for g, got in zip(several, batched, strict=True):
         torch.testing.assert_close(got, torch.autograd.grad(y, x, g, retain_graph=True)[0])
+
+
+SMALL: dict[str, tuple[int, tuple[int, ...], tuple[Any, ...]]] = {
+    "one axis": (1, (2, 3, 12), (2,)),
+    "one axis, padded": (1, (2, 3, 13), (3, 4, 1)),
+    "two axes": (2, (1, 1, 8, 8), (2,)),
+    "two axes, padded, rounded up": (2, (2, 2, 7, 9), (3, 3, 1, 1, True)),
+    "two axes that differ": (2, (1, 2, 9, 8), ((2, 3), (3, 4), (1, 0))),
+    "gaps in windows": (2, (1, 2, 9, 11), (2, 3, 0, 2)),
+    "three axes": (3, (1, 2, 4, 5, 6), (2,)),
+}
+
+
+def bits(x: torch.Tensor) -> torch.Tensor:
+    return x.detach().contiguous().view(torch.int32)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", SMALL)
+def test_a_small_recorded_maximum_is_the_same_bit_by_bit(name: str, dtype: torch.dtype) -> None:
+    rank, shape, arguments = SMALL[name]
+    pool, rng = getattr(ours, f"max_pool{rank}d"), torch.Generator().manual_seed(3)
+    for special in (0.0, float("nan"), float("-inf"), float("inf"), -0.0):
+        x = torch.randint(-2, 3, shape, generator=rng).to(dtype)
+        x = torch.where(torch.rand(shape, generator=rng) < 0.6, special, x).to(dtype).requires_grad_()
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t):  # who has a hand in what is kept
+            pool(x, *arguments)
+            expected = pool(x, *arguments)
+        y = pool(x, *arguments)
+        assert y.grad_fn is not None and expected.grad_fn is not None
+        assert "MaxPool" in str(y.grad_fn) + str(y.grad_fn.next_functions)
+        assert "MaxPool" not in str(expected.grad_fn)
+        assert torch.equal(bits(y), bits(expected))
+        assert y.stride() == expected.stride()
+        g = torch.randn(y.shape, generator=rng).to(dtype)
+        g = torch.where(torch.rand(y.shape, generator=rng) < 0.3, -0.0, g).to(dtype)
+        gradients = [torch.autograd.grad(each, x, g)[0] for each in (y, expected)]
+        assert torch.equal(*map(bits, gradients))
+
+
+def test_what_a_small_recorded_call_read_may_be_changed_in_place() -> None:
+    x = torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(4)).requires_grad_()
+    for _ in range(2):
+        read = x * 1
+        y = ours.max_pool2d(read, 2)
+        read.add_(1)
+        (gradient,) = torch.autograd.grad(y.sum(), x)
+        assert gradient.sum() == 16

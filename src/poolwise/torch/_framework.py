@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from math import prod
 from typing import Any
@@ -28,6 +28,7 @@ OWN_DTYPES = ("float16", "bfloat16", "float32", "float64")
 LONGEST_OWN_MEAN = 64  # taps beyond which PyTorch's sequential float32 sum exceeds the promised 4 ulp
 
 MAX = {1: own.max_pool1d, 2: own.max_pool2d, 3: own.max_pool3d}
+MAX_ALONE = {1: torch.max_pool1d, 2: torch.max_pool2d, 3: torch.max_pool3d}
 AVG = {1: own.avg_pool1d, 2: own.avg_pool2d, 3: own.avg_pool3d}
 ADAPTIVE_MAX = {1: own.adaptive_max_pool1d, 2: own.adaptive_max_pool2d, 3: own.adaptive_max_pool3d}
 ADAPTIVE_AVG = {1: own.adaptive_avg_pool1d, 2: own.adaptive_avg_pool2d, 3: own.adaptive_avg_pool3d}
@@ -145,6 +146,28 @@ def _numbers(geometry: Geometry) -> tuple[list[int], ...]:
         [table.low for table in tables],
         [table.dilation for table in tables],
     )
+
+
+def own_maximum(call: Call) -> Callable[[torch.Tensor], torch.Tensor] | None:
+    """PyTorch's own maximum with its arguments prepared, where it gives the same bits, its gradient too; else None.
+
+    Among windows that do not meet nothing is added up, so no bit depends on who finds the maxima (of halves ours makes
+    0 of −0). Of a copy, since PyTorch keeps its input, and has no gradient once that was changed in place.
+    """
+    tables, rank = call.geometry.tables, len(call.geometry.axes)
+    apart = all(isinstance(table, Regular) and table.step > (table.taps - 1) * table.dilation for table in tables)
+    if type(call.op) is not Max or call.dtype not in ("float32", "float64") or not apart:
+        return None
+    if len(call.geometry.shape) != rank + 2 or _own_refusal(call) is not None:
+        return None
+    window, stride, padding, dilation = map(_short, _numbers(call.geometry))
+    function, ceil = MAX_ALONE[rank], _ceil(call.geometry)
+    return lambda x: function(x.clone(), window, stride, padding, dilation, ceil)
+
+
+def _short(numbers: list[int]) -> int | list[int]:
+    """One number for several equal ones: PyTorch reads it sooner."""
+    return numbers[0] if len(set(numbers)) == 1 else numbers
 
 
 def _is_adaptive(geometry: Geometry) -> bool:

@@ -22,9 +22,10 @@ from poolwise.doors import Build
 from poolwise.kernels.native import DIFFERENTIABLE, plan_of
 from poolwise.op import Operation
 from poolwise.torch._bridge import TorchDoor, backward_of, batched_by_autograd, watched
-from poolwise.torch._framework import DTYPE, FORMS, TORCH
+from poolwise.torch._framework import DTYPE, FORMS, TORCH, own_maximum
 
 MOST = 1024  # calls remembered of one function
+MOST_OWN = 256  # elements of a call up to which PyTorch's own records it, where that gives the same bits
 SMALL = 1 << 12  # bytes up to which an output is kept as the pattern of the next one, which allocates faster
 _compiling = torch.compiler.is_compiling
 _tracing = torch._C._get_tracing_state
@@ -33,6 +34,7 @@ _recording = torch.is_grad_enabled
 _profiled = cast("Any", torch._C)._autograd._profiler_enabled
 _threads = torch.get_num_threads
 _empty_like = torch.empty_like
+_hooked = cast("Any", torch._C)._autograd._top_saved_tensors_default_hooks
 
 
 class Quick:
@@ -63,6 +65,8 @@ class Quick:
         if ready is None or not x.is_cpu or x.is_neg() or forward_ad._current_level >= 0:
             return None
         if x.requires_grad and _recording():
+            if ready.own is not None and _hooked(False) is None:
+                return ready.own(x)
             return (ready.recorded or ready.recording())(x)
         y = _empty_like(ready.y) if ready.small else ready.fresh(ready.result_dtype, x)
         ready.forward(x.data_ptr(), y.data_ptr(), 0, 0, ready.strides, None, _threads())
@@ -93,11 +97,13 @@ class Ready:
     """A known call: the module's plan, patterns of what is small, the input's strides in bytes.
 
     recorded: the call as autograd records it, once that was asked for.
+    own: PyTorch's operation that records the same sooner, since its node is not in Python. Whoever has a hand in what
+    is kept (hooks) may give it back changed, which that one does not notice.
     """
 
     __slots__ = (
-        *("arguments", "call", "forward", "kept", "kernel", "plan", "recorded", "result_dtype", "small", "strides"),
-        "y",
+        *("arguments", "call", "forward", "kept", "kernel", "own", "plan", "recorded", "result_dtype", "small"),
+        *("strides", "y"),
     )
 
     def __init__(self, call: Call, kernel: Kernel, x: torch.Tensor, arguments: tuple[Any, ...]) -> None:
@@ -109,6 +115,7 @@ class Ready:
         self.y: Any = self.fresh(call.result_dtype, x) if self.small else None
         self.kept: Any = self.fresh(self.plan.kept_dtype, x) if self.small and self.plan.kept_dtype else None
         self.recorded: Callable[[torch.Tensor], torch.Tensor] | None = None
+        self.own = own_maximum(call) if prod(call.geometry.shape) <= MOST_OWN else None
 
     def fresh(self, dtype: str, x: torch.Tensor) -> torch.Tensor:
         """Memory for an output."""
