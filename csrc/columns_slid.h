@@ -7,8 +7,8 @@
 
 namespace poolwise::POOLWISE_ISA {
 
-// From so many taps on, of rows so long; measured, see benchmarks/factors.md. Both are the same for every instruction set, and so is the order
-// of additions.
+// From so many taps on, measured (benchmarks/factors.md, 74), to as many as scratch memory has room for; of rows that no instruction set
+// reduces in registers.
 constexpr Int columns_worth_sliding = 15, most_slid_columns = 1 << 12, row_worth_sliding = 33;
 constexpr int turned_rows = 8;  // at once; and channels, where there are several
 

@@ -68,9 +68,13 @@ POOLWISE_INLINE Int last_row(const Block& block, const RowStrides& strides) {
   return reach(block.outer, strides.outer) + reach(block.axes[0].size, strides.plane) + reach(block.axes[1].size, strides.row);
 }
 
+// Lanes of the widest instruction set's packs. How a plan is cut is the same for all of them, since additions are in the order of the cuts.
+template <class A>
+inline constexpr Int widest = 64 / Int(sizeof(A));
+
 // Lanes behind a line in scratch memory: two packs of what is written, up to four lanes apart, run over its end.
 template <class A>
-inline constexpr Int slack = 8 * full<A> + 64;
+inline constexpr Int slack = 8 * widest<A> + 64;
 
 // Hands out pieces of one block of memory.
 class Arena {

@@ -100,7 +100,7 @@ POOLWISE_OUTLINE bool folds_inside(const Axis& axis, Int first, Int cells) {
 // Columns that slide, or where channels lie beside each other, their outputs; whole packs.
 template <class A>
 POOLWISE_INLINE Int turned_columns(const LineLayout& layout, Int inner) {
-  return (inner == 1 ? layout.lanes : layout.columns) + full<A>;
+  return (inner == 1 ? layout.lanes : layout.columns) + widest<A>;
 }
 
 template <class R>
@@ -149,9 +149,9 @@ POOLWISE_OUTLINE LineLayout line_layout(const Plan& plan) {
   layout.doubles = !weighs<R> && !layout.slides_along && last.spans == nullptr && read.count >= taps_worth_doubling && read.count > last.step;
   const Wide least = (Wide(layout.extent) * block.inner + slack<A>) * lane_bytes * (layout.slides ? rows.taps : 1);
   if (block.inner == 0 || least > most_memory / 4) return layout;
-  // A row is cut where it overfills the first cache, but for what would have to be read again, channels, folded padding, and columns that
-  // slide, of which it pays to have all.
-  const bool is_cut = block.inner == 1 && !layout.slides_along && last.mode == Mode::absent;
+  // A long row that is divided is cut where it overfills the first cache, with its divisors and what is written; not channels or folded padding,
+  // which would have to be read again, nor columns that slide, which are turned several rows at a time.
+  const bool is_cut = R::divides && block.inner == 1 && last.mode == Mode::absent && !layout.slides_along && last.size * lane_bytes >= 4 * cut_line_bytes;
   const Int extent_bytes = layout.extent * block.inner * lane_bytes, line = is_cut ? larger(cut_line_bytes, smaller(line_bytes, 16 * extent_bytes)) : line_bytes;
   const Int room = larger(layout.slides ? sliding_bytes / rows.taps : line, 4 * extent_bytes);
   const Int cells = larger(layout.extent, room / lane_bytes / block.inner);
@@ -161,12 +161,12 @@ POOLWISE_OUTLINE LineLayout line_layout(const Plan& plan) {
   if (last.spans != nullptr) cells_read = larger(last.size, last.output);
   layout.lanes = block.inner > 1 ? cells_read * block.inner : ceil_div(cells_read, last.step) * last.step;
   // Packs of a line do not cross the lines of the cache, where that adds little to it.
-  const Int unit = ceil_div(layout.lanes, last.step * full<A>) * last.step * full<A>;
+  const Int unit = ceil_div(layout.lanes, last.step * widest<A>) * last.step * widest<A>;
   if (layout.lanes > layout.columns * last.step * block.inner && unit * 8 <= layout.lanes * 9) layout.lanes = unit;
   if (layout.chunks == 1) layout.rows = rows_of_band<R>(plan, layout.lanes);
   if (layout.slides_along && block.inner == 1) layout.rows = larger(1, layout.rows / turned_rows) * turned_rows;
   const Int band = layout.rows * layout.lanes, lines = layout.doubles ? 2 : 1;
-  layout.bytes = lines * Line<R>::room(band + full<A>) + Arena::room<typename R::Element>(rows_at_once * (layout.lanes + slack<A>)) +
+  layout.bytes = lines * Line<R>::room(band + widest<A>) + Arena::room<typename R::Element>(rows_at_once * (layout.lanes + slack<A>)) +
                  2 * Arena::room<typename DivisorOf<R>::type>(band + slack<A>) + Arena::room<A>(band + slack<A>) + Arena::room<typename R::Result>(band + slack<A>) + Stream<typename R::Result>::room(band + slack<A>);
   layout.picks = last.spans != nullptr && block.inner == 1 && !Line<R>::two && last.taps <= most_picked_taps;
   if (layout.picks) layout.bytes += last.taps * Arena::room<std::int32_t>(layout.rows * layout.columns + slack<A>);
@@ -219,7 +219,7 @@ class LinesForward {
         last_row_(last_row(block_, strides_)) {
     Arena arena(scratch(static_cast<std::size_t>(layout_.bytes)));
     const Int band = layout_.rows * layout_.lanes;
-    line_ = lines_ = Line<R>(arena, band + N);
+    line_ = lines_ = Line<R>(arena, band + widest<A>);
     if (layout_.doubles) doubled_ = Line<R>(arena, band);
     spare_rows_ = arena.take<T>(rows_at_once * ((layout_.folds ? block_.axes[2].size * block_.inner : layout_.lanes) + slack<A>));
     column_divisors_ = arena.take<D>(band + slack<A>);
@@ -363,8 +363,9 @@ class LinesForward {
         fill<D>(column_divisors_ + j * inner, inner, is_whole ? whole : R::written_by(static_cast<D>(divided_by(plan_, last, true, first_column_ + j, 0))));
       }
       fill<D>(column_divisors_ + columns_ * inner, apart_ - columns_ * inner, D(1));
-      for (Int b = 1; b < layout_.rows; ++b) std::memcpy(column_divisors_ + b * apart_, column_divisors_, static_cast<std::size_t>(apart_) * sizeof(D));
-      fill<D>(column_divisors_ + layout_.rows * apart_, slack<A>, D(1));
+      const Int rows = smaller(layout_.rows, block_.output_rows());
+      for (Int b = 1; b < rows; ++b) std::memcpy(column_divisors_ + b * apart_, column_divisors_, static_cast<std::size_t>(apart_) * sizeof(D));
+      fill<D>(column_divisors_ + rows * apart_, slack<A>, D(1));
     }
   }
 
@@ -749,12 +750,8 @@ class LinesForward {
     }
     if (ends && at > 0)
       join(line_, after(held), before_, (taps - at) * places);
-    else if (ends)
-      move_lanes(line_, after(held), 0);
-    else if (at > 0)
-      move_lanes(line_, before_, (taps - at) * places);
     else
-      clear(line_, there_begin_, there_begin_ + there_);
+      ends ? move_lanes(line_, after(held), 0) : move_lanes(line_, before_, (taps - at) * places);
   }
 
   Line<R> after(Int row) const {
@@ -1037,34 +1034,55 @@ class LinesForward {
           }
         return;
       }
-      for (Int b = 0; b < count; b += turned_rows) {
-        for (Int column = begin; column < end; column += N)
-          for (int u = 0; u < U; ++u) turn_packs(turned_ + column * turned_rows + u * N, turned_rows, band_.values + (b + u * N) * layout_.lanes + column, layout_.lanes);
-        slide_columns<A, U>(turned_, columns, after_columns_, turned_);
-        for (Int j = (columns_ - 1) / N * N; j >= 0; j -= N)
-          for (int u = 0; u < U; ++u) put_turned(turned_ + j * turned_rows + u * N, b + u * N, smaller(N, count - b - u * N), j, apart);
+      const Int taps = columns.taps, step = columns.step;
+      if (count == turned_rows || columns_ < turned_rows * taps) {
+        for (Int b = 0; b < count; b += turned_rows)
+          slide_turned(band_.values + b * layout_.lanes, layout_.lanes, columns, {b * apart, apart, b * apart_, apart_},
+                       [&](Int row, Int) POOLWISE_LAMBDA { return b + row < count; });
+        return;
       }
+      // Of few rows each is cut in so many pieces, which are turned as rows are. They hold whole blocks, so that no addition changes its place.
+      const Int piece = ceil_div(columns_, turned_rows * taps) * taps;
+      for (Int b = 0; b < count; ++b)
+        slide_turned(band_.values + b * layout_.lanes, piece * step, {0, (piece - 1) * step + taps, turned_rows, taps, step, piece}, {b * apart, piece, b * apart_, piece},
+                     [&](Int row, Int j) POOLWISE_LAMBDA { return row * piece + j < columns_; });
     }
   }
-  // The outputs from j on of so many rows.
-  POOLWISE_INLINE void put_turned(const A* from, Int first, Int rows, Int j, Int apart) {
+  // Where the outputs of the first row that was turned begin, and what they are divided by; and how far on those of the next.
+  struct Turned {
+    Int out, out_apart, divisors, divisors_apart;
+  };
+  // `there(row, j)`: whether a row has an output j.
+  template <class There>
+  POOLWISE_INLINE void slide_turned(const A* from, Int from_apart, const SlidColumns& columns, const Turned& to, There&& there) {
+    constexpr int U = turned_rows / N;
+    for (Int column = columns.begin; column < columns.end; column += N)
+      for (int u = 0; u < U; ++u) turn_packs(turned_ + column * turned_rows + u * N, turned_rows, from + u * N * from_apart + column, from_apart);
+    slide_columns<A, U>(turned_, columns, after_columns_, turned_);
+    // What runs over a row's end is written before what stands there.
+    for (Int j = (columns.outputs - 1) / N * N; j >= 0; j -= N)
+      for (int u = 0; u < U; ++u) put_turned(turned_ + j * turned_rows + u * N, to, u * N, j, there);
+  }
+  template <class There>
+  POOLWISE_INLINE void put_turned(const A* from, const Turned& to, Int first, Int j, There&& there) {
     Pack<A, N> packs[N];
     for (int i = 0; i < N; ++i) packs[i] = load<A, N>(from + i * turned_rows);
     turn<A, N>(packs);
-    Out* out = out_ + first * apart + j;
-    const D* divisors = divided_by_ + first * apart_ + j;
+    const Int out = to.out + first * to.out_apart + j, divisors = to.divisors + first * to.divisors_apart + j;
     const R reduction = reduction_;
+    Out* const written = out_;
+    const D* const divided_by = divided_by_;
     const D row_divisor = row_divisor_;
     const auto put = [&](int i) POOLWISE_LAMBDA {
       Pack<D, N> divisor{};
       if constexpr (R::divides)
-        if (reduction.is_mean) divisor = load<D, N>(divisors + i * apart_) * row_divisor;
-      reduction.template write<N>(out + i * apart, {packs[i]}, divisor);
+        if (reduction.is_mean) divisor = load<D, N>(divided_by + divisors + i * to.divisors_apart) * row_divisor;
+      reduction.template write<N>(written + out + i * to.out_apart, {packs[i]}, divisor);
     };
-    if (rows >= N) {
+    if (there(first + N - 1, j)) {
       for (int i = 0; i < N; ++i) put(i);
     } else {
-      for (int i = 0; i < rows; ++i) put(i);
+      for (int i = 0; i < N && there(first + i, j); ++i) put(i);
     }
   }
   static POOLWISE_INLINE void turn_packs(A* to, Int to_apart, const A* from, Int from_apart) {
@@ -1096,7 +1114,9 @@ class LinesForward {
   RowStrides strides_;
   Int last_row_;
   A *turned_ = nullptr, *after_columns_ = nullptr;  // of columns that slide
-  Line<R> lines_, band_, line_, from_, doubled_, fresh_, before_, after_;
+  Line<R> lines_, line_;  // of the band in memory, and that of a row
+  Line<R> band_;          // the same from each line's first lane that counts on
+  Line<R> from_, doubled_, fresh_, before_, after_;
   T* spare_rows_;  // as many as are reduced at once
   std::int32_t* picked_[most_picked_taps];
   D *column_divisors_, *divisors_, *divided_by_ = nullptr;

@@ -91,6 +91,7 @@ SLIDING = {
     "sliding, channels 17, stride 2": plane(regular(21, 8, 1, 2), regular(7, 3, 2, 1), 17, 1),
     "sliding, words": plane(regular(33, 16, 1, 7), regular(29, 16, 1, 7), 1, 2),
     "sliding, two planes": volume(regular(5, 2), regular(27, 9, 1, 4), regular(11, 3, 1, 1)),
+    "sliding, blocks of padding": plane(regular(20, 9, 1, 13), regular(17, 3, 1, 1)),
     "sliding by 2, two planes": volume(regular(5, 2, 2, 1), regular(27, 9, 2, 4), regular(11, 2, 2)),
     "sliding, three planes, words": volume(regular(4, 3, 1, 1), regular(19, 9, 1, 4), regular(19, 11, 1, 5)),
     "63 x 63": plane(regular(67, 63, 1, 2), regular(69, 63), 1, 2),
@@ -115,15 +116,19 @@ DOUBLING = {
 }
 ALONG = {
     **{f"along {w} by {s}": plane(regular(9, 2), regular(83, w, s, 3)) for w in (15, 16, 31) for s in range(1, 6)},
-    "along 15, rows of 32": plane(regular(9, 2), regular(32, 15, 1, 7)),
+    "doubling 15, rows of 32": plane(regular(9, 2), regular(32, 15, 1, 7)),
     "along 15, rows of 33": plane(regular(9, 2), regular(33, 15, 1, 7)),
     "along 17, whole packs": plane(regular(7, 2), regular(64, 17, 1, 8)),
-    "along 33, more padding than row": plane(regular(5, 3, 1, 1), regular(35, 71, 1, 35)),
-    "along 40, gaps behind": plane(regular(5, 2), regular(45, 17, 5)),
+    "along 71, more padding than row": plane(regular(5, 3, 1, 1), regular(35, 71, 1, 35)),
+    "along 17 by 5, columns that nobody reads": plane(regular(5, 2), regular(47, 17, 5)),
+    "along 16 by 2, of which 32 columns are read": plane(regular(9, 2), regular(33, 16, 2)),
+    "along 15, in pieces": Case(3, (regular(301, 15, 1, 7),)),
+    "along 16 by 3, in pieces": Case(3, (regular(701, 16, 3, 7),)),
     "along, rows slide": plane(regular(33, 17, 1, 8), regular(45, 17, 1, 8)),
     "along, rows slide by 2": plane(regular(33, 17, 2, 8), regular(45, 19, 3, 9)),
     "along, two planes": volume(regular(5, 2), regular(19, 9, 1, 4), regular(41, 17, 1, 8)),
-    **{f"along 16, channels {c}": plane(regular(3, 2), regular(41, 16, 1, 3), c, 1) for c in (2, 8, 9, 17)},
+    **{f"along 16, channels {c}": plane(regular(3, 2), regular(41, 16, 1, 3), c, 1) for c in (8, 9, 17)},
+    "doubling 16, channels 2": plane(regular(3, 2), regular(41, 16, 1, 3), 2, 1),
     **{f"along 19, channels 9, by {s}": plane(regular(3, 1), regular(43, 19, s, 3), 9, 1) for s in (2, 5)},
 }
 CHUNKS = {
@@ -139,6 +144,8 @@ LONG = {
     "chunks, sliding": plane(regular(40, 9, 1, 4), regular(8009, 3, 1, 1), 1, 1),
     "chunks, rows and columns slide": plane(regular(14, 9, 1, 4), regular(8009, 17, 1, 8), 1, 1),
     "chunks, columns slide by 2": Case(3, (regular(40009, 17, 2, 8),)),
+    "chunks, columns slide, channels 9": plane(regular(3, 1), regular(2003, 17, 1, 8), 9, 1),
+    "chunks, columns slide, channels 9, by 2": plane(regular(3, 1), regular(4001, 17, 2, 8), 9, 1),
     "chunks, sliding and doubling": plane(regular(14, 9), regular(8009, 9, 1, 2), 1, 1),
 }
 BANDS = {
@@ -232,6 +239,9 @@ SOME = [
     "doubling 15 by 2",
     "doubling 12, channels 3, by 2",
     "along 15 by 2",
+    "along 16 by 2, of which 32 columns are read",
+    "along 15, in pieces",
+    "along 16 by 3, in pieces",
     "along, rows slide",
     "along 16, channels 9",
     "rows of 7, 3/1",
@@ -465,7 +475,7 @@ def test_long_rows_that_slide_are_cut(name):
 
 @pytest.mark.parametrize("zeros", [False, True], ids=["", "mostly -0"])
 @pytest.mark.parametrize("body", ["max", "sum", "mean"])
-@pytest.mark.parametrize("name", [*SOME, *CHUNKS, *LONG])
+@pytest.mark.parametrize("name", [*SOME, "sliding, blocks of padding", *CHUNKS, *LONG])
 def test_no_bit_depends_on_the_threads_or_the_instruction_set(name, body, zeros):
     case, x, g = arrays(name)
     rng = np.random.default_rng(1)

@@ -251,7 +251,7 @@ def explain(
 ) -> Explanation:
     """Which kernel `pool` would take for these arguments when gradients are wanted, and why no other.
 
-    Small calls (256 numbers) of a PyTorch function autograd may record as PyTorch's own maximum, the same bit by bit.
+    A small maximum that PyTorch's functions have met before autograd may record as PyTorch's own, the same bit by bit.
 
     >>> import numpy as np, poolwise
     >>> explain(np.ones((8, 8), "float16"), poolwise.Max(), (3, 3)).kernel

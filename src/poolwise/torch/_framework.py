@@ -28,7 +28,7 @@ OWN_DTYPES = ("float16", "bfloat16", "float32", "float64")
 LONGEST_OWN_MEAN = 64  # taps beyond which PyTorch's sequential float32 sum exceeds the promised 4 ulp
 
 MAX = {1: own.max_pool1d, 2: own.max_pool2d, 3: own.max_pool3d}
-MAX_ALONE = {1: torch.max_pool1d, 2: torch.max_pool2d, 3: torch.max_pool3d}
+MAX_ALONE = {2: torch.max_pool2d, 3: torch.max_pool3d}
 AVG = {1: own.avg_pool1d, 2: own.avg_pool2d, 3: own.avg_pool3d}
 ADAPTIVE_MAX = {1: own.adaptive_max_pool1d, 2: own.adaptive_max_pool2d, 3: own.adaptive_max_pool3d}
 ADAPTIVE_AVG = {1: own.adaptive_avg_pool1d, 2: own.adaptive_avg_pool2d, 3: own.adaptive_avg_pool3d}
@@ -152,13 +152,16 @@ def own_maximum(call: Call) -> Callable[[torch.Tensor], torch.Tensor] | None:
     """PyTorch's own maximum with its arguments prepared, where it gives the same bits, its gradient too; else None.
 
     Among windows that do not meet nothing is added up, so no bit depends on who finds the maxima (of halves ours makes
-    0 of −0). Of a copy, since PyTorch keeps its input, and has no gradient once that was changed in place.
+    0 of −0). Of a copy, since PyTorch keeps its input, and has no gradient once that was changed in place. Not along
+    one axis, where PyTorch's result is a view, nor in an order of the axes that PyTorch's result would not have.
     """
     tables, rank = call.geometry.tables, len(call.geometry.axes)
     apart = all(isinstance(table, Regular) and table.step > (table.taps - 1) * table.dilation for table in tables)
     if type(call.op) is not Max or call.dtype not in ("float32", "float64") or not apart:
         return None
-    if len(call.geometry.shape) != rank + 2 or _own_refusal(call) is not None:
+    if rank == 1 or len(call.geometry.shape) != rank + 2 or _own_refusal(call) is not None:
+        return None
+    if call.layout != PLAIN[rank + 2] and (rank, call.layout) != (2, (0, 2, 3, 1)):
         return None
     window, stride, padding, dilation = map(_short, _numbers(call.geometry))
     function, ceil = MAX_ALONE[rank], _ceil(call.geometry)

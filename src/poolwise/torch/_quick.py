@@ -1,7 +1,8 @@
 """Calls that were made before, with as little work as can be: a tiny pooling costs what surrounds it.
 
 A call is known by its tensor's shape, strides and dtype and by the very objects that its arguments are: 2, 2.0 and True
-are equal, but not one object. What is known goes straight to the compiled module.
+are equal, but not one object. What is known goes straight to the compiled module, or, of a small maximum that autograd
+records, to PyTorch's own operation where that gives the same bits.
 """
 
 # PyTorch's base class declares the methods below with *args.
@@ -34,7 +35,7 @@ _recording = torch.is_grad_enabled
 _profiled = cast("Any", torch._C)._autograd._profiler_enabled
 _threads = torch.get_num_threads
 _empty_like = torch.empty_like
-_hooked = cast("Any", torch._C)._autograd._top_saved_tensors_default_hooks
+_hooked: Any = getattr(cast("Any", torch._C)._autograd, "_top_saved_tensors_default_hooks", None)  # since PyTorch 2.8
 
 
 class Quick:
@@ -115,7 +116,7 @@ class Ready:
         self.y: Any = self.fresh(call.result_dtype, x) if self.small else None
         self.kept: Any = self.fresh(self.plan.kept_dtype, x) if self.small and self.plan.kept_dtype else None
         self.recorded: Callable[[torch.Tensor], torch.Tensor] | None = None
-        self.own = own_maximum(call) if prod(call.geometry.shape) <= MOST_OWN else None
+        self.own = own_maximum(call) if _hooked is not None and prod(call.geometry.shape) <= MOST_OWN else None
 
     def fresh(self, dtype: str, x: torch.Tensor) -> torch.Tensor:
         """Memory for an output."""
