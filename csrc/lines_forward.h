@@ -16,21 +16,21 @@ namespace poolwise::POOLWISE_ISA {
 constexpr Int rows_worth_sliding = 8, taps_worth_doubling = 8;
 constexpr Int line_bytes = 1 << 17, sliding_bytes = 1 << 18;  // what should stay in the second cache
 constexpr Int cut_line_bytes = 1 << 14;                       // and in the first
-constexpr Int most_picked = 3;                                // the largest stride at which lanes are picked out of packs
+constexpr Int most_picked = 4;                                // the largest stride at which lanes are picked out of packs
 constexpr Int folded_lanes = 64;                              // of a line on which a window over all of an axis is laid
 constexpr Int rows_at_once = 4;                                // that are reduced in one loop
 constexpr Int few_turns = 2;                                   // additions one after the other in what is not an accumulator
 constexpr int folded_few = 16;                                // lanes of four such turns beside each other
 constexpr Int band_bytes = 6 << 10, most_band_rows = 64;     // of short lines that are reduced across together; factor 71
 constexpr Int stream_bytes = 2 << 10;                        // of their outputs, where those are written past the caches
-constexpr Int most_picked_taps = 8;                          // of uneven bins whose elements are picked one by one
+constexpr Int most_picked_taps = 16;                         // of windows further apart, or uneven bins, whose elements are picked one by one
 
 // How a plan's lines are cut. `serves` is false where this engine does not.
 struct LineLayout {
   bool serves = false, slides = false, doubles = false, folds = false;
   bool slides_along = false;  // the taps of a line, as the rows of a window do where `slides`
   bool gathers = false;  // what folds, in registers: every lane of a row is of the one window
-  bool picks = false;    // the taps of uneven bins, side by side for all bins
+  Int picks = 0;         // taps of uneven bins, or of windows far apart, that are picked side by side for all of them
   Int extent = 0;   // cells from a window's first tap to its last; of uneven bins all, where windows fold those of a piece
   Int columns = 0;  // outputs of a chunk
   Int chunks = 0;
@@ -168,8 +168,10 @@ POOLWISE_OUTLINE LineLayout line_layout(const Plan& plan) {
   const Int band = layout.rows * layout.lanes, lines = layout.doubles ? 2 : 1;
   layout.bytes = lines * Line<R>::room(band + widest<A>) + Arena::room<typename R::Element>(rows_at_once * (layout.lanes + slack<A>)) +
                  2 * Arena::room<typename DivisorOf<R>::type>(band + slack<A>) + Arena::room<A>(band + slack<A>) + Arena::room<typename R::Result>(band + slack<A>) + Stream<typename R::Result>::room(band + slack<A>);
-  layout.picks = last.spans != nullptr && block.inner == 1 && !Line<R>::two && last.taps <= most_picked_taps;
-  if (layout.picks) layout.bytes += last.taps * Arena::room<std::int32_t>(layout.rows * layout.columns + slack<A>);
+  if (block.inner == 1 && !Line<R>::two && !weighs<R> && (last.spans != nullptr || last.step > most_picked))
+    layout.picks = last.spans != nullptr ? last.taps : layout.doubles ? 3 : read.count;  // the last two, and a single one
+  if (layout.picks > most_picked_taps) layout.picks = 0;
+  if (layout.picks) layout.bytes += layout.picks * Arena::room<std::int32_t>(layout.rows * layout.columns + slack<A>);
   if (layout.slides_along) layout.bytes += Arena::room<A>(turned_rows * turned_columns<A>(layout, block.inner)) + Arena::room<A>(turned_rows * read.count);
   if (layout.slides) layout.bytes += 2 * Line<R>::room(layout.lanes) + Line<R>::room(rows.taps * line_lanes<R>(layout.lanes));
   layout.serves = layout.bytes < most_memory;
@@ -228,7 +230,7 @@ class LinesForward {
     bounced_ = arena.take<Out>(band + slack<A>);
     stream_ = Stream<Out>(arena, band + slack<A>);
     streams_ = is_streamed<R>(plan);
-    for (Int t = 0; layout_.picks && t < block_.axes[2].taps; ++t) picked_[t] = arena.take<std::int32_t>(layout_.rows * layout_.columns + slack<A>);
+    for (Int t = 0; t < layout_.picks; ++t) picked_[t] = arena.take<std::int32_t>(layout_.rows * layout_.columns + slack<A>);
     if constexpr (slides_columns<R>)
       if (layout_.slides_along) {
         turned_ = arena.take<A>(turned_rows * turned_columns<A>(layout_, block_.inner));
@@ -333,15 +335,16 @@ class LinesForward {
     if (alone_) find_rows();
   }
 
-  // Where the taps of all bins of a band stand; of those that a bin lacks, where nothing does.
+  // Where the taps of all windows of a band stand; of those that a bin lacks, where nothing does.
   POOLWISE_OUTLINE void find_picked() {
     const Axis& last = block_.axes[2];
     const Int outputs = layout_.rows * columns_, nowhere = layout_.rows * layout_.lanes;
-    for (Int t = 0; t < last.taps; ++t) {
+    for (Int t = 0; t < layout_.picks; ++t) {
       for (Int row = 0; row < layout_.rows; ++row)
         for (Int j = 0; j < columns_; ++j) {
-          const Span span = last.spans[j];
-          picked_[t][row * columns_ + j] = static_cast<std::int32_t>(t < span.count ? row * layout_.lanes + span.first + t : nowhere);
+          const Span span = last.spans != nullptr ? last.spans[j] : Span{j * last.step, layout_.picks};
+          const Int apart = last.spans != nullptr ? 1 : tap_lanes_;
+          picked_[t][row * columns_ + j] = static_cast<std::int32_t>(t < span.count ? row * layout_.lanes + span.first + t * apart : nowhere);
         }
       fill<std::int32_t>(picked_[t] + outputs, slack<A>, static_cast<std::int32_t>(nowhere));
     }
@@ -943,7 +946,8 @@ class LinesForward {
     switch (block_.axes[2].step) {
       case 1: return across_by<1>(runs, n);
       case 2: return across_by<2>(runs, n);
-      default: across_by<3>(runs, n);
+      case 3: return across_by<3>(runs, n);
+      default: across_by<4>(runs, n);
     }
   }
   template <int S>
@@ -1007,14 +1011,18 @@ class LinesForward {
   }
 
   POOLWISE_OUTLINE void across_picked(Int n) {
-    for_packs<N>(n, [&]<int M, int U>(Int lane) POOLWISE_LAMBDA {
-      for (int u = 0; u < U; ++u)
-        put<M>(lane + u * M, balanced<R, M, 0>(reduction_, block_.axes[2].taps, [&](Int t) POOLWISE_LAMBDA {
-                 State<M> state = reduction_.template nothing<M>();
-                 state.value = gathered<A, M>(from_.values, picked_[t] + lane + u * M);
-                 return state;
-               }));
-    });
+    const Int taps = block_.axes[2].spans != nullptr ? block_.axes[2].taps : taps_;
+    const auto tap = [&](const Line<R>& line, Int lane, Int t) POOLWISE_LAMBDA {
+      State<N> state = reduction_.template nothing<N>();
+      state.value = gathered<A, N>(line.values, picked_[t] + lane);
+      return state;
+    };
+    for (Int lane = 0; lane < n; lane += N) {
+      State<N> state = balanced<R, N, 0>(reduction_, taps, [&](Int t) POOLWISE_LAMBDA { return tap(from_, lane, t); });
+      if constexpr (!R::idempotent && !weighs<R>)
+        if (single_) state = reduction_.template merged<N>(state, tap(band_, lane, 2));
+      put<N>(lane, state);
+    }
   }
 
   // Columns that slide. The outputs of a row begin so many lanes behind those of the one before it.

@@ -168,6 +168,10 @@ CELLS = {
     },
     "windows of padding alone, channels 3": plane(regular(5, 2, 1, 3), regular(9, 2, 1, 3), 3),
     "dilated, by 2": plane(regular(13, 3, 2, 2, 2), regular(107, 3, 2, 2, 3)),
+    **{
+        f"{w}/{s}, far apart": plane(regular(9, 2), regular(211, w, s, 1))
+        for w, s in ((4, 4), (5, 5), (7, 7), (8, 8), (9, 8), (16, 16), (12, 20), (17, 30))
+    },
     "7/1, wide": plane(regular(11, 7, 1, 3), regular(131, 7, 1, 3)),
     "7/3, wide": plane(regular(11, 7, 3, 3), regular(131, 7, 3, 3)),
 }
@@ -247,6 +251,8 @@ SOME = [
     "rows of 7, 3/1",
     "rows of 12, 3/2",
     "3/4",
+    "8/8, far apart",
+    "9/8, far apart",
     "3/1, channels 3",
     "3/2, channels 17",
     "3-D, 3/2",
@@ -716,6 +722,7 @@ LARGE_OUTPUTS = {
     "rows that are cut": ("max", "float32", plane(regular(421, 3, 1, 1), regular(10007, 3, 1, 1), 1, 1)),
     "rows that are cut, mean": ("mean", "float32", plane(regular(421, 3, 1, 1), regular(10007, 3, 1, 1), 1, 1)),
     "rows that are cut, 5/4": ("max", "float32", plane(regular(211, 1), regular(80021, 5, 4, 2), 1, 1)),
+    "rows that are cut, 9/8": ("mean", "float32", plane(regular(1051, 1), regular(32051, 9, 8, 2), 1, 1)),
     "rows that are cut, along": ("mean", "float32", plane(regular(211, 1), regular(20011, 17, 1, 8), 1, 1)),
 }
 
