@@ -11,7 +11,7 @@
 
 namespace poolwise::POOLWISE_ISA {
 
-constexpr Int most_woven = 3;     // phases
+constexpr Int most_woven = 4;     // phases
 constexpr Int most_sources = 64;  // rows of gradients that one row of the input meets
 constexpr Int most_reads = 128;   // of one phase
 constexpr Int reads_worth_weaving = 48;
@@ -245,13 +245,15 @@ class LinesBackward {
     const bool fits = at + n + most_woven * N <= end_;
     out_ = streams_ ? stream_.next() : fits ? gx_ + at : bounced_;
     if (!layout_.woven) {
-      gather_cells(n);
+      gather_all_cells(n);
     } else if (last.step == 1) {
       gather_woven<1>();
     } else if (last.step == 2) {
       gather_woven<2>();
-    } else {
+    } else if (last.step == 3) {
       gather_woven<3>();
+    } else {
+      gather_woven<4>();
     }
     if (streams_)
       stream_.wrote(n);
@@ -349,25 +351,48 @@ class LinesBackward {
   }
 
   // Column by column. Rows that meet the same rows of shares are the same.
-  POOLWISE_INLINE void gather_cells(Int n) {
+  POOLWISE_INLINE void gather_all_cells(Int n) {
     if constexpr (B::keeps) {
-      gather_cells_to(out_);
+      gather_cells(out_);
     } else if (block_.inner == 1 && one_window(block_.axes[2])) {
       T share;
       store<1, A>(&share, Pack<A, 1>{sources_count_ > 0 ? static_cast<A>(sources_[0].g[0]) : A{}});
       fill<T>(out_, n, share);
     } else {
-      if (met_new_) gather_cells_to(same_);
+      if (met_new_) are_apart() ? fill_windows(same_) : gather_cells(same_);
       std::memcpy(static_cast<void*>(out_), same_, static_cast<std::size_t>(n) * sizeof(T));
     }
   }
 
+  // Whether no element is read by two windows of a row of numbers.
+  bool are_apart() const {
+    const Axis& last = block_.axes[2];
+    return block_.inner == 1 && last.spans == nullptr && last.dilation == 1 && last.step >= last.taps;
+  }
+  // What each window sends, to its elements, and nothing between them.
+  POOLWISE_OUTLINE void fill_windows(T* to) {
+    const Axis& last = block_.axes[2];
+    Int filled = 0;
+    for (Int j = 0; j < last.output && sources_count_ > 0; ++j) {
+      const Int begin = larger(last.first(j), filled), end = smaller(last.first(j) + last.taps, last.size);
+      if (begin >= end) continue;
+      T share;
+      store<1, A>(&share, Pack<A, 1>{A{} + static_cast<A>(sources_[0].g[j])});
+      fill<T>(to + filled, begin - filled, T{});
+      fill<T>(to + begin, end - begin, share);
+      filled = end;
+    }
+    fill<T>(to + filled, last.size - filled, T{});
+  }
+  POOLWISE_INLINE void gather_cells(T* to) { block_.inner == 1 ? gather_cells_to<1>(to) : gather_cells_to<N>(to); }
+  // By packs of so many lanes.
+  template <int Lanes>
   POOLWISE_OUTLINE void gather_cells_to(T* to) {
     const Axis& last = block_.axes[2];
     const Int inner = block_.inner;
     for (Int x = 0; x < last.size; ++x) {
       const Run run = one_window(last) ? Run{1, 0, 1, x, 0} : block_.readers[x];
-      for_packs<N>(inner, [&]<int M, int U>(Int c) POOLWISE_LAMBDA {
+      for_packs<Lanes>(inner, [&]<int M, int U>(Int c) POOLWISE_LAMBDA {
         Pack<A, M> sums[U];
         for (int u = 0; u < U; ++u) sums[u] = Pack<A, M>{};
         for (Int s = 0; s < sources_count_; ++s)

@@ -128,7 +128,8 @@ class PlanesBackward {
     switch (last_.step) {
       case 1: gather_by<1>(phase, count); break;
       case 2: gather_by<2>(phase, count); break;
-      default: gather_by<3>(phase, count);
+      case 3: gather_by<3>(phase, count); break;
+      default: gather_by<4>(phase, count);
     }
     const Int n = last_.size * inner_;
     for (Int m = 0; m < count; ++m) copy(to + (m * rows_.step + phase) * n, woven_ + m * apart_ * last_.step, n);

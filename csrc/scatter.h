@@ -6,7 +6,7 @@
 #pragma once
 
 #include "gradients.h"
-#include "lines.h"
+#include "lines_backward.h"
 
 namespace poolwise::POOLWISE_ISA {
 
@@ -45,7 +45,8 @@ class Scatter {
   POOLWISE_OUTLINE static bool serves(const Plan& plan, const Buffers& buffers) {
     if (buffers.mask != nullptr || !layout_of(plan).serves) return false;
     const double inputs = static_cast<double>(plan.input_size), outputs = static_cast<double>(plan.output_size);
-    const double gathering = static_cast<double>(plan.readers) * inputs * 4 / full<A>;
+    const bool by_packs = plan.block.inner > 1 || plan.block.axes[2].step <= most_woven;
+    const double gathering = static_cast<double>(plan.readers) * inputs * 4 / (by_packs ? full<A> : 1);
     const bool uneven = plan.block.axes[0].spans != nullptr || plan.block.axes[1].spans != nullptr || plan.block.axes[2].spans != nullptr;
     return uneven || 10 * outputs + inputs < gathering || 64 * outputs < inputs;
   }

@@ -750,6 +750,8 @@ LARGE_GRADIENTS = {
     "3/1, wide": ("max", plane(regular(2051, 3, 1, 1), regular(2053, 3, 1, 1), 1, 1)),
     "3/3, wide": ("max", plane(regular(2051, 3, 3), regular(2053, 3, 3), 1, 1)),
     "3/4, wide": ("max", plane(regular(2051, 3, 4), regular(2053, 3, 4), 1, 1)),
+    "5/5, wide": ("max", plane(regular(2051, 3, 3), regular(2053, 5, 5, 2), 1, 1)),
+    "4/5, wide, mean": ("mean", plane(regular(2051, 3, 3), regular(2053, 4, 5), 1, 1)),
     "2/2, narrow": ("max", plane(regular(9, 2, 2), regular(7, 2, 2), 1, 70_001)),
     "3/1, narrow, channels 3": ("max", plane(regular(5, 3, 1, 1), regular(7, 3, 1, 1), 3, 40_009)),
     "2/2, narrow, mean": ("mean", plane(regular(9, 3, 2, 1), regular(7, 3, 2, 1), 1, 70_001)),

@@ -7,6 +7,8 @@ What differs from PyTorch, everywhere on purpose:
 - `lp_pool` is the norm (Σ|x|^p)^(1/p), p ≥ 1. PyTorch's sums signed powers, which is NaN for an odd p and a negative
   sum, and scales a window that reaches over the edge up.
 - `max_unpool` refuses every index outside; where indices repeat, the last wins, and only it has a gradient.
+- Results lie in the order of axes in which their input lies, of a transposed one too, where PyTorch's maximum is
+  contiguous: what follows may need `reshape` for `view`. Of +0 and −0, which are equal, either may be the maximum.
 - `fractional_max_pool` places windows in float32 at least, where PyTorch computes places in half precision.
 
 >>> import torch
