@@ -8,6 +8,8 @@
 
 namespace poolwise::POOLWISE_ISA {
 
+constexpr Int most_woven = 4;  // phases of elements, a stride apart, that are gathered by packs and woven
+
 // Offsets of whichever width the plan keeps.
 struct AnyOffset {};
 

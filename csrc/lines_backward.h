@@ -11,7 +11,6 @@
 
 namespace poolwise::POOLWISE_ISA {
 
-constexpr Int most_woven = 4;     // phases
 constexpr Int most_sources = 64;  // rows of gradients that one row of the input meets
 constexpr Int most_reads = 128;   // of one phase
 constexpr Int reads_worth_weaving = 48;

@@ -6,7 +6,7 @@
 #pragma once
 
 #include "gradients.h"
-#include "lines_backward.h"
+#include "lines.h"
 
 namespace poolwise::POOLWISE_ISA {
 

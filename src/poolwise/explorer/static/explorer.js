@@ -63,8 +63,8 @@ export class Explorer {
   input = null;
   /** @type {Field[] | null} */
   output = null;
-  run = 0;
-  shown = 0;
+  run = 0; // the last that was begun
+  shown = 0; // and the last whose scene, or fault, is on the page
   page = 0;
   waiting = 0;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
