@@ -15,10 +15,12 @@ namespace {
 constexpr std::size_t page = std::size_t(2) << 20;
 constexpr std::size_t most_kept = std::size_t(256) << 20;  // bytes, of all blocks
 constexpr std::size_t most_blocks = 32;
+constexpr std::size_t most_warm = std::size_t(32) << 20;  // bytes of the newest blocks, which the system may not take: giving them up has its price
 
 struct Block {
   void* data;
   std::size_t room;
+  bool is_offered = false;  // to the system, while nobody uses it
 };
 
 void release(const Block& block) { munmap(block.data, block.room); }
@@ -51,7 +53,7 @@ class Shelf {
     if (!hold) return false;
     for (std::size_t i = blocks_.size(); i-- > 0;) {
       if (blocks_[i].room < room || blocks_[i].room > room + room / 4) continue;
-      block = blocks_[i];
+      block = {blocks_[i].data, blocks_[i].room};
       blocks_.erase(blocks_.begin() + static_cast<std::ptrdiff_t>(i));
       kept_ -= block.room;
       return true;
@@ -60,9 +62,6 @@ class Shelf {
   }
   void put(const Block& block) {
     if (block.room > most_kept) return release(block);
-#if defined(MADV_FREE)
-    madvise(block.data, block.room, MADV_FREE);
-#endif
     const std::unique_lock hold(guard_, std::try_to_lock);
     if (!hold) return release(block);
     while (!blocks_.empty() && (kept_ + block.room > most_kept || blocks_.size() == most_blocks)) {
@@ -72,9 +71,23 @@ class Shelf {
     }
     blocks_.push_back(block);
     kept_ += block.room;
+    offer();
   }
 
  private:
+  // All but the newest blocks to the system.
+  void offer() {
+#if defined(MADV_FREE)
+    std::size_t warm = 0;
+    for (std::size_t i = blocks_.size(); i-- > 0;) {
+      warm += blocks_[i].room;
+      if (warm <= most_warm || blocks_[i].is_offered) continue;
+      madvise(blocks_[i].data, blocks_[i].room, MADV_FREE);
+      blocks_[i].is_offered = true;
+    }
+#endif
+  }
+
   std::mutex guard_;
   std::vector<Block> blocks_;
   std::size_t kept_ = 0;

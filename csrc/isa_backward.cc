@@ -4,6 +4,7 @@
 #include "isa.h"
 #include "lines_backward.h"
 #include "planes_backward.h"
+#include "planes_expanded.h"
 #include "scatter.h"
 #include "scatter_planes.h"
 
@@ -15,6 +16,8 @@ struct Cells;
 
 template <class B, class Run>
 void gathered(const Plan& plan, const Buffers& buffers, Run&& run) {
+  if constexpr (PlanesExpanded<B>::wanted)
+    if (PlanesExpanded<B>::serves(plan, buffers)) return run.template operator()<PlanesExpanded<B>>();
   if (PlanesBackward<B>::serves(plan, buffers)) return run.template operator()<PlanesBackward<B>>();
   if (LinesBackward<B>::serves(plan, buffers)) return run.template operator()<LinesBackward<B>>();
   run.template operator()<Cells<B>>();
@@ -23,6 +26,8 @@ void gathered(const Plan& plan, const Buffers& buffers, Run&& run) {
 template <class T, class K, class Run>
 void with_winner(const Plan& plan, const Buffers& buffers, Run&& run) {
   using B = ToWinner<T, K>;
+  if constexpr (PlanesExpanded<B>::wanted)
+    if (PlanesExpanded<B>::serves(plan, buffers)) return run.template operator()<PlanesExpanded<B>>();
   if (ScatterPlanes<B>::serves(plan, buffers)) return run.template operator()<ScatterPlanes<B>>();
   if (Scatter<B>::serves(plan, buffers)) return run.template operator()<Scatter<B>>();
   if constexpr (std::is_same_v<K, std::uint8_t>) return gathered<B>(plan, buffers, run);

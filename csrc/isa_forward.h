@@ -8,6 +8,7 @@
 #include "lines_forward.h"
 #include "planes_forward.h"
 #include "rows_added.h"
+#include "rows_folded.h"
 #include "rows_selected.h"
 
 namespace poolwise::POOLWISE_ISA {
@@ -16,10 +17,12 @@ namespace poolwise::POOLWISE_ISA {
 template <class R, class K>
 using RowsForward = std::conditional_t<R::idempotent, RowsSelected<R, K>, RowsAdded<R, K>>;
 
-enum class Engine { rows, lines, planes, cells, masked };
+enum class Engine { folded, rows, lines, planes, cells, masked };
 
 template <class R, class K, class Run>
 void lines_or_cells(const Plan& plan, const Buffers& buffers, Run&& run) {
+  if constexpr (RowsFolded<R>::wanted)
+    if (RowsFolded<R>::serves(plan, buffers)) return run.template operator()<R, K, Engine::folded>();
   if constexpr (Rows<R, K>::wanted)
     if (Rows<R, K>::serves(plan, buffers)) return run.template operator()<R, K, Engine::rows>();
   if constexpr (PlanesForward<R>::wanted)
@@ -32,7 +35,9 @@ template <class With>
 Units units_of_forward(const Plan& plan, const Buffers& buffers, With&& with) {
   Units units{0};
   with(plan, buffers, [&]<class R, class K, Engine E>() {
-    if constexpr (E == Engine::lines)
+    if constexpr (E == Engine::folded)
+      units = RowsFolded<R>::units(plan);
+    else if constexpr (E == Engine::lines)
       units = LinesForward<R, K>::units(plan);
     else if constexpr (E == Engine::rows)
       units = Rows<R, K>::units(plan);
@@ -47,7 +52,9 @@ Units units_of_forward(const Plan& plan, const Buffers& buffers, With&& with) {
 template <class With>
 void walk_forward(const Plan& plan, const Buffers& buffers, Int begin, Int end, With&& with) {
   with(plan, buffers, [&]<class R, class K, Engine E>() {
-    if constexpr (E == Engine::lines)
+    if constexpr (E == Engine::folded)
+      RowsFolded<R>(plan, buffers).run(begin, end);
+    else if constexpr (E == Engine::lines)
       LinesForward<R, K>(plan, buffers).run(begin, end);
     else if constexpr (E == Engine::rows)
       RowsForward<R, K>(plan, buffers).run(begin, end);

@@ -24,7 +24,7 @@ void with_selection(const Plan& plan, const Buffers& buffers, Run&& run) {
       if (InRows::serves(plan, buffers)) return run.template operator()<Placed<RoomyNumbers<T>>, std::uint8_t, Engine::rows>();
     if (Bytes::serves(plan, buffers)) return run.template operator()<Placed<RoomyNumbers<T>>, std::uint8_t, Engine::lines>();
   }
-  if constexpr (std::is_floating_point_v<T>) {
+  if constexpr (floats<T>) {
     using Words = LinesForward<Placed<Floating<T>>, std::int32_t>;
     if (plan.kept == Kept::words && plan.additions < (1 << 28) && Words::serves(plan, buffers))
       return run.template operator()<Placed<Floating<T>>, std::int32_t, Engine::lines>();

@@ -23,6 +23,11 @@ POOLWISE_INLINE bool is_near(const Axis& axis) {
   return axis.start >= -far && axis.start <= far && axis.step <= far && axis.dilation <= far && axis.taps <= far && axis.output <= far && axis.size <= far;
 }
 
+template <Int Distance = prefetch_distance>
+POOLWISE_INLINE void ahead(const void* p, Int bytes) {
+  for (Int b = 0; b < bytes; b += 64) __builtin_prefetch(static_cast<const char*>(p) + Distance + b);
+}
+
 // How the block's rows lie in memory, in elements; each row itself is dense.
 struct RowStrides {
   bool even;  // one stride serves each level
@@ -219,6 +224,46 @@ struct Line {
   }
 };
 
+// What a few elements may be added in.
+template <class R>
+struct FewOf {
+  using type = typename R::Accumulator;
+};
+template <class R>
+  requires requires { typename R::Few; }
+struct FewOf<R> {
+  using type = typename R::Few;
+};
+
+// Whether a few are added as they are before they come to an accumulator, which is wider, or keeps what an addition loses.
+template <class R>
+inline constexpr bool adds_few = (requires { typename R::Few; }) && (!std::is_same_v<typename FewOf<R>::type, typename R::Accumulator> || Line<R>::two);
+
+// So many rows, two additions deep: they err by less than a unit in the sum's last place.
+template <int Count, class Few, int M, class Row>
+POOLWISE_INLINE Pack<Few, M> few_added(Row&& row) {
+  Pack<Few, M> few = row(0);
+  if constexpr (Count > 1) few += row(1);
+  if constexpr (Count == 3) few += row(2);
+  if constexpr (Count == 4) few += row(2) + row(3);
+  return few;
+}
+
+// What a window's sum is divided by, or multiplied with.
+template <class R>
+struct DivisorOf {
+  using type = typename R::Accumulator;
+};
+template <class R>
+  requires requires { typename R::Divisor; }
+struct DivisorOf<R> {
+  using type = typename R::Divisor;
+};
+
+// Whether rows and taps weigh something, so that none stands for another.
+template <class R>
+inline constexpr bool weighs = requires { requires R::weighs; };
+
 // ---- lanes that lie a stride apart -------------------------------------------------------------------------------------
 
 // Every second lane of two packs, from 0 or from 1 on. Lanes narrower than 32 bits have no shuffle of two packs before AVX-512's
@@ -288,6 +333,79 @@ POOLWISE_INLINE typename R::template State<M> picked_state(const Line<R>& line, 
     return {picked<S, typename R::Accumulator, M>(line.values + lane), picked<S, typename R::Second, M>(line.seconds + lane)};
   else
     return {picked<S, typename R::Accumulator, M>(line.values + lane)};
+}
+
+// Windows of S taps that stand S apart, out of S packs that follow one another, which are read once for all taps: of four each pair first,
+// in the order of `balanced`.
+template <class R, int S, int M, class State = typename R::template State<M>>
+POOLWISE_INLINE State covered(const R& r, const Line<R>& line, Int lane) {
+  using A = typename R::Accumulator;
+  using Second = typename Line<R>::Beside;
+  if constexpr (S % 2 == 0) {
+    const auto half = [&](Int from) POOLWISE_LAMBDA {
+      if constexpr (S == 2) return line.template load<M>(lane + from * M);
+      else return covered<R, S / 2, M>(r, line, lane + from * (S / 2) * M);
+    };
+    const State a = half(0), b = half(1);
+    if constexpr (Line<R>::two)
+      return r.template merged<M>({halved<0, A, M>(a.value, b.value), halved<0, Second, M>(a.second, b.second)},
+                                  r.template moved<M>({halved<1, A, M>(a.value, b.value), halved<1, Second, M>(a.second, b.second)}, S / 2));
+    else
+      return r.template merged<M>({halved<0, A, M>(a.value, b.value)}, {halved<1, A, M>(a.value, b.value)});
+  } else {
+    static_assert(S == 3 && !Line<R>::two);
+    Pack<A, M> packs[S];
+    for (int s = 0; s < S; ++s) packs[s] = load<A, M>(line.values + lane + s * M);
+    const State first = r.template merged<M>({one_phase<A, M, S, 0>(packs, packs[0])}, {one_phase<A, M, S, 1>(packs, packs[0])});
+    return r.template merged<M>(first, {one_phase<A, M, S, 2>(packs, packs[0])});
+  }
+}
+
+// ---- lanes that belong together ------------------------------------------------------------------------------------------
+
+// Of `Count` windows that are to lie in one pack, half of them in each of two: the first half of what is there of each, or the second.
+template <int N, int Count, int Half>
+struct Halves {
+  static constexpr int of(int i) {
+    constexpr int lanes = N / Count;
+    const int window = i / lanes, pack = window < Count / 2 ? 0 : N;
+    return pack + window % (Count / 2) * 2 * lanes + Half * lanes + i % lanes;
+  }
+};
+template <class R, int N, int Count, int Half, class State>
+POOLWISE_INLINE State halves(const State& a, const State& b) {
+  constexpr auto lanes = std::make_integer_sequence<int, N>{};
+  if constexpr (Line<R>::two)
+    return {shuffled<Halves<N, Count, Half>>(a.value, b.value, lanes), shuffled<Halves<N, Count, Half>>(a.second, b.second, lanes)};
+  else
+    return {shuffled<Halves<N, Count, Half>>(a.value, b.value, lanes)};
+}
+
+// Packs in which a window is gathered: as many lanes on every instruction set, where the order of additions matters.
+template <class R, class A = typename R::Accumulator>
+inline constexpr int packs_of_window = R::idempotent || !std::is_floating_point_v<A> ? 1 : static_cast<int>(widest<A>) / full<A>;
+
+// Packs of one window, the halves first; nothing is left of all but the first.
+template <class R, int Count, class State>
+POOLWISE_INLINE State in_one_pack(const R& r, State* packs) {
+  if constexpr (Count > 1) {
+    for (int v = 0; v < Count / 2; ++v) packs[v] = r.template merged<full<typename R::Accumulator>>(packs[v], packs[v + Count / 2]);
+    return in_one_pack<R, Count / 2>(r, packs);
+  }
+  return packs[0];
+}
+
+// Packs of so many windows, each folded to its first lanes, one window after the other. The halves of a pack are merged first, so that
+// it comes to the same on every instruction set, where what it has in several packs is merged so before.
+template <class R, int Count, class State>
+POOLWISE_INLINE State folded(const R& r, const State* windows) {
+  constexpr int N = full<typename R::Accumulator>;
+  if constexpr (Count == 1) {
+    return windows[0];
+  } else {
+    const State a = folded<R, Count / 2>(r, windows), b = folded<R, Count / 2>(r, windows + Count / 2);
+    return r.template merged<N>(halves<R, N, Count, 0>(a, b), halves<R, N, Count, 1>(a, b));
+  }
 }
 
 // ---- taps in a tree ----------------------------------------------------------------------------------------------------

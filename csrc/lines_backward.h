@@ -14,16 +14,24 @@ namespace poolwise::POOLWISE_ISA {
 constexpr Int most_sources = 64;  // rows of gradients that one row of the input meets
 constexpr Int most_reads = 128;   // of one phase
 constexpr Int reads_worth_weaving = 48;
+constexpr Int filled_at_least = 8;  // elements between the ends of windows, on average
 
 // How a row of the input is cut.
 struct GatherLayout {
   bool serves = false, woven = false;
+  bool fills = false;          // what stands between two ends of windows is one number
   Int before = 0, after = 0;  // columns that an element's readers may stand from its group: before ≤ … < after
   Int groups = 0, chunks = 1;  // of `step` elements: those of a chunk
   Int deep = 1, across = 1;   // gradient rows held at a time, along each axis
   Int lanes = 0;              // of a gradient row that is held
   Int bytes = 0;
 };
+
+// Whether windows of neighbours have few ends among the elements; or none of them overlaps.
+POOLWISE_INLINE bool ends_are_sparse(const Axis& axis) {
+  if (axis.spans == nullptr && axis.dilation > 1) return false;
+  return filled_at_least * (2 * axis.output + 1) <= axis.size || (axis.spans == nullptr && axis.step >= axis.taps);
+}
 
 template <class B>
 POOLWISE_OUTLINE GatherLayout gather_layout(const Plan& plan) {
@@ -47,7 +55,8 @@ POOLWISE_OUTLINE GatherLayout gather_layout(const Plan& plan) {
     if (Wide(layout.groups + reach) * block.inner > most_memory) return layout;
     layout.lanes = (layout.groups + reach) * block.inner;
   } else {
-    if (block.readers == nullptr && !one_window(last)) return layout;
+    layout.fills = !B::keeps && block.inner == 1 && ends_are_sparse(last);
+    if (block.readers == nullptr && !one_window(last) && !layout.fills) return layout;
     if (Wide(last.output) * block.inner > most_memory) return layout;
     layout.lanes = last.output * block.inner;
   }
@@ -358,30 +367,29 @@ class LinesBackward {
       store<1, A>(&share, Pack<A, 1>{sources_count_ > 0 ? static_cast<A>(sources_[0].g[0]) : A{}});
       fill<T>(out_, n, share);
     } else {
-      if (met_new_) are_apart() ? fill_windows(same_) : gather_cells(same_);
+      if (met_new_) layout_.fills ? fill_windows(same_) : gather_cells(same_);
       std::memcpy(static_cast<void*>(out_), same_, static_cast<std::size_t>(n) * sizeof(T));
     }
   }
 
-  // Whether no element is read by two windows of a row of numbers.
-  bool are_apart() const {
-    const Axis& last = block_.axes[2];
-    return block_.inner == 1 && last.spans == nullptr && last.dilation == 1 && last.step >= last.taps;
-  }
-  // What each window sends, to its elements, and nothing between them.
+  // From each end of a window to the next, all elements receive what the same windows send.
   POOLWISE_OUTLINE void fill_windows(T* to) {
     const Axis& last = block_.axes[2];
-    Int filled = 0;
-    for (Int j = 0; j < last.output && sources_count_ > 0; ++j) {
-      const Int begin = larger(last.first(j), filled), end = smaller(last.first(j) + last.taps, last.size);
-      if (begin >= end) continue;
+    const Int outputs = sources_count_ > 0 ? last.output : 0;
+    const auto end_of = [&](Int j) POOLWISE_LAMBDA { return last.first(j) + (last.spans != nullptr ? last.spans[j].count : last.taps); };
+    Int past = 0, begun = 0;  // windows that ended before the element, or have begun
+    for (Int x = 0, next; x < last.size; x = next) {
+      while (past < outputs && end_of(past) <= x) ++past;
+      while (begun < outputs && last.first(begun) <= x) ++begun;
+      next = last.size;
+      if (begun < outputs) next = smaller(next, last.first(begun));
+      if (past < begun) next = smaller(next, end_of(past));
+      A sum{};
+      for (Int j = past; j < begun; ++j) sum += static_cast<A>(sources_[0].g[j]);
       T share;
-      store<1, A>(&share, Pack<A, 1>{A{} + static_cast<A>(sources_[0].g[j])});
-      fill<T>(to + filled, begin - filled, T{});
-      fill<T>(to + begin, end - begin, share);
-      filled = end;
+      store<1, A>(&share, Pack<A, 1>{sum});
+      fill<T>(to + x, next - x, share);
     }
-    fill<T>(to + filled, last.size - filled, T{});
   }
   POOLWISE_INLINE void gather_cells(T* to) { block_.inner == 1 ? gather_cells_to<1>(to) : gather_cells_to<N>(to); }
   // By packs of so many lanes.

@@ -18,18 +18,20 @@ constexpr Int line_bytes = 1 << 17, sliding_bytes = 1 << 18;  // what should sta
 constexpr Int cut_line_bytes = 1 << 14;                       // and in the first
 constexpr Int most_picked = 4;                                // the largest stride at which lanes are picked out of packs
 constexpr Int folded_lanes = 64;                              // of a line on which a window over all of an axis is laid
+constexpr Int lanes_worth_reading_in_place = 512;             // of a row
+constexpr Int taps_worth_folding = 8;                         // in a pack, of windows that are apart or uneven
 constexpr Int rows_at_once = 4;                                // that are reduced in one loop
-constexpr Int few_turns = 2;                                   // additions one after the other in what is not an accumulator
-constexpr int folded_few = 16;                                // lanes of four such turns beside each other
 constexpr Int band_bytes = 6 << 10, most_band_rows = 64;     // of short lines that are reduced across together; factor 71
 constexpr Int stream_bytes = 2 << 10;                        // of their outputs, where those are written past the caches
+constexpr Int most_strided = 8;                              // and at which they are where the run tells how
 constexpr Int most_picked_taps = 16;                         // of windows further apart, or uneven bins, whose elements are picked one by one
 
 // How a plan's lines are cut. `serves` is false where this engine does not.
 struct LineLayout {
   bool serves = false, slides = false, doubles = false, folds = false;
+  bool in_place = false;  // a line is a row of the input, where enough of the array follows it
   bool slides_along = false;  // the taps of a line, as the rows of a window do where `slides`
-  bool gathers = false;  // what folds, in registers: every lane of a row is of the one window
+  bool strides = false;  // taps of windows far apart are picked out of as many packs
   Int picks = 0;         // taps of uneven bins, or of windows far apart, that are picked side by side for all of them
   Int extent = 0;   // cells from a window's first tap to its last; of uneven bins all, where windows fold those of a piece
   Int columns = 0;  // outputs of a chunk
@@ -38,42 +40,6 @@ struct LineLayout {
   Int rows = 1;     // lines that are reduced across at once
   Int bytes = 0;    // of scratch
 };
-
-// What a few elements may be added in.
-template <class R>
-struct FewOf {
-  using type = typename R::Accumulator;
-};
-template <class R>
-  requires requires { typename R::Few; }
-struct FewOf<R> {
-  using type = typename R::Few;
-};
-
-// So many rows, two additions deep: they err by less than a unit in the sum's last place.
-template <int Count, class Few, int M, class Row>
-POOLWISE_INLINE Pack<Few, M> few_added(Row&& row) {
-  Pack<Few, M> few = row(0);
-  if constexpr (Count > 1) few += row(1);
-  if constexpr (Count == 3) few += row(2);
-  if constexpr (Count == 4) few += row(2) + row(3);
-  return few;
-}
-
-// What a window's sum is divided by, or multiplied with.
-template <class R>
-struct DivisorOf {
-  using type = typename R::Accumulator;
-};
-template <class R>
-  requires requires { typename R::Divisor; }
-struct DivisorOf<R> {
-  using type = typename R::Divisor;
-};
-
-// Whether rows and taps weigh something, so that none stands for another.
-template <class R>
-inline constexpr bool weighs = requires { requires R::weighs; };
 
 // Whether the taps of a line may slide: so many additions one after the other are few enough in double alone.
 template <class R>
@@ -117,6 +83,23 @@ Int rows_of_band(const Plan& plan, Int lanes) {
   return larger(1, smaller(rows, most_band_rows));
 }
 
+// Whether an accumulator may be an element as it is in memory.
+template <class R>
+inline constexpr bool is_itself = std::is_floating_point_v<typename R::Element> && std::is_same_v<typename R::Element, typename R::Accumulator> && !Line<R>::two && !weighs<R>;
+
+// Whether each window reads one row, from its beginning to its end at most, and rows hold what lines would. Short ones are collected.
+template <class R>
+POOLWISE_INLINE bool lies_as_lines(const Plan& plan) {
+  const Block& block = plan.block;
+  if (!is_itself<R> || plan.body == Body::min) return false;  // whose sign is turned
+  for (const Axis& axis : {block.axes[0], block.axes[1], block.axes[2]})
+    if (axis.mode != Mode::absent || axis.spans != nullptr || axis.start < 0) return false;
+  for (const Axis& axis : {block.axes[0], block.axes[1]})
+    if (axis.taps != 1 || axis.start + (axis.output - 1) * axis.step >= axis.size) return false;
+  const Axis& last = block.axes[2];
+  return last.size * block.inner >= lanes_worth_reading_in_place && last.start + (last.output - 1) * last.step + (last.taps - 1) * last.dilation < last.size;
+}
+
 template <class R>
 POOLWISE_OUTLINE LineLayout line_layout(const Plan& plan) {
   using A = typename R::Accumulator;
@@ -129,13 +112,12 @@ POOLWISE_OUTLINE LineLayout line_layout(const Plan& plan) {
   if (read.first > far || read.count > far || last.output > far) return layout;
   layout.folds = !weighs<R> && one_window(last) && read.count >= taps_worth_doubling && last.size * block.inner * Int(sizeof(typename R::Element)) < most_memory / 4;
   if (layout.folds) {
-    layout.gathers = block.inner == 1 && !R::places;
-    const Int cells = layout.gathers ? full<A> : smaller(last.size, larger(1, folded_lanes / larger(1, block.inner)));
+    const Int cells = smaller(last.size, larger(1, folded_lanes / larger(1, block.inner)));
     layout.columns = layout.chunks = 1;
     layout.extent = cells;
     for (layout.lanes = block.inner; layout.lanes < cells * block.inner;) layout.lanes *= 2;
     layout.lanes = larger(layout.lanes, 2 * full<A>);
-    layout.rows = layout.gathers ? full<A> : rows_of_band<R>(plan, layout.lanes);
+    layout.rows = rows_of_band<R>(plan, layout.lanes);
     layout.bytes = layout.rows * (Line<R>::room(layout.lanes) + 4 * Arena::room<std::int64_t>(layout.lanes + slack<A>) + Stream<typename R::Result>::room(layout.lanes)) +
                    Stream<typename R::Result>::room(slack<A>) + Arena::room<typename R::Element>(rows_at_once * (last.size * block.inner + slack<A>));
     layout.serves = block.inner > 0 && layout.bytes < most_memory;
@@ -164,13 +146,17 @@ POOLWISE_OUTLINE LineLayout line_layout(const Plan& plan) {
   const Int unit = ceil_div(layout.lanes, last.step * widest<A>) * last.step * widest<A>;
   if (layout.lanes > layout.columns * last.step * block.inner && unit * 8 <= layout.lanes * 9) layout.lanes = unit;
   if (layout.chunks == 1) layout.rows = rows_of_band<R>(plan, layout.lanes);
+  layout.in_place = lies_as_lines<R>(plan);
+  if (layout.in_place) layout.rows = 1;
   if (layout.slides_along && block.inner == 1) layout.rows = larger(1, layout.rows / turned_rows) * turned_rows;
   const Int band = layout.rows * layout.lanes, lines = layout.doubles ? 2 : 1;
   layout.bytes = lines * Line<R>::room(band + widest<A>) + Arena::room<typename R::Element>(rows_at_once * (layout.lanes + slack<A>)) +
                  2 * Arena::room<typename DivisorOf<R>::type>(band + slack<A>) + Arena::room<A>(band + slack<A>) + Arena::room<typename R::Result>(band + slack<A>) + Stream<typename R::Result>::room(band + slack<A>);
   if (block.inner == 1 && !Line<R>::two && !weighs<R> && (last.spans != nullptr || last.step > most_picked))
     layout.picks = last.spans != nullptr ? last.taps : layout.doubles ? 3 : read.count;  // the last two, and a single one
-  if (layout.picks > most_picked_taps) layout.picks = 0;
+  layout.strides = picks_at_run<A> && full<A> > 1 && layout.picks > 0 && last.spans == nullptr && last.step <= most_strided && layout.picks <= most_picked_taps;
+  if (layout.strides) layout.picks = 0;
+  if (layout.picks > (last.dilation == 1 && !layout.doubles ? taps_worth_folding : most_picked_taps)) layout.picks = 0;
   if (layout.picks) layout.bytes += layout.picks * Arena::room<std::int32_t>(layout.rows * layout.columns + slack<A>);
   if (layout.slides_along) layout.bytes += Arena::room<A>(turned_rows * turned_columns<A>(layout, block.inner)) + Arena::room<A>(turned_rows * read.count);
   if (layout.slides) layout.bytes += 2 * Line<R>::room(layout.lanes) + Line<R>::room(rows.taps * line_lanes<R>(layout.lanes));
@@ -193,7 +179,6 @@ class LinesForward {
   using State = typename R::template State<M>;
   using Few = typename FewOf<R>::type;
   using D = typename DivisorOf<R>::type;
-  static constexpr bool adds_few = !std::is_same_v<Few, A>;
   static constexpr Int most_pack = N > full<Few> ? N : full<Few>;  // what is read or written at once
 
  public:
@@ -259,7 +244,8 @@ class LinesForward {
     for (Int unit = begin; unit < end;) {
       const Int in_chunk = unit - chunk_ * block_.output_rows(), count = smaller(layout_.rows, smaller(end - unit, block_.output_rows() - in_chunk));
       target_ = (in_chunk * block_.axes[2].output + first_column_) * block_.inner;
-      for (Int b = 0, n; b < count; b += n) {
+      const bool placed = layout_.in_place && place_line();
+      for (Int b = placed ? 1 : 0, n; b < count; b += n) {
         n = larger(1, rows_alike(count - b));
         n > 1 ? reduce_alike(b, n) : reduce_row(b);
         row_ += n - 1;
@@ -331,8 +317,24 @@ class LinesForward {
     }
     spread_divisors();
     if (layout_.picks) find_picked();
+    if (layout_.strides) find_strided();
     alone_ = block_.axes[0].output == 1 && block_.axes[1].output == 1;
     if (alone_) find_rows();
+  }
+
+  // Reads the row as it lies, where that goes on for as long as packs run over its end.
+  POOLWISE_INLINE bool place_line() {
+    if constexpr (is_itself<R>) {
+      const Int at = row_at(0, 0);
+      const bool there = at + lanes_ + slack<A> <= last_row_ + block_.axes[2].size * block_.inner;
+      from_ = band_ = lines_.from(lead_);
+      if (there) from_.values = band_.values = const_cast<A*>(x_ + at);  // nobody writes there
+      if (!there) return false;
+      find_rows();
+      if constexpr (R::divides) row_divisors_[0] = own_divisor_;
+      return true;
+    }
+    return false;
   }
 
   // Where the taps of all windows of a band stand; of those that a bin lacks, where nothing does.
@@ -348,6 +350,16 @@ class LinesForward {
         }
       fill<std::int32_t>(picked_[t] + outputs, slack<A>, static_cast<std::int32_t>(nowhere));
     }
+  }
+
+  // Which lanes of those found so far and of the next pack stay.
+  void find_strided() {
+    const Int step = block_.axes[2].step;
+    for (Int pack = 1; pack < step; ++pack)
+      for (Int i = 0; i < N; ++i) {
+        const Int lane = step * i;
+        strided_[(pack - 1) * N + i] = static_cast<Lane<A>>(pack == 1 ? (lane < 2 * N ? lane : i) : lane / N == pack ? N + lane % N : i);
+      }
   }
 
   // By whole packs, which may run over the end.
@@ -380,8 +392,6 @@ class LinesForward {
     line_ = lines_.from(number * layout_.lanes);
     if (t0.count * t1.count == 0)
       clear(line_, lead_, layout_.folds ? layout_.lanes : there_begin_ + there_);
-    else if (layout_.gathers)
-      gather_rows(t0, t1);
     else if (layout_.folds)
       lay_rows(t0, t1);
     else if (layout_.slides)
@@ -451,71 +461,6 @@ class LinesForward {
     clear(line_, lanes, layout_.lanes);
   }
 
-  // The same in Few, by turns after which what there is is added in A. Each element passes through few_turns - 1 additions and two
-  // more. Those of one level err together by at most 2^-24 of the sum of magnitudes, less than a unit in its last place: by three
-  // units in all, and the mean's own rounding by half a unit. Every instruction set adds the same elements to each other.
-  POOLWISE_OUTLINE void gather_few(Taps t0, Taps t1) {
-    const Axis &planes = block_.axes[0], &rows = block_.axes[1];
-    constexpr int W = full<Few>, U = 4 * folded_few / W;
-    const Int n = block_.axes[2].size;
-    Pack<A, N> sum{};
-    for (Int a = t0.first; a < t0.first + t0.count; ++a)
-      for (Int b = t1.first; b < t1.first + t1.count; ++b) {
-        const T* from = source(planes.first(plane_) + a * planes.dilation, rows.first(row_) + b * rows.dilation);
-        for (Int lane = 0, stop; lane < n; lane = stop) {
-          Pack<Few, W> few[U]{};
-          stop = smaller(n, lane + few_turns * U * W);
-          for (; lane + U * W <= stop; lane += U * W) {
-            if (!in_order_) ahead<gather_distance>(from + lane, U * W * Int(sizeof(T)));
-            for (int u = 0; u < U; ++u) few[u] += load<Few, W>(from + lane + u * W);
-          }
-          for (int u = 0; u < U; ++u) {
-            const Int left = stop - lane - u * W;
-            if (left <= 0) break;
-            const auto last = load<Few, W>(from + lane + u * W);
-            few[u] += left >= W ? last : counted<Lane<Few>, W>() < static_cast<Lane<Few>>(left) ? last : Pack<Few, W>{};
-          }
-          for (int u = 0; u < U / 4; ++u) {
-            const Pack<Few, W> all = (few[u] + few[u + U / 4]) + (few[u + U / 2] + few[u + 3 * U / 4]);
-            Pack<Few, N> parts[W / N];
-            std::memcpy(parts, &all, sizeof all);
-            for (int h = 0; h < W / N; ++h) sum += converted<A, Few, N>(parts[h]);
-          }
-        }
-      }
-    line_.template store<N>(0, {sum});
-  }
-
-  // Where every lane is of one window: in registers, and a pack of them is left.
-  POOLWISE_OUTLINE void gather_rows(Taps t0, Taps t1) {
-    if constexpr (adds_few) return gather_few(t0, t1);
-    const Axis &planes = block_.axes[0], &rows = block_.axes[1];
-    const Int n = block_.axes[2].size, rest = n % N;
-    State<N> state[4] = {reduction_.template nothing<N>(), reduction_.template nothing<N>(), reduction_.template nothing<N>(), reduction_.template nothing<N>()};
-    for (Int a = t0.first; a < t0.first + t0.count; ++a)
-      for (Int b = t1.first; b < t1.first + t1.count; ++b) {
-        const T* from = source(planes.first(plane_) + a * planes.dilation, rows.first(row_) + b * rows.dilation);
-        Int lane = 0;
-        for (; lane + 4 * N <= n; lane += 4 * N) {
-          if (!in_order_) ahead<gather_distance>(from + lane, 4 * N * Int(sizeof(T)));
-          for (int u = 0; u < 4; ++u) state[u] = reduction_.template merged<N>(state[u], element<N>(from + lane + u * N));
-        }
-        for (int u = 0; lane + N <= n; lane += N, ++u) state[u] = reduction_.template merged<N>(state[u], element<N>(from + lane));
-        if (rest == 0) continue;
-        auto last = element<N>(from + lane);
-        last.value = counted<Lane<A>, N>() < static_cast<Lane<A>>(rest) ? last.value : reduction_.template nothing<N>().value;
-        state[3] = reduction_.template merged<N>(state[3], last);
-      }
-    state[0] = reduction_.template merged<N>(state[0], state[1]);
-    state[2] = reduction_.template merged<N>(state[2], state[3]);
-    line_.template store<N>(0, reduction_.template merged<N>(state[0], state[2]));
-  }
-
-  template <int M>
-  POOLWISE_INLINE State<M> element(const T* p) const {
-    return reduction_.template taken<M>(reduction_.template read<M>(p), 0);
-  }
-
   // Fewer lanes than the pieces have; those behind them stay as they are.
   void lay_rest(const T* from, Int place, Int lanes) {
     const auto laid = [&](Int lane) {
@@ -543,33 +488,6 @@ class LinesForward {
           line.template store<M>(here, reduction_.template merged<M>(line.template load<M>(here), reduction_.template moved<M>(line.template load<M>(there), half)));
         }
       });
-  }
-
-  // Packs of so many rows of the band, folded together: lane i holds a part of what row i % Rows comes to.
-  template <int Rows>
-  POOLWISE_INLINE State<N> each_folded(Int row) const {
-    if constexpr (Rows == 1) {
-      return band_.template load<N>(row * layout_.lanes);
-    } else {
-      const State<N> a = each_folded<Rows / 2>(row), b = each_folded<Rows / 2>(row + Rows / 2);
-      return reduction_.template merged<N>(parts<Rows, 0>(a, b), parts<Rows, Rows / 2>(a, b));
-    }
-  }
-
-  template <int Rows, int Behind>
-  struct Parts {
-    static constexpr int of(int i) {
-      const int half = Rows / 2, row = i % Rows;
-      return (row < half ? 0 : N) + i / Rows * Rows + row % half + Behind;
-    }
-  };
-  template <int Rows, int Behind>
-  static POOLWISE_INLINE State<N> parts(const State<N>& a, const State<N>& b) {
-    constexpr auto lanes = std::make_integer_sequence<int, N>{};
-    if constexpr (Line<R>::two)
-      return {shuffled<Parts<Rows, Behind>>(a.value, b.value, lanes), shuffled<Parts<Rows, Behind>>(a.second, b.second, lanes)};
-    else
-      return {shuffled<Parts<Rows, Behind>>(a.value, b.value, lanes)};
   }
 
   // Where the taps of a row begin inside the window; nobody asks where more taps than 64 bits can number are allowed.
@@ -635,8 +553,9 @@ class LinesForward {
       State<M> state[U];
       for (int u = 0; u < U; ++u) {
         const Int here = lane + u * M;
-        if constexpr (adds_few) {
-          state[u] = {converted<A, Few, M>(few_added<Count, Few, M>([&](int s) POOLWISE_LAMBDA { return load<Few, M>(from[s] + here); }))};
+        if constexpr (adds_few<R>) {
+          const auto few = few_added<Count, Few, M>([&](int s) POOLWISE_LAMBDA { return load<Few, M>(from[s] + here); });
+          state[u] = reduction.template taken<M>(converted<A, Few, M>(few), 0);
         } else {
           const auto row = [&](int s) POOLWISE_LAMBDA { return reduction.template taken<M>(reduction.template read<M>(from[s] + here), place + s * places); };
           state[u] = row(0);
@@ -685,7 +604,7 @@ class LinesForward {
     const Int apart = rows.dilation * strides_.row, places = places_apart();
     const T* first = x_ + row_at(0, 0);
     // Of rows that are read in order, only one at a time is new to this window; sums keep the order of their additions.
-    constexpr bool may_split = Count != 1 && (R::idempotent || (!adds_few && Count > 0));
+    constexpr bool may_split = Count != 1 && (R::idempotent || (!adds_few<R> && Count > 0));
     const Int first_rows = may_split && in_order_ ? larger(1, rows.taps - rows.step + 1) : rows.taps;
     fetches_ = first_rows >= rows.taps;
     for (Int b = number; b < number + n; ++b, first += rows.step * strides_.row) {
@@ -719,12 +638,6 @@ class LinesForward {
       down<1, false>(line, from, 0, places, there_);
     for (Int s = first_rows; s < Count; ++s) down<1, true>(line, from + s, s * places, places, there_);
   }
-
-  template <Int Distance = prefetch_distance>
-  static POOLWISE_INLINE void ahead(const T* p, Int bytes) {
-    for (Int b = 0; b < bytes; b += 64) __builtin_prefetch(reinterpret_cast<const char*>(p) + Distance + b);
-  }
-
   // ---- rows that slide ----
 
   // The window of row_ is the end of one block of rows and the beginning of the next. Rows that are not there are passed over, unless
@@ -881,17 +794,17 @@ class LinesForward {
     out_ = !as_here ? bounced_ : streams_ ? stream_.next() : fits ? y_ + target_ : bounced_;
     if constexpr (R::places) kept_out_ = fits ? kept_ + target_ : bounced_kept_;
     if (layout_.doubles) double_taps(lanes);
-    if (layout_.folds && !layout_.gathers)
+    if (layout_.folds)
       for (Int b = 0; b < count; ++b) fold(band_.from(b * layout_.lanes));
     find_divisors(count);
-    if (layout_.gathers)
-      put<N>(0, each_folded<N>(0));
-    else if (layout_.slides_along)
+    if (layout_.slides_along)
       across_slid(count, by_rows ? n : apart_);
     else if (layout_.picks)
       across_picked(count * columns_);
+    else if (layout_.strides)
+      for (Int b = 0; b < count; ++b) across_strided(b);
     else if (by_cells_)
-      for (Int b = 0; b < count; ++b) across_cells(b);
+      for (Int b = 0; b < count; ++b) folds_windows() ? across_folded(b) : across_cells(b);
     else
       across_runs(by_rows ? count : 1, by_rows ? n : (count - 1) * apart_ + n);
     if (cut && streams_) {
@@ -959,6 +872,9 @@ class LinesForward {
           if (single_) return across_lanes<S, 2, true>(runs, n);
         return across_lanes<S, 2>(runs, n);
       case 3: return across_lanes<S, 3>(runs, n);
+      case 4:
+        if constexpr (S == 4) return across_lanes<S, 4>(runs, n);
+        [[fallthrough]];
       default: across_lanes<S, 0>(runs, n);
     }
   }
@@ -966,7 +882,22 @@ class LinesForward {
   // Count is the number of taps where the compiler knows it, else 0; Single: one element more stands behind the two.
   template <int S, int Count, bool Single = false>
   POOLWISE_OUTLINE void across_lanes(Int runs, Int n) {
+    if constexpr (S > 1 && S == Count && !Single && !weighs<R> && !(S == 3 && Line<R>::two))
+      if (tap_lanes_ == 1) {
+        for (Int b = 0; b < runs; ++b) across_covered<S>(b * apart_, n, b * n);
+        return;
+      }
     for (Int b = 0; b < runs; ++b) across_run<S, Count, Single>(b * apart_, n, b * n);
+  }
+  template <int S>
+  POOLWISE_INLINE void across_covered(Int first, Int n, Int to) {
+    const R reduction = reduction_;
+    const Line<R> from = from_;
+    for_packs<N>(n, [&]<int M, int U>(Int lane) POOLWISE_LAMBDA {
+      State<M> state[U];
+      for (int u = 0; u < U; ++u) state[u] = covered<R, S, M>(reduction, from, S * (first + lane + u * M));
+      for (int u = 0; u < U; ++u) put<M>(to + lane + u * M, state[u], first - to);
+    });
   }
   template <int S, int Count, bool Single>
   POOLWISE_INLINE void across_run(Int first, Int n, Int to) {
@@ -1010,6 +941,43 @@ class LinesForward {
     }
   }
 
+  POOLWISE_INLINE bool folds_windows() const {
+    const Axis& last = block_.axes[2];
+    return !weighs<R> && block_.inner == 1 && !layout_.folds && !layout_.doubles && last.dilation == 1 && last.taps >= taps_worth_folding;
+  }
+
+  // Windows of many taps, each gathered in a pack, and as many packs as they have lanes folded together.
+  POOLWISE_OUTLINE void across_folded(Int number) {
+    const Axis& last = block_.axes[2];
+    const Line<R> line = from_.from(number * layout_.lanes);
+    const R reduction = reduction_;
+    const State<N> nothing = reduction.template nothing<N>();
+    for (Int j = 0; j < columns_; j += N) {
+      State<N> windows[N];
+      for (int i = 0; i < N; ++i) {
+        constexpr int V = packs_of_window<R>;
+        State<N> packs[V];
+        for (int v = 0; v < V; ++v) packs[v] = nothing;
+        const bool there = j + i < columns_;
+        const Int begin = !there ? 0 : last.spans != nullptr ? last.spans[j + i].first : (j + i) * last.step;
+        const Int taps = !there ? 0 : last.spans != nullptr ? last.spans[j + i].count : taps_;
+        for (Int lane = 0; lane < taps; lane += N) {
+          State<N> more = line.template load<N>(begin + lane);
+          if constexpr (R::places) more.second += counted<typename R::Second, N>() + static_cast<typename R::Second>(lane);
+          State<N>& pack = packs[lane / N % V];
+          pack = reduction.template merged<N>(pack, taps - lane >= N ? more : first_lanes(more, taps - lane, nothing));
+        }
+        windows[i] = in_one_pack<R, V>(reduction, packs);
+      }
+      put<N>(number * apart_ + j, folded<R, N>(reduction, windows));
+    }
+  }
+  static POOLWISE_INLINE State<N> first_lanes(State<N> state, Int count, const State<N>& nothing) {
+    state.value = counted<Lane<A>, N>() < static_cast<Lane<A>>(count) ? state.value : nothing.value;
+    if constexpr (Line<R>::two) state.second = counted<Lane<typename R::Second>, N>() < static_cast<Lane<typename R::Second>>(count) ? state.second : nothing.second;
+    return state;
+  }
+
   POOLWISE_OUTLINE void across_picked(Int n) {
     const Int taps = block_.axes[2].spans != nullptr ? block_.axes[2].taps : taps_;
     const auto tap = [&](const Line<R>& line, Int lane, Int t) POOLWISE_LAMBDA {
@@ -1022,6 +990,30 @@ class LinesForward {
       if constexpr (!R::idempotent && !weighs<R>)
         if (single_) state = reduction_.template merged<N>(state, tap(band_, lane, 2));
       put<N>(lane, state);
+    }
+  }
+
+  POOLWISE_OUTLINE void across_strided(Int number) {
+    if constexpr (picks_at_run<A> && !Line<R>::two && !weighs<R>) {
+      const R reduction = reduction_;
+      const Int step = block_.axes[2].step, taps = taps_, apart = tap_lanes_;
+      const auto picked = [&](const A* from) POOLWISE_LAMBDA {
+        Pack<A, N> found = load<A, N>(from);
+        for (Int pack = 1; pack < step; ++pack)
+          found = picked_at_run<A, N>(found, load<A, N>(from + pack * N), load<Lane<A>, N>(strided_ + (pack - 1) * N));
+        return State<N>{found};
+      };
+      if (step == 8 && taps == 8 && apart == 1) {
+        for (Int j = 0; j < columns_; j += N) put<N>(number * apart_ + j, covered<R, 8, N>(reduction, from_, number * layout_.lanes + j * step));
+        return;
+      }
+      for (Int j = 0; j < columns_; j += N) {
+        const Int lane = number * layout_.lanes + j * step;
+        State<N> state = balanced<R, N, 0>(reduction, taps, [&](Int t) POOLWISE_LAMBDA { return picked(from_.values + lane + t * apart); });
+        if constexpr (!R::idempotent)
+          if (single_) state = reduction.template merged<N>(state, picked(band_.values + lane + 2 * apart));
+        put<N>(number * apart_ + j, state);
+      }
     }
   }
 
@@ -1127,6 +1119,7 @@ class LinesForward {
   Line<R> from_, doubled_, fresh_, before_, after_;
   T* spare_rows_;  // as many as are reduced at once
   std::int32_t* picked_[most_picked_taps];
+  Lane<A> strided_[most_strided * N];
   D *column_divisors_, *divisors_, *divided_by_ = nullptr;
   Out *bounced_, *out_ = nullptr;
   Stream<Out> stream_;

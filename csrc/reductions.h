@@ -603,6 +603,7 @@ struct LongTotal {
   using Result = double;
   using Accumulator = double;
   using Second = double;
+  using Few = double;
   static constexpr bool places = false, divides = true, idempotent = false;
   template <int N>
   using State = Partial<double, double, N>;

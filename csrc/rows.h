@@ -7,6 +7,7 @@
 namespace poolwise::POOLWISE_ISA {
 
 constexpr Int most_row_packs = 4;
+constexpr Int most_added_lanes = 32;      // of a row whose sums are added in float: of more the engine of lines is sooner done
 constexpr Int most_row_taps = 64;
 constexpr Int most_doublings = 16;        // of so many taps
 constexpr Int held_rows_bytes = 1 << 15;  // of one plane, which should stay in the first cache
@@ -60,6 +61,7 @@ POOLWISE_OUTLINE RowsLayout rows_layout(const Plan& plan) {
   layout.slots = rows.spans != nullptr ? rows.size : (rows.output - 1) * rows.step + (rows.taps - 1) * rows.dilation + 1;
   layout.first = smaller(layout.slots, larger(0, -rows.start));
   layout.rows = larger(0, smaller(rows.size - rows.start, layout.slots) - layout.first);
+  if (!R::idempotent && sizeof(typename R::Accumulator) == 4 && layout.packs * N > most_added_lanes) return layout;
   layout.serves = layout.slots * layout.left * POOLWISE_VECTOR_BYTES * (Line<R>::two ? 2 : 1) <= held_rows_bytes;
   return layout;
 }

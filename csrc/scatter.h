@@ -20,17 +20,18 @@ class Scatter {
   using K = typename B::Offset;
 
   struct Layout {
-    bool serves;
+    bool serves, direct;  // direct: an element receives from one window at most, which writes it where it belongs
     Int channels, chunks, rows, bands, offsets;
   };
 
   static POOLWISE_OUTLINE Layout layout_of(const Plan& plan) {
     const Block& block = plan.block;
-    Layout layout{false, 0, 0, 0, 0, plan.additions + 1};
+    Layout layout{false, false, 0, 0, 0, 0, plan.additions + 1};
     if (!block.unfolded() || block.inner == 0) return layout;
     for (const Axis& axis : block.axes)
       if (!is_near(axis)) return layout;
-    layout.channels = smaller(block.inner, 16);
+    layout.direct = plan.readers == 1;
+    layout.channels = layout.direct ? block.inner : smaller(block.inner, 16);
     layout.chunks = (block.inner + layout.channels - 1) / layout.channels;
     const Wide row = Wide(block.axes[2].size) * layout.channels * Int(sizeof(A));
     if (row > most_memory / 2) return layout;
@@ -63,6 +64,7 @@ class Scatter {
         gx_(static_cast<T*>(buffers.to)),
         rows_(plan.block.axes[1].taps),
         columns_(plan.block.axes[2].taps) {
+    if (layout_.direct) return;
     const Int band = layout_.rows * block_.axes[2].size * layout_.channels;
     sums_ = static_cast<A*>(scratch(static_cast<std::size_t>(Arena::room<A>(band))));
   }
@@ -101,7 +103,9 @@ class Scatter {
     const Axis &planes = block_.axes[0], &rows = block_.axes[1];
     const Int size = block_.axes[2].size, height = smaller(layout_.rows, rows.size - first_row);
     const Int channels = smaller(layout_.channels, block_.inner - channel);
-    fill<A>(sums_, height * size * channels, A{});
+    const Int begin = ((outer * planes.size + plane) * rows.size + first_row) * size;
+    T* const band = gx_ + begin * block_.inner;
+    layout_.direct ? fill<T>(band, height * size * channels, T{}) : fill<A>(sums_, height * size * channels, A{});
     const Run above = readers_of(planes, plane);
     for (Int a = 0; a < above.count; ++a) {
       const Int i0 = above.at + a * above.at_step, tap = planes.spans != nullptr ? plane - planes.first(i0) : above.tap + a * above.tap_step;
@@ -109,16 +113,21 @@ class Scatter {
         const Int base = rows.first(i1) - first_row;
         if (base >= height || base + (rows.taps - 1) * rows.dilation < 0) continue;
         const Int line = (outer * planes.output + i0) * rows.output + i1;
-        send_row(line, tap, base, smaller(height, base + taps_in(rows, i1) * rows.dilation), channel, channels);
+        const Int stop = smaller(height, base + taps_in(rows, i1) * rows.dilation);
+        if (layout_.direct)
+          send_row(line, tap, base, stop, channel, channels, [&](Int at, A g) POOLWISE_LAMBDA { store<1, A>(band + at, Pack<A, 1>{A{} + g}); });
+        else
+          send_row(line, tap, base, stop, channel, channels, [&](Int at, A g) POOLWISE_LAMBDA { sums_[at] += g; });
       }
     }
-    for (Int row = 0; row < height; ++row) write_row(((outer * planes.size + plane) * rows.size + first_row + row) * size, row, channel, channels);
+    for (Int row = 0; !layout_.direct && row < height; ++row) write_row(begin + row * size, row, channel, channels);
   }
 
   static POOLWISE_INLINE Int taps_in(const Axis& axis, Int cell) { return axis.spans != nullptr ? axis.spans[cell].count : axis.taps; }
 
-  // One row of windows, whose first taps stand on row `base` of the band; its elements that are there end before `height`.
-  POOLWISE_OUTLINE void send_row(Int line, Int tap, Int base, Int height, Int channel, Int channels) {
+  // One row of windows, whose first taps stand on row `base` of the band; its elements that are there end before `height`. send(where, how much).
+  template <class Send>
+  POOLWISE_OUTLINE void send_row(Int line, Int tap, Int base, Int height, Int channel, Int channels, Send&& send) {
     const Axis& last = block_.axes[2];
     const Int offsets = layout_.offsets, size = last.size;
     for (Int j = 0; j < last.output; ++j) {
@@ -130,7 +139,7 @@ class Scatter {
         const Tap to = tap_of(offset);
         const Int row = base + to.row * block_.axes[1].dilation, column = first + to.column * last.dilation;
         if (to.plane != tap || row < 0 || row >= height || column < 0 || column >= stop) continue;
-        sums_[(row * size + column) * channels + c] += load<A, 1>(g_ + at + c)[0];
+        send((row * size + column) * channels + c, load<A, 1>(g_ + at + c)[0]);
       }
     }
   }
@@ -148,7 +157,7 @@ class Scatter {
   const K* kept_;
   T* gx_;
   Divisor rows_, columns_;
-  A* sums_;
+  A* sums_ = nullptr;
 };
 
 }  // namespace poolwise::POOLWISE_ISA

@@ -210,10 +210,38 @@ FEW = {
 WHOLE_ROWS = {
     **{
         f"whole rows of {n}": Case(70, (regular(n, n),))
-        for n in (8, 9, 15, 16, 17, 33, 49, 63, 64, 65, 67, 129, 257, 1000)
+        for n in (4, 5, 8, 9, 15, 16, 17, 33, 49, 63, 64, 65, 67, 129, 130, 257, 1000)
     },
     "whole rows, in two planes": volume(regular(2, 2), regular(3, 2), regular(37, 37)),
     "whole rows, some in the padding": plane(regular(5, 3, 1, 2), regular(37, 37)),
+}
+IN_PLACE = {  # rows that are read as they lie; the last one is not, as no array follows it
+    **{
+        f"{w}/{s}, rows of {n}": Case(5, (regular(n, w, s),))
+        for n in (511, 512, 1000)
+        for w, s in ((1, 1), (1, 3), (2, 2), (3, 1), (3, 2), (3, 3), (4, 4), (5, 5), (6, 7), (8, 8), (9, 8), (12, 13))
+    },
+    "2/2, channels 17, rows of 40": Case(5, (regular(40, 2, 2),), 17),
+    "3/2, rows of 600, every second": plane(regular(7, 1, 2), regular(600, 3, 2)),
+    "9/1, rows of 600": Case(5, (regular(600, 9),)),
+}
+EXPANDED = {  # small planes, and rows with few ends of windows
+    **{
+        f"3-D of {n}, {w}/{s}": volume(*[regular(n, w, s, w // 3)] * 3)
+        for n in (4, 7, 12)
+        for w, s in ((2, 2), (3, 2), (3, 3))
+    },
+    "3-D bins": volume(uneven(4, 3), uneven(4, 1), uneven(5, 2)),
+    "windows as large as planes": plane(regular(4, 7, 7, 3), regular(4, 7, 7, 3), 1, 70),
+    "rows of 7, one window": Case(70, (regular(7, 7),)),
+    "rows of 50, 8/8": Case(70, (regular(50, 8, 8),)),
+    "few bins in a row": Case(3, (uneven(2003, 7),)),
+    "few bins in a longer row": Case(3, (uneven(9001, 7),)),
+    "few windows in a row": Case(3, (regular(9000, 2000, 1500, 700),)),
+    "few bins, empty ones": Case(3, (bins(5000, (0, 0), (0, 2000), (1900, 200), (2100, 0), (3000, 1999)),)),
+    "one winner, channels 9": plane(regular(17, 17), regular(19, 19), 9),
+    "one winner of many": Case(2, (regular(5003, 5003),)),
+    "one winner of many, channels 17": plane(regular(97, 97), regular(101, 101), 17, 2),
 }
 FOLDED = {
     f"{mode}, {name}": case
@@ -235,7 +263,20 @@ FOLDED = {
         "chunks": plane(regular(3, 2), fold(20011, 3, 1, 1), 1, 1),
     }.items()
 }
-CASES = {**SLIDING, **DOUBLING, **ALONG, **CHUNKS, **BANDS, **CELLS, **UNEVEN, **FEW, **WHOLE_ROWS, **FOLDED}
+CASES = {
+    **SLIDING,
+    **DOUBLING,
+    **ALONG,
+    **CHUNKS,
+    **BANDS,
+    **CELLS,
+    **UNEVEN,
+    **FEW,
+    **WHOLE_ROWS,
+    **IN_PLACE,
+    **EXPANDED,
+    **FOLDED,
+}
 SOME = [
     "sliding 11 by 2, padded",
     "sliding, two planes",
@@ -260,6 +301,12 @@ SOME = [
     "31 x 31",
     "global, channels 3",
     "whole rows of 67",
+    "rows of 7, one window",
+    "3/3, rows of 1000",
+    "8/8, rows of 1000",
+    "few bins in a row",
+    "3-D bins",
+    "3-D of 7, 3/2",
 ]
 
 

@@ -164,6 +164,146 @@ def test_indices_are_never_forgotten() -> None:
     assert isinstance(ours.max_pool2d(X, 2), torch.Tensor)
 
 
+WITH_INDICES: dict[str, Callable[[Any, torch.Tensor], Any]] = {
+    "max": lambda f, x: f.max_pool2d(x, 3, 2, 1, return_indices=True),
+    "max of a tuple": lambda f, x: f.max_pool2d(x, (3, 2), ceil_mode=True, return_indices=True),
+    "max by its other name": lambda f, x: f.max_pool2d_with_indices(x, 2),
+    "adaptive max": lambda f, x: f.adaptive_max_pool2d(x, (3, 2), return_indices=True),
+    "adaptive max by its other name": lambda f, x: f.adaptive_max_pool2d_with_indices(x, 4, False),
+}
+
+
+@pytest.mark.parametrize("given", INPUTS)
+@pytest.mark.parametrize("call", WITH_INDICES)
+def test_the_second_call_gives_the_same_indices(call: str, given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = INPUTS[given]()
+    x = x if x.requires_grad else x.detach().requires_grad_()
+    expected, where = WITH_INDICES[call](stock, x.detach())
+    first = WITH_INDICES[call](ours, x)
+    with monkeypatch.context() as patch:
+        if given != "negated view":
+            patch.setattr(ours, "pooled", None)  # the long way is closed
+        second, third = WITH_INDICES[call](ours, x), WITH_INDICES[call](ours, x.detach())
+    with torch.inference_mode():
+        fourth = WITH_INDICES[call](ours, x)
+    for y, indices in (first, second, third, fourth):
+        torch.testing.assert_close(y, expected)
+        assert indices.equal(where)
+        assert (y.stride(), indices.stride()) == (first[0].stride(), first[1].stride())
+        assert not indices.requires_grad
+    assert second[0].requires_grad
+    assert not third[0].requires_grad
+    gradients = [torch.autograd.grad(y.float().square().sum(), x)[0] for y, _ in (first, second)]
+    torch.testing.assert_close(*gradients, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16], ids=str)
+def test_indices_of_known_calls_are_pytorchs(rank: int, dtype: torch.dtype) -> None:
+    rng = torch.Generator().manual_seed(rank)
+    pool, own = getattr(ours, f"max_pool{rank}d"), getattr(stock, f"max_pool{rank}d")
+
+    def drawn(low: int, high: int) -> int:
+        return int(torch.randint(low, high, (), generator=rng))
+
+    for _ in range(12):
+        window, dilation = drawn(1, 4), drawn(1, 3)
+        shape = (drawn(1, 3), drawn(1, 40), *(drawn(window * dilation + 1, 14) for _ in range(rank)))
+        arguments = (window, drawn(1, 5), drawn(0, window // 2 + 1), dilation, bool(drawn(0, 2)))
+        for again in range(3):
+            x = torch.randint(-3, 4, shape, generator=rng).to(dtype)  # with ties
+            x = torch.where(torch.rand(shape, generator=rng) < 0.1 * again, torch.nan, x)
+            y, indices = pool(x, *arguments, return_indices=True)
+            expected, where = own(x, *arguments, return_indices=True)
+            torch.testing.assert_close(y, expected, rtol=0, atol=0, equal_nan=True)
+            assert indices.equal(where)
+            with_gradient = pool(x.requires_grad_(), *arguments, return_indices=True)
+            assert with_gradient[1].equal(where)
+            g = torch.randint(-3, 4, y.shape, generator=rng).to(dtype)
+            (gx,) = torch.autograd.grad(with_gradient[0], x, g)
+            twin = x.detach().requires_grad_()
+            (wanted,) = torch.autograd.grad(own(twin, *arguments), twin, g)
+            torch.testing.assert_close(gx, wanted)
+
+
+def with_indices(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return ours.max_pool2d(x, 2, 1, return_indices=True)
+
+
+def test_every_derivative_of_a_known_call_with_indices() -> None:
+    x = (torch.randperm(30).double() / 4).reshape(1, 1, 5, 6).requires_grad_()
+    for _ in range(2):
+        _, indices = with_indices(x)
+    alone = lambda t: with_indices(t)[0]  # noqa: E731
+    assert torch.autograd.gradcheck(alone, x, check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(alone, x, check_fwd_over_rev=True)
+    many = x.detach().expand(3, 1, 1, 5, 6)
+    y, mapped = torch.vmap(with_indices)(many)
+    assert mapped.equal(indices.expand(3, *indices.shape))
+    torch.testing.assert_close(y, alone(x).detach().expand(3, *indices.shape))
+    jacobian = torch.autograd.functional.jacobian
+    torch.testing.assert_close(jacobian(alone, x, vectorize=True), jacobian(alone, x))
+
+
+def test_indices_of_a_known_call_may_be_changed_and_have_no_gradient() -> None:
+    class Stop(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, y: torch.Tensor) -> torch.Tensor:
+            return y.clone()
+
+        @staticmethod
+        def backward(ctx: Any, g: torch.Tensor) -> None:
+            return None
+
+    x = X.clone().requires_grad_()
+    expected = torch.autograd.grad(with_indices(x)[0].square().sum(), x)[0]
+    for _ in range(2):
+        y, indices = with_indices(x)
+        indices.fill_(-7)
+        torch.testing.assert_close(torch.autograd.grad(y.square().sum(), x)[0], expected, rtol=0, atol=0)
+        y, _ = with_indices(x)
+        stopped = torch.autograd.grad(Stop.apply(y).sum() + x.sum(), x)[0]
+        torch.testing.assert_close(stopped, torch.ones_like(x))
+
+
+def test_hooks_see_what_a_known_call_with_indices_keeps() -> None:
+    x, sizes = X.clone().requires_grad_(), list[int]()
+    for _ in range(2):
+        sizes.clear()
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.nbytes) or t, lambda t: t):
+            y, _ = with_indices(x)
+        assert sizes == [y.numel()]
+    for change, fault in ((torch.Tensor.int, InvalidType), (lambda kept: kept[..., :1].contiguous(), InvalidValue)):
+        with torch.autograd.graph.saved_tensors_hooks(change, lambda kept: kept):
+            y, _ = with_indices(x)
+        with pytest.raises(fault, match="kept must"):
+            y.sum().backward()
+
+
+def test_modes_see_the_operations_of_a_known_call_with_indices() -> None:
+    from torch._subclasses import FakeTensorMode  # noqa: PLC0415
+    from torch.fx.experimental.proxy_tensor import make_fx  # noqa: PLC0415
+
+    with_indices(X)
+    with FakeTensorMode() as mode:
+        assert [each.shape for each in with_indices(mode.from_tensor(X))] == [(2, 3, 8, 7)] * 2
+    assert all(each.is_meta for each in with_indices(X.to("meta")))
+    graph, other = make_fx(with_indices)(X), X.flip(3)
+    for got, wanted in zip(graph(other), with_indices(other), strict=True):
+        assert got.equal(wanted)
+
+
+def test_outputs_of_known_calls_have_memory_of_their_own() -> None:
+    for shape in ((1, 2, 8, 8), (2, 8, 128, 128), (4, 16, 128, 128)):
+        x = torch.rand(shape, generator=torch.Generator().manual_seed(6))
+        with_indices(x)
+        held = [with_indices(x), with_indices(-x), with_indices(x)]
+        for (y, indices), sign in zip(held, (1, -1, 1), strict=True):
+            expected, where = stock.max_pool2d(sign * x, 2, 1, return_indices=True)
+            assert y.equal(expected)
+            assert indices.equal(where)
+
+
 def test_what_is_known_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_quick, "MOST", 8)
     for batch in range(1, 40):

@@ -86,6 +86,7 @@ class Operation:
         `tests/test_laws.py` holds it to them. positive: they are for elements above 0.
     separable: whether the result is Σ w·x / Σ w, so that one axis may be done after another.
     linear_gradient: whether the gradient depends on the input only through what forward kept.
+    root_of: the operation of the elements' pth powers whose result's pth root it is; None: it is no such root.
     wraps: whether integers that the result's dtype cannot hold wrap around, as NumPy's sums do; else they saturate.
     """
 
@@ -98,6 +99,7 @@ class Operation:
     positive: ClassVar[bool] = False
     separable: ClassVar[bool] = False
     linear_gradient: ClassVar[bool] = False
+    root_of: ClassVar[Operation | None] = None
     wraps: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:

@@ -164,7 +164,8 @@ class Case:
             return ""
         if self.section in WHOLE:
             return "" if self.dtype == "float32" else f", {self.dtype}"
-        said = {"dtypes": self.dtype, "others": "x".join(map(str, self.shape[2:])), "1-D and 3-D": f"{self.rank}-D"}
+        sides = "x".join(map(str, self.shape[2:]))
+        said = {"small planes": sides, "dtypes": self.dtype, "others": sides, "1-D and 3-D": f"{self.rank}-D"}
         return f", {said.get(self.section, self.section)}"
 
     @property
@@ -215,6 +216,7 @@ SECTIONS: dict[str, str] = {
     "cache resident": "forward, in the cache",
     "indices": "forward + indices",
     "training": "forward + backward",
+    "small planes": "forward + backward, small planes",
     "relu": "ReLU + max pool",
     "large windows": "large windows, stride 1",
     "dtypes": "forward, other dtypes",
@@ -249,6 +251,7 @@ COMMON: tuple[tuple[Operation, Sliding, tuple[int, ...]], ...] = (
     (AVG, DENSE, MIDDLE),
     (MAX, Sliding(2, 1), MIDDLE),
     (MAX, Sliding(7, 2, 3), MIDDLE),
+    (MAX, Sliding(4, 4), LARGE),
     (MAX, same(5), DEEP),
     (MAX, same(13), DEEPER),
     (AVG, same(13), DEEPER),
@@ -277,6 +280,10 @@ def _recorded() -> Iterator[Case]:
     yield from _twice(Case("training", *row, task="training") for row in TRAINED)
     yield Case("training", MAX, same(5), DEEP, task="training")
     yield Case("training", MAX, same(13), DEEPER, task="training")
+    for shape in ((64, 512, 14, 14), (64, 512, 7, 7), (64, 64, 8, 8, 8)):
+        yield from (Case("small planes", op, TWO, shape, task="training") for op in (MAX, AVG))
+    yield Case("small planes", AVG, Bins(1), (64, 512, 7, 7), task="training")
+    yield Case("small planes", AVG, Bins(6), (32, 256, 13, 13), task="training")
     for task in ("forward", "training"):
         yield from (Case("relu", RELUMAX, places, LARGE, task=task) for places in (TWO, THREE))
 
@@ -295,6 +302,7 @@ def _kinds() -> Iterator[Case]:
     line, volume = (64, 64, 16000), (4, 32, 32, 64, 64)
     yield Case("1-D and 3-D", MAX, TWO, line)
     yield Case("1-D and 3-D", AVG, THREE, line)
+    yield from (Case("1-D and 3-D", op, Sliding(n, n), line) for n in (4, 8) for op in (MAX, AVG))
     yield from (Case("1-D and 3-D", op, places, volume) for op, places in ((MAX, TWO), (MAX, DENSE), (AVG, TWO)))
 
 
@@ -324,6 +332,8 @@ def _others() -> Iterator[Case]:
         yield from _twice([Case("others", AVG, Bins(1), shape)])
     yield from (Case("others", op, Bins(7), uneven) for op in (MAX, AVG))
     yield Case("others", AVG, Bins(6), (32, 256, 13, 13))
+    yield Case("others", AVG, Bins(1), (64, 512, 7, 7))
+    yield from (Case("others", op, Bins(6), (32, 64, 16000)) for op in (MAX, AVG))
 
 
 def _without_goal() -> Iterator[Case]:

@@ -19,6 +19,7 @@ GROUPS: dict[str, Callable[[Row], bool]] = {
     "forward, in the cache": lambda row: row.case.section == "cache resident",
     "with indices": lambda row: row.case.section == "indices",
     "training": lambda row: row.case.section == "training",
+    "training, small planes": lambda row: row.case.section == "small planes",
     "ReLU + max": lambda row: row.case.section == "relu" and row.case.task == "forward",
     "ReLU + max, training": lambda row: row.case.section == "relu" and row.case.task == "training",
     "other dtypes": lambda row: row.case.section == "dtypes",

@@ -9,6 +9,7 @@ from math import prod
 from typing import Any, ClassVar, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from poolwise import _native
 from poolwise.call import WHERE, Call, ShowsMemory
@@ -28,6 +29,8 @@ PARAMETERS = {
     "soft": "temperature",
     "logsumexp": "temperature",
 }
+# Taps of all windows, and taps for each element, beyond which a root's gradient comes sooner from sums.
+MANY_TAPS, TAPS_OF_ELEMENT = 1 << 17, 12
 MOST_WHOLE = 49  # taps; of more the plan refuses them
 KEPT_BYTES = {"": 0, "uint8": 1, "int32": 4, "int64": 8}
 
@@ -55,12 +58,13 @@ class Native:
         kept = None
         if call.keep and plan.kept_dtype:
             kept = framework.empty(call.geometry.output_shape, plan.kept_dtype, layout, x)
-        if call.masked:
-            mask = framework.spread(call.part(operands, WHERE), call.geometry.shape)
-            framework.native_forward(plan, (x, y, kept, mask))
-            return y, mask if kept is None and call.keep else kept
-        framework.native_forward(plan, (x, y, kept, None, _beside(operands, call)))
-        return y, (x, *operands[1:]) if call.keep and plan.keeps_input else kept
+        mask = _mask(operands, call)
+        framework.native_forward(plan, (x, y, kept, mask, _beside(operands, call)))
+        if not call.keep:
+            return y, None
+        if plan.keeps_input or call.op.name in ROOTS:
+            return y, (x, *operands[1:])
+        return y, mask if kept is None else kept
 
     def backward(self, g: Array, kept: Any, call: Call) -> tuple[Array | None, ...]:
         if _serves_padded(call):
@@ -68,6 +72,8 @@ class Native:
             padded = _padded(call)
             wide = self.backward(call.framework.cast(g, padded.dtype), kept, padded)[0]
             return _folded_back(cast("Array", wide), call), *(None,) * (len(call.operands) - 1)
+        if _sums_powers(call):
+            return self._backward_of_powers(g, kept, call), *(None,) * (len(call.operands) - 1)
         framework, plan = _memory(call), plan_of(call)
         g = _dense("g", g, call.dtype, call)
         gx = framework.empty(call.geometry.shape, call.dtype, call.layout, g)
@@ -88,7 +94,40 @@ class Native:
             framework.native_backward(plan, (g, gx, None, None))
         return gx, *(None,) * (len(call.operands) - 1)
 
+    def _backward_of_powers(self, g: Array, kept: Any, call: Call) -> Array:
+        """The gradient of a root through the sum, or the mean, of the powers, in float64, which holds them all.
+
+        With the total t of a window that is x's power times the sum of g / t^(1 − 1/p) over the windows that read x.
+        """
+        framework, xp, op = _memory(call), call.framework.xp, cast("Any", call.op)
+        totals, (x, *_) = _totals(call), kept or (None,)
+        _check("g", g, call.dtype, call.geometry.output_shape)
+        _check("kept", x, call.dtype, call.geometry.shape)
+        mask, p, least = _mask(kept, call), op.p, getattr(op, "eps", None)
+        x, shares = _in_float64(x, call), _in_float64(g, call)
+        nothing = [] if mask is None else [~mask]
+        with np.errstate(all="ignore"):
+            if least is not None:
+                nothing.append(x < least)
+                x[nothing[-1]] = least
+            total, _ = self.forward((_raised(x, p, call), *kept[1:]), totals)
+            zero = total == 0
+            total **= 1 - 1 / p
+            shares /= total
+            shares[zero] = 0
+            gx, *_ = self.backward(shares, mask, totals)
+            gx *= x if p == 2 else _raised(x, p - 1, call)
+            if p != 2 and least is None:
+                gx *= xp.sign(x)
+        for places in nothing:
+            gx[places] = 0
+        for axis, places in _never_read(call):
+            gx[(slice(None),) * axis + (framework.constant(places, gx),)] = 0
+        return framework.dense(framework.cast(gx, call.dtype), call.layout)
+
     def kept_bytes(self, call: Call) -> int:
+        if call.op.name in ROOTS:
+            return call.input_bytes
         if plan_of(call).keeps_input:
             itemsize = (2 if call.dtypes[-1].endswith("16") else 4) if plan_of(call).paired else 0
             return call.input_bytes + itemsize * prod(call.geometry.shape)
@@ -122,6 +161,11 @@ class Native:
 
 def _memory(call: Call) -> ShowsMemory:
     return cast("ShowsMemory", call.framework)
+
+
+def _mask(operands: Sequence[Array], call: Call) -> Array | None:
+    """Which elements are there, over the input."""
+    return call.framework.spread(call.part(operands, WHERE), call.geometry.shape) if call.masked else None
 
 
 def _beside(operands: Sequence[Array], call: Call) -> Array | None:
@@ -233,14 +277,57 @@ def _root_refusal(call: Call, body: str) -> str | None:
     if body == "norm" and call.dtype == "float64":
         return "squares of float64 would overflow: it does not scale them"
     try:
-        plan = plan_of(call)
+        plan_of(call)
     except ValueError as cause:
         return str(cause).removeprefix("Plan: ")
-    if not call.keep:
-        return None
-    if call.masked:
-        return f"it has no masks for the gradient of {call.op.name}"
-    return None if plan.has_gradient else f"it has no gradient of {call.op.name} on such windows"
+    return _refusal(_totals(call)) if call.keep else None
+
+
+@lru_cache(maxsize=4096)
+def _sums_powers(call: Call) -> bool:
+    """Whether a root's gradient comes from sums: the module's has no masks, folds, bins, large windows or long rows."""
+    if call.op.name not in ROOTS:
+        return False
+    taps = prod(call.geometry.window) * prod(call.geometry.output_shape)
+    many = taps > max(MANY_TAPS, TAPS_OF_ELEMENT * prod(call.geometry.shape))
+    return many or call.masked or not plan_of(call).has_gradient
+
+
+@lru_cache(maxsize=1024)
+def _totals(call: Call) -> Call:
+    """The sum, or the mean, of the powers whose root the call takes."""
+    assert call.op.root_of is not None
+    return replace(call, op=call.op.root_of, dtypes=("float64", *call.dtypes[1:]))
+
+
+@lru_cache(maxsize=1024)
+def _never_read(call: Call) -> list[tuple[int, NDArray[np.int64]]]:
+    """The axes on which there are elements that no window reads, and where."""
+    unread = [np.flatnonzero(_readers(table) == 0) for table in call.geometry.tables]
+    return [(axis, places) for axis, places in zip(call.geometry.axes, unread, strict=True) if len(places)]
+
+
+def _readers(table: Axis) -> NDArray[np.float64]:
+    """How many windows read each element of an axis: the gradient of the sum of all of their sums."""
+    plan = _native.Plan("sum", "float64", (table.size,), (0,), [_table(table)], (0,))
+    readers = np.empty(table.size)
+    plan.backward(np.ones(table.output), readers)
+    return readers
+
+
+def _in_float64(array: Array, call: Call) -> Array:
+    """A copy."""
+    wide = call.framework.empty(tuple(array.shape), "float64", call.layout, array)
+    wide[...] = array
+    return wide
+
+
+def _raised(x: Array, p: float, call: Call) -> Array:
+    """|x|^p."""
+    raised = _in_float64(x, call)
+    call.framework.xp.abs(raised, out=raised)
+    raised **= p
+    return raised
 
 
 def _whole_refusal(call: Call) -> str | None:

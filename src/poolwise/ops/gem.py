@@ -26,6 +26,7 @@ from poolwise.op import (
     there,
 )
 from poolwise.ops.max import Max, largest
+from poolwise.ops.mean import Mean
 
 LEAST_POWER = 0.01  # of which float32 can still tell a root from its neighbours
 
@@ -58,6 +59,7 @@ class GeM(Operation):
     name = "gem"
     laws = LAWS - {"shift"}
     positive = True
+    root_of = Mean()
     arrays = (Operand("p", over="output", learned=True),)
 
     def __post_init__(self) -> None:

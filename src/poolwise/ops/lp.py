@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from poolwise.op import Array, Extras, Namespace, Operation, Window, checked_number, held_fixed
 from poolwise.ops.max import Max, largest
+from poolwise.ops.sum import Sum
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Lp(Operation):
     name = "lp"
     stems = ("lp", "LP", "Lp")
     laws = frozenset({"scale", "order"})
+    root_of = Sum()
 
     def __post_init__(self) -> None:
         checked_number("p", self.p, least=1)

@@ -21,13 +21,13 @@ from poolwise.api import planned
 from poolwise.call import INPUT, Call, Kernel
 from poolwise.doors import Build
 from poolwise.kernels.native import DIFFERENTIABLE, plan_of
+from poolwise.memory import LARGE
 from poolwise.op import Operation
 from poolwise.torch._bridge import TorchDoor, backward_of, batched_by_autograd, watched
 from poolwise.torch._framework import DTYPE, FORMS, TORCH, own_maximum
 
 MOST = 1024  # calls remembered of one function
 MOST_OWN = 256  # elements of a call up to which PyTorch's own records it, where that gives the same bits
-SMALL = 1 << 12  # bytes up to which an output is kept as the pattern of the next one, which allocates faster
 _compiling = torch.compiler.is_compiling
 _tracing = torch._C._get_tracing_state
 _transforms = torch._C._are_functorch_transforms_active
@@ -48,8 +48,11 @@ class Quick:
 
     def find(
         self, x: torch.Tensor, a: Any, b: Any = None, c: Any = None, d: Any = None, e: Any = None, f: Any = None
-    ) -> torch.Tensor | None:
-        """The result, or None for a call that the long way must serve; a to f are the function's arguments."""
+    ) -> Any:
+        """The result, with the indices that were asked for; None for a call that the long way must serve.
+
+        a to f: the function's arguments.
+        """
         if (
             _compiling()
             or x.__class__ not in FORMS
@@ -69,13 +72,25 @@ class Quick:
             if ready.own is not None and _hooked(False) is None:
                 return ready.own(x)
             return (ready.recorded or ready.recording())(x)
+        if ready.indexed:
+            return ready.with_indices(x, *ready.outputs(x))
         y = _empty_like(ready.y) if ready.small else ready.fresh(ready.result_dtype, x)
         ready.forward(x.data_ptr(), y.data_ptr(), 0, 0, ready.strides, None, _threads())
         return y
 
-    def learn(self, x: Any, arguments: tuple[Any, ...], op: Operation, build: Build, asked: tuple[Any, ...]) -> None:
+    def learn(
+        self,
+        x: Any,
+        arguments: tuple[Any, ...],
+        op: Operation,
+        build: Build,
+        asked: tuple[Any, ...],
+        return_indices: bool,
+    ) -> None:
         """Know a call that the long way has served."""
-        if _compiling() or type(x) not in FORMS or not x.is_cpu or not all(map(_is_itself, arguments)):
+        if _compiling() or _transforms() or type(x) not in FORMS or not x.is_cpu:
+            return
+        if not all(map(_is_itself, arguments)):
             return
         facts = TorchDoor().facts(x)
         kinds = tuple(map(type, asked))
@@ -84,7 +99,8 @@ class Quick:
             if len(self.known) >= MOST:
                 self.known.clear()
             every = (*arguments, *(None,) * (6 - len(arguments)))
-            self.known[x.shape, x.stride(), x.dtype, *map(id, every)] = Ready(call, choice.kernel, x, arguments)
+            ready = Ready(call, choice.kernel, x, arguments, return_indices)
+            self.known[x.shape, x.stride(), x.dtype, *map(id, every)] = ready
 
 
 def _is_itself(argument: Any) -> bool:
@@ -97,36 +113,58 @@ def _is_itself(argument: Any) -> bool:
 class Ready:
     """A known call: the module's plan, patterns of what is small, the input's strides in bytes.
 
+    indexed: whether the indices are part of the result.
     recorded: the call as autograd records it, once that was asked for.
     own: PyTorch's operation that records the same sooner, since its node is not in Python. Whoever has a hand in what
     is kept (hooks) may give it back changed, which that one does not notice.
     """
 
     __slots__ = (
-        *("arguments", "call", "forward", "kept", "kernel", "own", "plan", "recorded", "result_dtype", "small"),
-        *("strides", "y"),
+        *("arguments", "call", "flat", "forward", "indexed", "kept", "kernel", "own", "plan", "recorded"),
+        *("result_dtype", "small", "strides", "y"),
     )
 
-    def __init__(self, call: Call, kernel: Kernel, x: torch.Tensor, arguments: tuple[Any, ...]) -> None:
+    def __init__(self, call: Call, kernel: Kernel, x: torch.Tensor, arguments: tuple[Any, ...], indexed: bool) -> None:
         self.plan = plan_of(call)
         self.call, self.kernel, self.forward, self.result_dtype = call, kernel, self.plan.forward_at, call.result_dtype
-        self.arguments = arguments  # held, so that no other object can have their identity
+        self.indexed, self.arguments = indexed, arguments  # held, so that no other object can have their identity
         self.strides = tuple([stride * x.element_size() for stride in x.stride()])
-        self.small = 8 * prod(call.geometry.output_shape) <= SMALL
-        self.y: Any = self.fresh(call.result_dtype, x) if self.small else None
-        self.kept: Any = self.fresh(self.plan.kept_dtype, x) if self.small and self.plan.kept_dtype else None
-        self.recorded: Callable[[torch.Tensor], torch.Tensor] | None = None
-        self.own = own_maximum(call) if _hooked is not None and prod(call.geometry.shape) <= MOST_OWN else None
+        self.small = 8 * prod(call.geometry.output_shape) <= LARGE
+        self.y: Any = _pattern(self.fresh(call.result_dtype, x)) if self.small else None
+        self.kept: Any = _pattern(self.fresh(self.plan.kept_dtype, x)) if self.small and self.plan.kept_dtype else None
+        self.flat: Any = _pattern(self.fresh("int64", x)) if self.small and indexed else None
+        self.recorded: Callable[[torch.Tensor], Any] | None = None
+        small_enough = not indexed and _hooked is not None and prod(call.geometry.shape) <= MOST_OWN
+        self.own = own_maximum(call) if small_enough else None
 
     def fresh(self, dtype: str, x: torch.Tensor) -> torch.Tensor:
         """Memory for an output."""
         return TORCH.empty(self.call.geometry.output_shape, dtype, self.call.layout, x.detach())
 
-    def recording(self) -> Callable[[torch.Tensor], torch.Tensor]:
+    def outputs(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Memory for the output, what is kept and the indices."""
+        if self.small:
+            return _empty_like(self.y), _empty_like(self.kept), _empty_like(self.flat)
+        return self.fresh(self.result_dtype, x), self.fresh(self.plan.kept_dtype, x), self.fresh("int64", x)
+
+    def with_indices(self, x: torch.Tensor, y: torch.Tensor, kept: torch.Tensor, flat: torch.Tensor) -> Any:
+        """The result, and its indices."""
+        offsets, threads = kept.data_ptr(), _threads()
+        self.forward(x.data_ptr(), y.data_ptr(), offsets, 0, self.strides, None, threads)
+        self.plan.indices_at(offsets, flat.data_ptr(), threads)
+        return y, flat
+
+    def recording(self) -> Callable[[torch.Tensor], Any]:
         """The call as autograd records it."""
         # past what torch.func needs, which `Quick` has asked for
         recorded = self.recorded = cast("Any", super(torch.autograd.Function, _recorded(self))).apply
         return recorded
+
+
+def _pattern(x: torch.Tensor) -> torch.Tensor:
+    """The tensor without its memory: what is made like it has memory of its own."""
+    x.untyped_storage().resize_(0)
+    return x
 
 
 def _recorded(ready: Ready) -> type[torch.autograd.Function]:
@@ -137,8 +175,8 @@ def _recorded(ready: Ready) -> type[torch.autograd.Function]:
     call, small, like, like_kept = ready.call, ready.small, ready.y, ready.kept
     forward_at, backward_at, strides = ready.forward, ready.plan.backward_at, ready.strides
     result_dtype, kept_dtype = ready.result_dtype, ready.plan.kept_dtype
-    tiny = small and 8 * prod(call.geometry.shape) <= SMALL
-    like_x: Any = TORCH.empty(call.geometry.shape, call.dtype, call.layout, like) if tiny else None
+    tiny = small and 8 * prod(call.geometry.shape) <= LARGE
+    like_x: Any = _pattern(TORCH.empty(call.geometry.shape, call.dtype, call.layout, like)) if tiny else None
     of_g, of_kept = _memory(call, result_dtype), _memory(call, kept_dtype) if kept_dtype else None
 
     class _Recorded(torch.autograd.Function):
@@ -154,7 +192,9 @@ def _recorded(ready: Ready) -> type[torch.autograd.Function]:
             return y
 
         @staticmethod
-        def backward(ctx: Any, g: torch.Tensor) -> torch.Tensor | None:
+        def backward(ctx: Any, g: torch.Tensor | None, *_: None) -> torch.Tensor | None:
+            if g is None:
+                return None
             kept = ctx.saved_tensors[0] if kept_dtype else None
             again = _recording() or _transforms()  # whether the gradient may be differentiated
             if again or batched_by_autograd(g) or not (_lies(g, of_g) and _lies(kept, of_kept)):
@@ -163,7 +203,16 @@ def _recorded(ready: Ready) -> type[torch.autograd.Function]:
             backward_at(g.data_ptr(), gx.data_ptr(), 0 if kept is None else kept.data_ptr(), 0, None, _threads())
             return gx
 
-    return _Recorded
+    class _RecordedWithIndices(_Recorded):
+        @staticmethod
+        def forward(ctx: Any, x: torch.Tensor) -> Any:
+            y, kept, flat = ready.outputs(x)
+            ctx.save_for_backward(kept)
+            ctx.mark_non_differentiable(flat)
+            ctx.set_materialize_grads(False)  # of the indices, which have none
+            return ready.with_indices(x, y, kept, flat)
+
+    return _RecordedWithIndices if ready.indexed else _Recorded
 
 
 def _memory(call: Call, dtype: str) -> tuple[Any, ...]:

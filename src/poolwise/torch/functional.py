@@ -142,8 +142,7 @@ def _served(
     if isinstance(input, Proxy):
         return recorded(quick.function, input, *given)
     y = pooled(name, input, op, build, arguments, None, None, return_indices=return_indices)
-    if not return_indices:
-        quick.learn(input, given, op, build, arguments)
+    quick.learn(input, given, op, build, arguments, return_indices)
     return y
 
 
@@ -309,9 +308,12 @@ def _max_unpool(rank: int) -> Callable[..., Any]:
 def _with_indices(function: Callable[..., Any]) -> Callable[..., Any]:
     """`max_pool2d_with_indices` and its like: the indices always come along."""
     name, signature = f"{function.__name__}_with_indices", inspect.signature(function)
+    before = list(signature.parameters).index("return_indices")
 
     def both(*arguments: Any, **keywords: Any) -> Any:
-        return function(**{**signature.bind(*arguments, **keywords).arguments, "return_indices": True})
+        if len(arguments) > before:
+            arguments, keywords = (), signature.bind(*arguments, **keywords).arguments
+        return function(*arguments, **{**keywords, "return_indices": True})
 
     cast("Any", both).__signature__ = signature
     return _dressed(both, name, f"`{function.__name__}` that always returns the indices too.")
