@@ -67,7 +67,7 @@ def drawn(rng: random.Random) -> Pooling:
         "max": (tuple(window), stride, padding, dilation, ceil),
         "max indices": (tuple(window), stride, padding, dilation, ceil, True),
         "avg": (tuple(window), stride, padding, ceil, rng.random() < 0.5),
-        "lp": (2.0, tuple(window), stride, ceil),
+        "lp": (2.0, window[0] if d == 1 else tuple(window), stride, ceil),  # which takes an int alone on one axis
         "adaptive": (tuple(outputs),),
         "global": ((1,) * d,),
     }

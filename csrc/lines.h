@@ -77,7 +77,7 @@ POOLWISE_INLINE Int last_row(const Block& block, const RowStrides& strides) {
 template <class A>
 inline constexpr Int widest = 64 / Int(sizeof(A));
 
-// Lanes behind a line in scratch memory: two packs of what is written, up to four lanes apart, run over its end.
+// Lanes behind a line in scratch memory: two packs of what is written, up to four lanes apart, or one, up to eight, run over its end.
 template <class A>
 inline constexpr Int slack = 8 * widest<A> + 64;
 

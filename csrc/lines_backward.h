@@ -27,7 +27,7 @@ struct GatherLayout {
   Int bytes = 0;
 };
 
-// Whether windows of neighbours have few ends among the elements; or none of them overlaps.
+// Whether few windows begin or end along a row, or none overlaps another.
 POOLWISE_INLINE bool ends_are_sparse(const Axis& axis) {
   if (axis.spans == nullptr && axis.dilation > 1) return false;
   return filled_at_least * (2 * axis.output + 1) <= axis.size || (axis.spans == nullptr && axis.step >= axis.taps);

@@ -17,13 +17,13 @@ constexpr Int rows_worth_sliding = 8, taps_worth_doubling = 8;
 constexpr Int line_bytes = 1 << 17, sliding_bytes = 1 << 18;  // what should stay in the second cache
 constexpr Int cut_line_bytes = 1 << 14;                       // and in the first
 constexpr Int most_picked = 4;                                // the largest stride at which lanes are picked out of packs
+constexpr Int most_strided = 8;                                // and at which they are where the run tells how
 constexpr Int folded_lanes = 64;                              // of a line on which a window over all of an axis is laid
 constexpr Int lanes_worth_reading_in_place = 512;             // of a row
 constexpr Int taps_worth_folding = 8;                         // in a pack, of windows that are apart or uneven
 constexpr Int rows_at_once = 4;                                // that are reduced in one loop
 constexpr Int band_bytes = 6 << 10, most_band_rows = 64;     // of short lines that are reduced across together; factor 71
 constexpr Int stream_bytes = 2 << 10;                        // of their outputs, where those are written past the caches
-constexpr Int most_strided = 8;                              // and at which they are where the run tells how
 constexpr Int most_picked_taps = 16;                         // of windows further apart, or uneven bins, whose elements are picked one by one
 
 // How a plan's lines are cut. `serves` is false where this engine does not.
@@ -44,6 +44,14 @@ struct LineLayout {
 // Whether the taps of a line may slide: so many additions one after the other are few enough in double alone.
 template <class R>
 inline constexpr bool slides_columns = !R::idempotent && !weighs<R> && !Line<R>::two && std::is_same_v<typename R::Accumulator, double>;
+
+// Whether an element costs so much that loops over several rows of them are long, and gain nothing.
+template <class R>
+inline constexpr bool is_costly = requires { R::is_costly; };
+
+// Whether loops are compiled for each of the usual numbers of taps and rows: not of integers' sums, nor of powers.
+template <class R>
+inline constexpr bool is_common = R::idempotent || (std::is_floating_point_v<Number<typename R::Element>> && !is_costly<R>);
 
 // Lanes from one line to the next, where many lie one after another.
 template <class R>
@@ -146,7 +154,7 @@ POOLWISE_OUTLINE LineLayout line_layout(const Plan& plan) {
   const Int unit = ceil_div(layout.lanes, last.step * widest<A>) * last.step * widest<A>;
   if (layout.lanes > layout.columns * last.step * block.inner && unit * 8 <= layout.lanes * 9) layout.lanes = unit;
   if (layout.chunks == 1) layout.rows = rows_of_band<R>(plan, layout.lanes);
-  layout.in_place = lies_as_lines<R>(plan);
+  layout.in_place = !layout.slides_along && lies_as_lines<R>(plan);
   if (layout.in_place) layout.rows = 1;
   if (layout.slides_along && block.inner == 1) layout.rows = larger(1, layout.rows / turned_rows) * turned_rows;
   const Int band = layout.rows * layout.lanes, lines = layout.doubles ? 2 : 1;
@@ -180,6 +188,7 @@ class LinesForward {
   using Few = typename FewOf<R>::type;
   using D = typename DivisorOf<R>::type;
   static constexpr Int most_pack = N > full<Few> ? N : full<Few>;  // what is read or written at once
+  static constexpr Int most_rows = is_common<R> ? rows_at_once : is_costly<R> ? 1 : 2;
 
  public:
   POOLWISE_OUTLINE static bool serves(const Plan& plan, const Buffers& buffers) {
@@ -348,7 +357,7 @@ class LinesForward {
           const Int apart = last.spans != nullptr ? 1 : tap_lanes_;
           picked_[t][row * columns_ + j] = static_cast<std::int32_t>(t < span.count ? row * layout_.lanes + span.first + t * apart : nowhere);
         }
-      fill<std::int32_t>(picked_[t] + outputs, slack<A>, static_cast<std::int32_t>(nowhere));
+      fill<std::int32_t>(picked_[t] + outputs, slack<A>, picked_[t][0]);  // of outputs that are not there, which read what some other reads
     }
   }
 
@@ -356,10 +365,7 @@ class LinesForward {
   void find_strided() {
     const Int step = block_.axes[2].step;
     for (Int pack = 1; pack < step; ++pack)
-      for (Int i = 0; i < N; ++i) {
-        const Int lane = step * i;
-        strided_[(pack - 1) * N + i] = static_cast<Lane<A>>(pack == 1 ? (lane < 2 * N ? lane : i) : lane / N == pack ? N + lane % N : i);
-      }
+      for (int i = 0; i < N; ++i) strided_[(pack - 1) * N + i] = static_cast<Lane<A>>(every_lane(N, static_cast<int>(step), 0, static_cast<int>(pack), i));
   }
 
   // By whole packs, which may run over the end.
@@ -451,7 +457,7 @@ class LinesForward {
         const Int place = place_of(a, b);
         for (Int k = 0; k < whole; onto = true) {
           const T* pieces[4] = {from + k * lanes, from + (k + 1) * lanes, from + (k + 2) * lanes, from + (k + 3) * lanes};
-          const Int n = smaller(4, whole - k);
+          const Int n = smaller(most_rows, whole - k);
           down_by(n, onto, line_, pieces, place + k * cells, cells, lanes);
           k += n;
         }
@@ -522,19 +528,23 @@ class LinesForward {
   // As many rows at once as the compiler knows loops for.
   POOLWISE_INLINE Int reduce_some(const Line<R>& to, bool onto, Int plane, Int row, Int apart, Int left, Int place) {
     const T* from[rows_at_once];
-    const Int n = smaller(left, rows_at_once);
+    const Int n = smaller(left, most_rows);
     for (Int s = 0; s < n; ++s) from[s] = source(plane, row + s * apart, s);
     down_by(n, onto, to, from, place, places_apart(), there_);
     return n;
   }
 
   POOLWISE_INLINE void down_by(Int n, bool onto, const Line<R>& to, const T* const* from, Int place, Int places, Int lanes) {
-    switch (n) {
-      case 1: onto ? down<1, true>(to, from, place, places, lanes) : down<1, false>(to, from, place, places, lanes); break;
-      case 2: onto ? down<2, true>(to, from, place, places, lanes) : down<2, false>(to, from, place, places, lanes); break;
-      case 3: onto ? down<3, true>(to, from, place, places, lanes) : down<3, false>(to, from, place, places, lanes); break;
-      default: onto ? down<4, true>(to, from, place, places, lanes) : down<4, false>(to, from, place, places, lanes);
+    const auto by = [&]<int Count>() POOLWISE_LAMBDA {
+      onto ? down<Count, true>(to, from, place, places, lanes) : down<Count, false>(to, from, place, places, lanes);
+    };
+    if constexpr (most_rows == 4) {
+      if (n == 4) return by.template operator()<4>();
+      if (n == 3) return by.template operator()<3>();
     }
+    if constexpr (most_rows > 1)
+      if (n == 2) return by.template operator()<2>();
+    by.template operator()<1>();
   }
 
   template <int Count, bool Onto>
@@ -590,7 +600,9 @@ class LinesForward {
 
   void reduce_alike(Int number, Int n) {
     find_rows();
-    switch (block_.axes[0].taps == 1 ? block_.axes[1].taps : 0) {
+    if constexpr (!is_common<R>)
+      down_alike<0>(number, n);
+    else switch (block_.axes[0].taps == 1 ? block_.axes[1].taps : 0) {
       case 1: return down_alike<1>(number, n);
       case 2: return down_alike<2>(number, n);
       case 3: return down_alike<3>(number, n);
@@ -619,7 +631,7 @@ class LinesForward {
       } else {
         for (Int a = 0; a < planes.taps; ++a)
           for (Int t = 0, some; t < rows.taps; t += some) {
-            some = t >= first_rows ? 1 : smaller(rows_at_once, first_rows - t);
+            some = t >= first_rows ? 1 : smaller(most_rows, first_rows - t);
             for (Int s = 0; s < some; ++s) from[s] = first + a * planes.dilation * strides_.plane + (t + s) * apart;
             down_by(some, a + t > 0, line, from, place_of(a, t), places, there_);
           }
@@ -638,6 +650,7 @@ class LinesForward {
       down<1, false>(line, from, 0, places, there_);
     for (Int s = first_rows; s < Count; ++s) down<1, true>(line, from + s, s * places, places, there_);
   }
+
   // ---- rows that slide ----
 
   // The window of row_ is the end of one block of rows and the beginning of the next. Rows that are not there are passed over, unless
@@ -865,18 +878,18 @@ class LinesForward {
   }
   template <int S>
   POOLWISE_INLINE void across_by(Int runs, Int n) {
-    switch (taps_) {
-      case 1: return across_lanes<S, 1>(runs, n);
-      case 2:
-        if constexpr (!R::idempotent)
-          if (single_) return across_lanes<S, 2, true>(runs, n);
-        return across_lanes<S, 2>(runs, n);
-      case 3: return across_lanes<S, 3>(runs, n);
-      case 4:
-        if constexpr (S == 4) return across_lanes<S, 4>(runs, n);
-        [[fallthrough]];
-      default: across_lanes<S, 0>(runs, n);
+    if (taps_ == 2) {
+      if constexpr (!R::idempotent)
+        if (single_) return across_lanes<S, 2, true>(runs, n);
+      return across_lanes<S, 2>(runs, n);
     }
+    if constexpr (is_common<R>) {
+      if (taps_ == 1) return across_lanes<S, 1>(runs, n);
+      if (taps_ == 3) return across_lanes<S, 3>(runs, n);
+      if constexpr (S == 4)
+        if (taps_ == 4) return across_lanes<S, 4>(runs, n);
+    }
+    across_lanes<S, 0>(runs, n);
   }
 
   // Count is the number of taps where the compiler knows it, else 0; Single: one element more stands behind the two.

@@ -286,9 +286,9 @@ bool reads_all(const Axis& axis) {
 
 // Two such axes are one, as long as both: offsets and flat indices are the same. Of channels, rows stay short enough to be held.
 constexpr Int most_joined = 1 << 17;  // lanes
-bool can_join(const Block& block) {
-  return reads_all(block.axes[2]) && reads_all(block.axes[1]) &&
-         (block.inner == 1 || Wide(block.axes[1].size) * block.axes[2].size * block.inner <= most_joined);
+bool can_join(const Plan& plan, const Block& block) {
+  return plan.body != Body::blur && reads_all(block.axes[2]) && reads_all(block.axes[1]) &&
+         (plan.whole() || block.inner == 1 || Wide(block.axes[1].size) * block.axes[2].size * block.inner <= most_joined);
 }
 void join_last_axes(Block& block) {
   Axis joined;
@@ -329,7 +329,7 @@ void find_block(Plan& plan) {
       block.axes[at].flat_stride = 0;
     }
   }
-  while (plan.body != Body::blur && can_join(block)) join_last_axes(block);
+  while (can_join(plan, block)) join_last_axes(block);
   block.read = read_taps(block.axes[2]);
   block.there = true;
   const Axis& across = block.axes[2];

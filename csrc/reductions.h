@@ -397,7 +397,7 @@ struct Total {
   static constexpr bool places = false, divides = true, idempotent = false;
   // A quotient in double is rounded once more: the product with the reciprocal does as well, and costs an eighth.
   static constexpr bool scales = std::is_floating_point_v<Number<T>> && sizeof(A) > sizeof(Number<T>);
-  // What a few elements may be added in, see lines_forward.h.
+  // What a few elements may be added in, see lines.h.
   using Few = std::conditional_t<scales, Number<T>, A>;
   template <int N>
   using State = Partial<A, void, N>;
@@ -551,6 +551,7 @@ class Powers {
 template <class T>
 struct Rooted : Total<T, double> {
   using Few = double;
+  static constexpr bool is_costly = true;
   template <int N>
   using State = Partial<double, void, N>;
 

@@ -44,7 +44,8 @@ POOLWISE_OUTLINE RowsLayout rows_layout(const Plan& plan) {
     if (!line.serves || line.folds || line.slides_along) return layout;
     layout.doubles = line.doubles, layout.slides = line.slides;
     if (last.spans == nullptr) layout.start += block.read.first * last.dilation, layout.taps = block.read.count;
-    if (!layout.doubles && layout.taps > most_doublings) return layout;
+    const bool folds = last.spans == nullptr && last.dilation == 1 && layout.taps > taps_worth_folding;  // as lines do, in another order
+    if (!layout.doubles && (folds || layout.taps > most_doublings)) return layout;
   }
   if (last.spans != nullptr) {
     if (last.taps > most_bin_taps || last.size == 2 * N || last.output > N) return layout;  // there has to be a lane where nothing is

@@ -23,7 +23,7 @@ class RowsFolded {
   static constexpr bool by_few = adds_few<R>;
   static constexpr int W = by_few ? full<Few> : N;          // what is read at once
   static constexpr int V = packs_of_window<R>;
-  static constexpr int group = by_few ? few_lanes : V * N, block = 4 * group;
+  static constexpr int group = by_few ? few_lanes : V * N, groups_of_block = 4, lanes_of_block = groups_of_block * group;
   static constexpr bool knows_groups = by_few || std::is_same_v<T, A>;  // common ones are compiled for each number of groups
   struct States {
     State<N> of[V];
@@ -31,6 +31,7 @@ class RowsFolded {
 
  public:
   static constexpr bool wanted = !R::places && !weighs<R>;
+  static_assert(!wanted || by_few || !Line<R>::two);
 
   POOLWISE_OUTLINE static bool serves(const Plan& plan, const Buffers& buffers) {
     const Block& block = plan.block;
@@ -76,14 +77,16 @@ class RowsFolded {
   // Calls run.operator()<Groups>() with the groups of lanes behind the last whole block of a row; -1: however many.
   template <class Run>
   POOLWISE_INLINE void with_groups(Run&& run) {
-    if constexpr (!knows_groups) return run.template operator()<-1>();
-    switch (ceil_div(size_ % block, group)) {
-      case 0: return run.template operator()<0>();
-      case 1: return run.template operator()<1>();
-      case 2: return run.template operator()<2>();
-      case 3: return run.template operator()<3>();
-      default: return run.template operator()<4>();
-    }
+    if constexpr (!knows_groups)
+      return run.template operator()<-1>();
+    else
+      switch (ceil_div(size_ % lanes_of_block, group)) {
+        case 0: return run.template operator()<0>();
+        case 1: return run.template operator()<1>();
+        case 2: return run.template operator()<2>();
+        case 3: return run.template operator()<3>();
+        default: return run.template operator()<4>();
+      }
   }
 
   // `gathered(unit)` is what a window comes to.
@@ -100,7 +103,6 @@ class RowsFolded {
         }
         States states = gathered(unit + b);
         windows[b] = in_one_pack<R, V>(reduction_, states.of);
-        if (alone_) continue;
         divisors[b] = divisor_;
         step();
       }
@@ -123,7 +125,11 @@ class RowsFolded {
         divisor_ = R::written_by(static_cast<D>(divided_by(plan_, planes_, false, plane_, 0) * divided_by(plan_, rows_, false, row_, 0) *
                                                 divided_by(plan_, plan_.block.axes[2], true, 0, 0)));
   }
-  void step() {
+  POOLWISE_INLINE void step() {
+    if (alone_) {
+      ++outer_;
+      return;
+    }
     if (++row_ == rows_.output) {
       row_ = 0;
       if (++plane_ == planes_.output) plane_ = 0, ++outer_;
@@ -195,12 +201,12 @@ class RowsFolded {
   POOLWISE_INLINE Int gather_elements(States& states, const T* from) const {
     const R reduction = reduction_;
     const Int n = size_;
-    if (n < block) return 0;
+    if (n < lanes_of_block) return 0;
     State<N> sums[4 * V];
     for (int u = 0; u < 4 * V; ++u) sums[u] = element<N>(from + u * N);
-    Int lane = block;
-    for (; lane + block <= n; lane += block) {
-      if (!in_order_) ahead<gather_distance>(from + lane, block * Int(sizeof(T)));
+    Int lane = lanes_of_block;
+    for (; lane + lanes_of_block <= n; lane += lanes_of_block) {
+      if (!in_order_) ahead<gather_distance>(from + lane, lanes_of_block * Int(sizeof(T)));
       for (int u = 0; u < 4 * V; ++u) sums[u] = reduction.template merged<N>(sums[u], element<N>(from + lane + u * N));
     }
     for (int v = 0; v < V; ++v) {
@@ -216,17 +222,17 @@ class RowsFolded {
   POOLWISE_INLINE Int gather_few(States& states, const T* from) const {
     const Int n = size_;
     Int lane = 0;
-    for (; lane + 2 * block <= n; lane += 2 * block) {
-      if (!in_order_) ahead<gather_distance>(from + lane, 2 * block * Int(sizeof(T)));
+    for (; lane + 2 * lanes_of_block <= n; lane += 2 * lanes_of_block) {
+      if (!in_order_) ahead<gather_distance>(from + lane, 2 * lanes_of_block * Int(sizeof(T)));
       for (int h = 0; h < group; h += W)
         add(states, h, few_added<4, Few, W>([&](int g) POOLWISE_LAMBDA {
               const T* p = from + lane + g * group + h;
-              return load<Few, W>(p) + load<Few, W>(p + block);
+              return load<Few, W>(p) + load<Few, W>(p + lanes_of_block);
             }));
     }
-    if (lane + block > n) return lane;
+    if (lane + lanes_of_block > n) return lane;
     for (int h = 0; h < group; h += W) add(states, h, few_added<4, Few, W>([&](int g) POOLWISE_LAMBDA { return load<Few, W>(from + lane + g * group + h); }));
-    return lane + block;
+    return lane + lanes_of_block;
   }
   // What few were added to in these lanes of a group, in A.
   POOLWISE_INLINE void add(States& states, int lane, Pack<Few, W> few) const {
@@ -248,7 +254,7 @@ class RowsFolded {
   const T* const end_;   // of the array
   const bool in_order_;
   const bool alone_;     // the rows of a window are the same for all
-  T spare_[block]{};
+  T spare_[lanes_of_block]{};
   D divisor_{1};
   Taps above_{0, 0}, across_{0, 0};  // the planes and rows of the window where the engine stands
   Int outer_ = 0, plane_ = 0, row_ = 0;

@@ -12,6 +12,7 @@ namespace poolwise::POOLWISE_ISA {
 
 constexpr Int band_bytes = 1 << 19;   // of scratch: within the second cache
 constexpr Int most_offsets = 1 << 16;
+constexpr Int bands_worth_threads = 8;  // so many at least, where they are not cut by channels
 
 template <class B>
 class Scatter {
@@ -30,7 +31,8 @@ class Scatter {
     if (!block.unfolded() || block.inner == 0) return layout;
     for (const Axis& axis : block.axes)
       if (!is_near(axis)) return layout;
-    layout.direct = plan.readers == 1;
+    const Wide all = Wide(block.axes[2].size) * block.inner * Int(sizeof(T)), bands = ceil_div(Wide(block.axes[1].size) * all, band_bytes);
+    layout.direct = plan.readers == 1 && all <= band_bytes && bands * block.axes[0].size * block.outer >= bands_worth_threads;
     layout.channels = layout.direct ? block.inner : smaller(block.inner, 16);
     layout.chunks = (block.inner + layout.channels - 1) / layout.channels;
     const Wide row = Wide(block.axes[2].size) * layout.channels * Int(sizeof(A));

@@ -505,13 +505,14 @@ POOLWISE_INLINE Pack<T, N> picked_at_run(Pack<T, N> a, Pack<T, N> b, Pack<Lane<T
 }
 
 // Takes every S-th lane of S packs in a row, from `phase` on: one pick per pack after the first.
+constexpr int every_lane(int n, int step, int phase, int next, int i) {
+  const int lane = step * i + phase;  // within the packs
+  if (next == 1) return lane < 2 * n ? lane : i;
+  return lane / n == next ? n + lane % n : i;
+}
 template <int N, int S, int Phase, int Next>
 struct Every {
-  static constexpr int of(int i) {
-    const int lane = S * i + Phase;  // within the S packs
-    if (Next == 1) return lane < 2 * N ? lane : i;
-    return lane / N == Next ? N + lane % N : i;
-  }
+  static constexpr int of(int i) { return every_lane(N, S, Phase, Next, i); }
 };
 
 template <class T, int N, int S, int Phase, int Next = 1>

@@ -194,9 +194,12 @@ def reference(problem: Problem) -> Any:
 
 def reference_gradient(problem: Problem) -> Any:
     case, x, places = problem.case, problem.x, problem.case.places
-    assert isinstance(places, Sliding)
-    window, options = (places.window,) * case.rank, {"stride": places.stride, "padding": places.padding}
-    call = poolwise.explain(x, cast("Any", case.op), window, axes=case.axes, **cast("Any", options)).call
+    if isinstance(places, Bins):
+        geometry = poolwise.Geometry.adaptive(x.shape, case.axes, output_size=(places.output,) * case.rank)
+    else:
+        window, options = (places.window,) * case.rank, {"stride": places.stride, "padding": places.padding}
+        geometry = poolwise.Geometry.of(x.shape, case.axes, window=window, **cast("Any", options))
+    call = Call(cast("Any", case.op), geometry, NUMPY.framework, (x.dtype.name,), tuple(range(x.ndim)), keep=True)
     judge = Reference()
     _, kept = judge.forward((x,), call)
     return judge.backward(problem.g, kept, call)[0]

@@ -214,6 +214,9 @@ WHOLE_ROWS = {
     },
     "whole rows, in two planes": volume(regular(2, 2), regular(3, 2), regular(37, 37)),
     "whole rows, some in the padding": plane(regular(5, 3, 1, 2), regular(37, 37)),
+    "whole rows, one window of three of five": plane(regular(5, 3, 3), regular(37, 37), 1, 70),
+    "whole rows, one window, dilated": plane(regular(5, 2, 9, 0, 3), regular(16, 16), 1, 7),
+    "whole rows, one window in two planes": volume(regular(3, 2, 5), regular(5, 2, 9), regular(37, 37)),
 }
 IN_PLACE = {  # rows that are read as they lie; the last one is not, as no array follows it
     **{
@@ -224,6 +227,10 @@ IN_PLACE = {  # rows that are read as they lie; the last one is not, as no array
     "2/2, channels 17, rows of 40": Case(5, (regular(40, 2, 2),), 17),
     "3/2, rows of 600, every second": plane(regular(7, 1, 2), regular(600, 3, 2)),
     "9/1, rows of 600": Case(5, (regular(600, 9),)),
+    **{f"{w}/{s}, rows of {n}": Case(5, (regular(n, w, s),)) for w, s, n in ((2, 9, 1000), (2, 400, 1000), (4, 40, 1000), (2, 1000, 100_000))},
+    "9/9, rows of 12": Case(70, (regular(12, 9, 9),)),
+    "9/9, rows of 27": Case(70, (regular(27, 9, 9),)),
+    "12/13, rows of 27": Case(70, (regular(27, 12, 13),)),
 }
 EXPANDED = {  # small planes, and rows with few ends of windows
     **{
@@ -307,6 +314,10 @@ SOME = [
     "few bins in a row",
     "3-D bins",
     "3-D of 7, 3/2",
+    "9/9, rows of 12",
+    "9/9, rows of 27",
+    "12/13, rows of 27",
+    "whole rows, one window of three of five",
 ]
 
 
