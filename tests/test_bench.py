@@ -17,15 +17,17 @@ from typer.testing import CliRunner, Result
 import poolwise
 from poolwise import Fault, Max
 from poolwise import bench as library
-from poolwise.bench import CASES, FULL, Attempt, Bins, Case, Contender, Entry, Row, Size, Sliding, contenders
+from poolwise.bench import CASES, FULL, Attempt, Bins, Case, Contender, Entry, Row, Size, contenders
 from poolwise.bench.apart import APART
 from poolwise.bench.cases import SECTIONS, MaxBlur, matching
 from poolwise.bench.goals import behind, goals
 from poolwise.bench.measure import geometric_mean, wrong
 from poolwise.bench.problem import Data, Problem, made, problems
 from poolwise.bench.turns import in_turns
+from poolwise.call import Call
 from poolwise.cli import app
 from poolwise.doctor import machine, usable_cores
+from poolwise.doors import NUMPY
 from poolwise.ops import OPERATIONS
 from poolwise.reference import Reference
 

@@ -227,7 +227,10 @@ IN_PLACE = {  # rows that are read as they lie; the last one is not, as no array
     "2/2, channels 17, rows of 40": Case(5, (regular(40, 2, 2),), 17),
     "3/2, rows of 600, every second": plane(regular(7, 1, 2), regular(600, 3, 2)),
     "9/1, rows of 600": Case(5, (regular(600, 9),)),
-    **{f"{w}/{s}, rows of {n}": Case(5, (regular(n, w, s),)) for w, s, n in ((2, 9, 1000), (2, 400, 1000), (4, 40, 1000), (2, 1000, 100_000))},
+    **{
+        f"{w}/{s}, rows of {n}": Case(5, (regular(n, w, s),))
+        for w, s, n in ((2, 9, 1000), (2, 400, 1000), (4, 40, 1000), (2, 1000, 100_000))
+    },
     "9/9, rows of 12": Case(70, (regular(12, 9, 9),)),
     "9/9, rows of 27": Case(70, (regular(27, 9, 9),)),
     "12/13, rows of 27": Case(70, (regular(27, 12, 13),)),

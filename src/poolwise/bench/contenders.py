@@ -474,7 +474,9 @@ class ScikitImage(_Images):
         reduce = import_module("skimage.measure").block_reduce
         reduction = {"max": np.max, "mean": np.mean, "median": np.median}[case.op.name]
         sides = x.shape[2:] if isinstance(case.places, Bins) else (case.places.window,) * case.rank
-        covered = x[(..., *(slice(n - n % side) for n, side in zip(x.shape[2:], sides, strict=True)))]  # it fills up with 0
+        covered = x[
+            (..., *(slice(n - n % side) for n, side in zip(x.shape[2:], sides, strict=True)))
+        ]  # it fills up with 0
         return lambda: reduce(covered, (1, 1, *sides), reduction)
 
 
