@@ -109,7 +109,8 @@ def measured(pooling: Pooling) -> tuple[float, float] | None:
         return None
     got = only(ours(x, *pooling.arguments)).detach()
     if pooling.kind != "lp":  # PyTorch's is another where ceil's windows hang over
-        torch.testing.assert_close(got.double(), wanted.double(), rtol=1e-2, atol=1e-2, equal_nan=True)
+        near = 5e-2 if pooling.dtype == "bf16" else 1e-2  # in half precision PyTorch adds in it
+        torch.testing.assert_close(got.double(), wanted.double(), rtol=near, atol=near, equal_nan=True)
     calls = [call(function, x, pooling, torch.randn_like(wanted)) for function in (ours, theirs)]
     for each in calls:
         each()
