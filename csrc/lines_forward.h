@@ -600,14 +600,15 @@ class LinesForward {
 
   void reduce_alike(Int number, Int n) {
     find_rows();
-    if constexpr (!is_common<R>)
-      down_alike<0>(number, n);
-    else switch (block_.axes[0].taps == 1 ? block_.axes[1].taps : 0) {
-      case 1: return down_alike<1>(number, n);
-      case 2: return down_alike<2>(number, n);
-      case 3: return down_alike<3>(number, n);
-      default: return down_alike<0>(number, n);
+    if constexpr (is_common<R>) {
+      switch (block_.axes[0].taps == 1 ? block_.axes[1].taps : 0) {
+        case 1: return down_alike<1>(number, n);
+        case 2: return down_alike<2>(number, n);
+        case 3: return down_alike<3>(number, n);
+        default: break;
+      }
     }
+    down_alike<0>(number, n);
   }
   // Count is the number of rows of a window where the compiler knows it, else 0.
   template <int Count>
