@@ -2,8 +2,10 @@
 
 `python benchmarks/gaps.py [--seed 1] [--count 1500] [--least 0.1] [--shown 40] [--json FILE]`. The seed draws function,
 one to three axes, sizes, window, stride, padding, dilation, ceil mode, dtype, order of the axes, gradient.
-Outputs are compared first. A time is the lower quartile of 5 to 60 calls, so that a busy machine disturbs less; two
-threads, fresh outputs. `bench` measures what people are known to run; this looks for what it forgot.
+Before they are timed, outputs and indices are compared with PyTorch's, of halves with those of float32, and gradients
+of float32 and float64 (not norms where ceil's windows hang over, which PyTorch scales). A time is the lower quartile
+of 5 to 60 calls, so that a busy machine disturbs less; two threads, fresh outputs. `bench` measures what people are
+known to run; this looks for what it forgot.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import torch.nn.functional
 import poolwise.torch.functional
 
 DTYPES = {"f32": torch.float32, "f64": torch.float64, "f16": torch.float16, "bf16": torch.bfloat16}
+NEAR = {"f32": 1e-5, "f64": 1e-12, "f16": 2**-10, "bf16": 2**-7}  # relatively, and of numbers about 1
 KINDS = ("max", "max", "max indices", "avg", "avg", "adaptive max", "adaptive avg", "global max", "global avg", "lp")
 SIZES = {
     1: (7, 50, 64, 100, 128, 256, 1000, 4096, 16000),
@@ -96,6 +99,20 @@ def call(function: Callable[..., Any], x: torch.Tensor, pooling: Pooling, g: tor
     return with_gradient if pooling.gradient else lambda: function(x, *pooling.arguments)
 
 
+def wide(x: torch.Tensor) -> torch.Tensor:
+    return x.float() if x.dtype.itemsize < 4 else x
+
+
+def compare(pooling: Pooling, got: Any, wanted: Any) -> None:
+    """Raises AssertionError where they differ."""
+    pairs = zip(got, wanted, strict=True) if isinstance(got, tuple) and isinstance(wanted, tuple) else [(got, wanted)]
+    near = NEAR[pooling.dtype]
+    for own, theirs in pairs:
+        torch.testing.assert_close(
+            own.to(theirs.dtype), theirs, rtol=near, atol=near, equal_nan=True, msg=lambda said: f"{pooling}: {said}"
+        )
+
+
 def measured(pooling: Pooling) -> tuple[float, float] | None:
     """Milliseconds of ours and of PyTorch's; None for what PyTorch refuses."""
     ours, theirs = (getattr(module, pooling.function) for module in (poolwise.torch.functional, torch.nn.functional))
@@ -104,14 +121,15 @@ def measured(pooling: Pooling) -> tuple[float, float] | None:
         x = x.contiguous(memory_format=torch.channels_last if x.ndim == 4 else torch.channels_last_3d)
     x.requires_grad_(pooling.gradient)
     try:
-        wanted = only(theirs(x, *pooling.arguments)).detach()
+        wanted = theirs(x, *pooling.arguments)
     except RuntimeError:
         return None
-    got = only(ours(x, *pooling.arguments)).detach()
-    if pooling.kind != "lp":  # PyTorch's is another where ceil's windows hang over
-        near = 5e-2 if pooling.dtype == "bf16" else 1e-2  # in half precision PyTorch adds in it
-        torch.testing.assert_close(got.double(), wanted.double(), rtol=near, atol=near, equal_nan=True)
-    calls = [call(function, x, pooling, torch.randn_like(wanted)) for function in (ours, theirs)]
+    g = torch.randn_like(only(wanted))
+    calls = [call(function, x, pooling, g) for function in (ours, theirs)]
+    if not (pooling.kind == "lp" and pooling.arguments[-1]):
+        compare(pooling, ours(x, *pooling.arguments), theirs(wide(x), *pooling.arguments))
+        if pooling.gradient and not only(wanted).dtype.itemsize < 4:
+            compare(pooling, *(each() for each in calls))
     for each in calls:
         each()
     begin = time.perf_counter()

@@ -12,7 +12,7 @@ class Lent {
   explicit Lent(std::size_t bytes);
   Lent(const Lent&) = delete;
   Lent& operator=(const Lent&) = delete;
-  ~Lent();  // keeps the memory for the next one, where the system may take it away when it is short
+  ~Lent();  // keeps the memory for the next one; all but the newest may be taken away by a system that is short of it
   void* data() const { return data_; }
 
  private:
