@@ -14,13 +14,18 @@ namespace {
 
 bool in_windows(const Plan& plan, const Buffers& buffers) { return plan.whole() && !blurs_in_lines(plan, buffers); }
 
+// Who reduces windows to states that can be merged.
+Family merging(const Plan& plan) {
+  if (plan.selects()) return {select_units, select};
+  if (plan.roots() || plan.body == Body::blur) return {roots_units, add_roots};
+  return plan.dtype < Dtype::float16 ? Family{integers_units, add_integers} : Family{add_units, add};
+}
+
 Units forward_units(const Plan& plan, const Buffers& buffers) {
-  if (in_windows(plan, buffers)) return windows_units(plan);
-  return plan.selects() ? select_units(plan, buffers) : add_units(plan, buffers);
+  return in_windows(plan, buffers) ? windows_units(plan) : merging(plan).units(plan, buffers);
 }
 void forward(const Plan& plan, const Buffers& buffers, Int begin, Int end) {
-  if (in_windows(plan, buffers)) return windows_forward(plan, buffers, begin, end);
-  plan.selects() ? select(plan, buffers, begin, end) : add(plan, buffers, begin, end);
+  in_windows(plan, buffers) ? windows_forward(plan, buffers, begin, end) : merging(plan).run(plan, buffers, begin, end);
 }
 
 Units backward_units(const Plan& plan, const Buffers& buffers) {

@@ -12,11 +12,15 @@ namespace poolwise::POOLWISE_ISA {
 
 Units cells_units(const Plan& plan, const Buffers& buffers, Int itemsize);
 
-// In isa_selections.cc, isa_sums.cc and isa_backward.cc.
+// In isa_selections.cc, isa_sums.cc, isa_integers.cc, isa_roots.cc and isa_backward.cc.
 Units select_units(const Plan& plan, const Buffers& buffers);
 void select(const Plan& plan, const Buffers& buffers, Int begin, Int end);
 Units add_units(const Plan& plan, const Buffers& buffers);
 void add(const Plan& plan, const Buffers& buffers, Int begin, Int end);
+Units integers_units(const Plan& plan, const Buffers& buffers);
+void add_integers(const Plan& plan, const Buffers& buffers, Int begin, Int end);
+Units roots_units(const Plan& plan, const Buffers& buffers);
+void add_roots(const Plan& plan, const Buffers& buffers, Int begin, Int end);
 bool blurs_in_lines(const Plan& plan, const Buffers& buffers);
 Units gradient_units(const Plan& plan, const Buffers& buffers);
 void gradient(const Plan& plan, const Buffers& buffers, Int begin, Int end);
@@ -55,7 +59,7 @@ void with_floats(const Plan& plan, Run&& run) {
 }
 
 template <class Run>
-void with_elements(const Plan& plan, Run&& run) {
+void with_integers(const Plan& plan, Run&& run) {
   switch (plan.dtype) {
     case Dtype::boolean: return run.template operator()<Truth>();
     case Dtype::int8: return run.template operator()<std::int8_t>();
@@ -66,7 +70,7 @@ void with_elements(const Plan& plan, Run&& run) {
     case Dtype::uint16: return run.template operator()<std::uint16_t>();
     case Dtype::uint32: return run.template operator()<std::uint32_t>();
     case Dtype::uint64: return run.template operator()<std::uint64_t>();
-    default: return with_floats(plan, run);
+    default: return;  // who asks has looked
   }
 }
 

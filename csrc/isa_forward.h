@@ -7,6 +7,7 @@
 #include "isa.h"
 #include "lines_forward.h"
 #include "planes_forward.h"
+#include "planes_picked.h"
 #include "rows_added.h"
 #include "rows_folded.h"
 #include "rows_selected.h"
@@ -17,12 +18,14 @@ namespace poolwise::POOLWISE_ISA {
 template <class R, class K>
 using RowsForward = std::conditional_t<R::idempotent, RowsSelected<R, K>, RowsAdded<R, K>>;
 
-enum class Engine { folded, rows, lines, planes, cells, masked };
+enum class Engine { folded, picked, rows, lines, planes, cells, masked };
 
 template <class R, class K, class Run>
 void lines_or_cells(const Plan& plan, const Buffers& buffers, Run&& run) {
   if constexpr (RowsFolded<R>::wanted)
     if (RowsFolded<R>::serves(plan, buffers)) return run.template operator()<R, K, Engine::folded>();
+  if constexpr (PlanesPicked<R, K>::wanted)
+    if (PlanesPicked<R, K>::serves(plan, buffers)) return run.template operator()<R, K, Engine::picked>();
   if constexpr (Rows<R, K>::wanted)
     if (Rows<R, K>::serves(plan, buffers)) return run.template operator()<R, K, Engine::rows>();
   if constexpr (PlanesForward<R>::wanted)
@@ -31,12 +34,20 @@ void lines_or_cells(const Plan& plan, const Buffers& buffers, Run&& run) {
   run.template operator()<R, K, Engine::cells>();
 }
 
+template <class R, class Run>
+void masked_or_not(const Plan& plan, const Buffers& buffers, Run&& run) {
+  if (buffers.mask != nullptr) return run.template operator()<R, AnyOffset, Engine::masked>();
+  lines_or_cells<R, std::uint8_t>(plan, buffers, run);
+}
+
 template <class With>
 Units units_of_forward(const Plan& plan, const Buffers& buffers, With&& with) {
   Units units{0};
   with(plan, buffers, [&]<class R, class K, Engine E>() {
     if constexpr (E == Engine::folded)
       units = RowsFolded<R>::units(plan);
+    else if constexpr (E == Engine::picked)
+      units = PlanesPicked<R, K>::units(plan);
     else if constexpr (E == Engine::lines)
       units = LinesForward<R, K>::units(plan);
     else if constexpr (E == Engine::rows)
@@ -54,6 +65,8 @@ void walk_forward(const Plan& plan, const Buffers& buffers, Int begin, Int end, 
   with(plan, buffers, [&]<class R, class K, Engine E>() {
     if constexpr (E == Engine::folded)
       RowsFolded<R>(plan, buffers).run(begin, end);
+    else if constexpr (E == Engine::picked)
+      PlanesPicked<R, K>(plan, buffers).run(begin, end);
     else if constexpr (E == Engine::lines)
       LinesForward<R, K>(plan, buffers).run(begin, end);
     else if constexpr (E == Engine::rows)

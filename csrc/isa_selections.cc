@@ -20,6 +20,9 @@ void with_selection(const Plan& plan, const Buffers& buffers, Run&& run) {
   if (plan.kept == Kept::bytes) {
     using Bytes = LinesForward<Placed<RoomyNumbers<T>>, std::uint8_t>;
     using InRows = Rows<Placed<RoomyNumbers<T>>, std::uint8_t>;
+    using Picked = PlanesPicked<Placed<RoomyNumbers<T>>, std::uint8_t>;
+    if constexpr (Picked::wanted)
+      if (Picked::serves(plan, buffers)) return run.template operator()<Placed<RoomyNumbers<T>>, std::uint8_t, Engine::picked>();
     if constexpr (InRows::wanted)
       if (InRows::serves(plan, buffers)) return run.template operator()<Placed<RoomyNumbers<T>>, std::uint8_t, Engine::rows>();
     if (Bytes::serves(plan, buffers)) return run.template operator()<Placed<RoomyNumbers<T>>, std::uint8_t, Engine::lines>();

@@ -22,6 +22,7 @@ constexpr Int folded_lanes = 64;                              // of a line on wh
 constexpr Int lanes_worth_reading_in_place = 512;             // of a row
 constexpr Int taps_worth_folding = 8;                         // in a pack, of windows that are apart or uneven
 constexpr Int rows_at_once = 4;                                // that are reduced in one loop
+constexpr Int most_at_once = 3;                                // rows and columns of a window that is reduced in one step
 constexpr Int band_bytes = 6 << 10, most_band_rows = 64;     // of short lines that are reduced across together; factor 71
 constexpr Int stream_bytes = 2 << 10;                        // of their outputs, where those are written past the caches
 constexpr Int most_picked_taps = 16;                         // of windows further apart, or uneven bins, whose elements are picked one by one
@@ -30,6 +31,7 @@ constexpr Int most_picked_taps = 16;                         // of windows furth
 struct LineLayout {
   bool serves = false, slides = false, doubles = false, folds = false;
   bool in_place = false;  // a line is a row of the input, where enough of the array follows it
+  bool at_once = false;   // windows are reduced from where they lie, where all of their rows are there
   bool slides_along = false;  // the taps of a line, as the rows of a window do where `slides`
   bool strides = false;  // taps of windows far apart are picked out of as many packs
   Int picks = 0;         // taps of uneven bins, or of windows far apart, that are picked side by side for all of them
@@ -41,17 +43,21 @@ struct LineLayout {
   Int bytes = 0;    // of scratch
 };
 
-// Whether the taps of a line may slide: so many additions one after the other are few enough in double alone.
+// Whether the taps of a line may slide: so many additions one after the other are few enough in double alone. Integers, which are rarer, double.
 template <class R>
-inline constexpr bool slides_columns = !R::idempotent && !weighs<R> && !Line<R>::two && std::is_same_v<typename R::Accumulator, double>;
+inline constexpr bool slides_columns = !R::idempotent && !weighs<R> && !Line<R>::two && std::is_same_v<typename R::Accumulator, double> && std::is_floating_point_v<Number<typename R::Element>>;
 
 // Whether an element costs so much that loops over several rows of them are long, and gain nothing.
 template <class R>
 inline constexpr bool is_costly = requires { R::is_costly; };
 
-// Whether loops are compiled for each of the usual numbers of taps and rows: not of integers' sums, nor of powers.
+// Whether only windows of many elements are added so: of doubles, and of halves in double.
 template <class R>
-inline constexpr bool is_common = R::idempotent || (std::is_floating_point_v<Number<typename R::Element>> && !is_costly<R>);
+inline constexpr bool is_for_many = std::is_same_v<R, LongTotal> || std::is_same_v<R, Total<Half, double>> || std::is_same_v<R, Total<Brain, double>>;
+
+// Whether loops are compiled for each of the usual numbers of taps and rows: not of integers' sums, nor of powers, nor where windows have many.
+template <class R>
+inline constexpr bool is_common = R::idempotent || (std::is_floating_point_v<Number<typename R::Element>> && !is_costly<R> && !is_for_many<R>);
 
 // Lanes from one line to the next, where many lie one after another.
 template <class R>
@@ -108,6 +114,21 @@ POOLWISE_INLINE bool lies_as_lines(const Plan& plan) {
   return last.size * block.inner >= lanes_worth_reading_in_place && last.start + (last.output - 1) * last.step + (last.taps - 1) * last.dilation < last.size;
 }
 
+// Whether channels lie beside each other, and windows have at most one row and column more than they are apart: then a line saves less
+// than it costs. From how many channels on was measured; see benchmarks/factors.md, 95.
+template <class R>
+POOLWISE_INLINE bool lies_at_once(const Block& block) {
+  const Axis &rows = block.axes[1], &last = block.axes[2];
+  if (!is_common<R> || weighs<R> || block.axes[0].taps != 1 || rows.taps != block.read.count || rows.taps < 2 || rows.taps > most_at_once) return false;
+  for (const Axis& axis : {block.axes[0], rows, last})
+    if (axis.mode != Mode::absent || axis.spans != nullptr) return false;
+  constexpr Int pack = widest<typename R::Accumulator>;
+  const Int step = smaller(rows.step, last.step);
+  constexpr bool is_turned = R::idempotent && std::is_floating_point_v<Number<typename R::Element>> && sizeof(typename R::Element) == 2;
+  if (rows.taps > step && is_turned) return false;  // halves are turned to numbers that can be compared as often as they are read
+  return rows.taps <= step + 1 && block.inner >= (step == 1 ? 3 * pack : rows.taps == 2 ? pack / 4 : pack);
+}
+
 template <class R>
 POOLWISE_OUTLINE LineLayout line_layout(const Plan& plan) {
   using A = typename R::Accumulator;
@@ -155,7 +176,8 @@ POOLWISE_OUTLINE LineLayout line_layout(const Plan& plan) {
   if (layout.lanes > layout.columns * last.step * block.inner && unit * 8 <= layout.lanes * 9) layout.lanes = unit;
   if (layout.chunks == 1) layout.rows = rows_of_band<R>(plan, layout.lanes);
   layout.in_place = !layout.slides_along && lies_as_lines<R>(plan);
-  if (layout.in_place) layout.rows = 1;
+  layout.at_once = lies_at_once<R>(block);
+  if (layout.in_place || layout.at_once) layout.rows = 1;
   if (layout.slides_along && block.inner == 1) layout.rows = larger(1, layout.rows / turned_rows) * turned_rows;
   const Int band = layout.rows * layout.lanes, lines = layout.doubles ? 2 : 1;
   layout.bytes = lines * Line<R>::room(band + widest<A>) + Arena::room<typename R::Element>(rows_at_once * (layout.lanes + slack<A>)) +
@@ -188,7 +210,7 @@ class LinesForward {
   using Few = typename FewOf<R>::type;
   using D = typename DivisorOf<R>::type;
   static constexpr Int most_pack = N > full<Few> ? N : full<Few>;  // what is read or written at once
-  static constexpr Int most_rows = is_common<R> ? rows_at_once : is_costly<R> ? 1 : 2;
+  static constexpr Int most_rows = is_common<R> || is_for_many<R> ? rows_at_once : is_costly<R> ? 1 : 2;
 
  public:
   POOLWISE_OUTLINE static bool serves(const Plan& plan, const Buffers& buffers) {
@@ -253,7 +275,11 @@ class LinesForward {
     for (Int unit = begin; unit < end;) {
       const Int in_chunk = unit - chunk_ * block_.output_rows(), count = smaller(layout_.rows, smaller(end - unit, block_.output_rows() - in_chunk));
       target_ = (in_chunk * block_.axes[2].output + first_column_) * block_.inner;
-      const bool placed = layout_.in_place && place_line();
+      at_once_ = layout_.at_once && lies_whole(1);
+      const bool placed = at_once_ || (layout_.in_place && place_line());
+      if (at_once_) find_rows();
+      if constexpr (R::divides)
+        if (placed) row_divisors_[0] = own_divisor_;
       for (Int b = placed ? 1 : 0, n; b < count; b += n) {
         n = larger(1, rows_alike(count - b));
         n > 1 ? reduce_alike(b, n) : reduce_row(b);
@@ -340,7 +366,6 @@ class LinesForward {
       if (there) from_.values = band_.values = const_cast<A*>(x_ + at);  // nobody writes there
       if (!there) return false;
       find_rows();
-      if constexpr (R::divides) row_divisors_[0] = own_divisor_;
       return true;
     }
     return false;
@@ -554,6 +579,21 @@ class LinesForward {
     down_lanes<Count, Onto>(to, from, place, places, lanes);
   }
 
+  template <int Count, int M>
+  static POOLWISE_INLINE State<M> lane_of_rows(const R& reduction, const T* const (&from)[Count], Int lane, Int place, Int places) {
+    if constexpr (adds_few<R>) {
+      const auto few = few_added<Count, Few, M>([&](int s) POOLWISE_LAMBDA { return load<Few, M>(from[s] + lane); });
+      return reduction.template taken<M>(converted<A, Few, M>(few), 0);
+    } else {
+      const auto row = [&](int s) POOLWISE_LAMBDA { return reduction.template taken<M>(reduction.template read<M>(from[s] + lane), place + s * places); };
+      State<M> state = row(0);
+      if constexpr (Count > 1) state = reduction.template followed<M>(state, row(1));
+      if constexpr (Count == 3) state = reduction.template followed<M>(state, row(2));
+      if constexpr (Count == 4) state = reduction.template followed<M>(state, reduction.template followed<M>(row(2), row(3)));
+      return state;
+    }
+  }
+
   template <int Count, bool Onto>
   POOLWISE_INLINE void down_lanes(const Line<R>& to, const T* const (&from)[Count], Int place, Int places, Int lanes) {
     std::conditional_t<weighs<R>, const R&, const R> reduction = reduction_;  // where it is small, not to be read after every store
@@ -563,16 +603,7 @@ class LinesForward {
       State<M> state[U];
       for (int u = 0; u < U; ++u) {
         const Int here = lane + u * M;
-        if constexpr (adds_few<R>) {
-          const auto few = few_added<Count, Few, M>([&](int s) POOLWISE_LAMBDA { return load<Few, M>(from[s] + here); });
-          state[u] = reduction.template taken<M>(converted<A, Few, M>(few), 0);
-        } else {
-          const auto row = [&](int s) POOLWISE_LAMBDA { return reduction.template taken<M>(reduction.template read<M>(from[s] + here), place + s * places); };
-          state[u] = row(0);
-          if constexpr (Count > 1) state[u] = reduction.template followed<M>(state[u], row(1));
-          if constexpr (Count == 3) state[u] = reduction.template followed<M>(state[u], row(2));
-          if constexpr (Count == 4) state[u] = reduction.template followed<M>(state[u], reduction.template followed<M>(row(2), row(3)));
-        }
+        state[u] = lane_of_rows<Count, M>(reduction, from, here, place, places);
         if constexpr (Onto) state[u] = reduction.template followed<M>(to.template load<M>(begin + here), state[u]);
       }
       if (fetches)
@@ -584,13 +615,17 @@ class LinesForward {
   // How many rows, at most so many, are one like the other from where the engine stands: all of their windows' taps are there, in
   // the same planes, and more of the array behind them.
   POOLWISE_INLINE Int rows_alike(Int most) const {
-    const Axis &planes = block_.axes[0], &rows = block_.axes[1];
-    if (!alike_ || row_ < rows.whole_begin || !is_whole(planes, plane_)) return 0;
-    Int n = smaller(most, rows.whole_end - row_);
-    if (n < 2) return 0;
-    const Int step = rows.step * strides_.row, end = last_row_ + block_.axes[2].size * block_.inner - read_ - most_pack;
-    for (const Int last = row_at(planes.taps - 1, rows.taps - 1) - step; n > 0 && last + n * step > end;) --n;
+    Int n = smaller(most, block_.axes[1].whole_end - row_);
+    if (n < 2 || !lies_whole(1)) return 0;
+    while (!lies_whole(n)) --n;
     return n;
+  }
+  // Whether so many are, or one.
+  POOLWISE_INLINE bool lies_whole(Int n) const {
+    const Axis &planes = block_.axes[0], &rows = block_.axes[1];
+    if (!alike_ || row_ < rows.whole_begin || row_ + n > rows.whole_end || !is_whole(planes, plane_)) return false;
+    const Int end = last_row_ + block_.axes[2].size * block_.inner - read_ - most_pack;
+    return row_at(planes.taps - 1, rows.taps - 1) + (n - 1) * rows.step * strides_.row <= end;
   }
   // Where a row of the window begins, in elements.
   POOLWISE_INLINE Int row_at(Int a, Int b) const {
@@ -817,6 +852,8 @@ class LinesForward {
       across_picked(count * columns_);
     else if (layout_.strides)
       for (Int b = 0; b < count; ++b) across_strided(b);
+    else if (at_once_)
+      reduce_at_once();
     else if (by_cells_)
       for (Int b = 0; b < count; ++b) folds_windows() ? across_folded(b) : across_cells(b);
     else
@@ -950,6 +987,38 @@ class LinesForward {
           if constexpr (!R::idempotent && !weighs<R>)
             if (single_) state = reduction_.template merged<M>(state, band_.template load<M>(begin + c + u * M + 2 * apart));
           put<M>(to + j * inner + c + u * M, state);
+        }
+      });
+    }
+  }
+
+  void reduce_at_once() {
+    static_assert(most_at_once == 3);
+    if constexpr (is_common<R> && !weighs<R>) block_.axes[1].taps == 2 ? across_windows<2>() : across_windows<3>();
+  }
+
+  // Window by window from where it lies, as many rows as columns; of the columns that are not there, nothing.
+  template <int Count>
+  POOLWISE_OUTLINE void across_windows() {
+    static_assert(Count <= most_at_once);
+    const Axis &rows = block_.axes[1], &last = block_.axes[2];
+    const R reduction = reduction_;
+    const Int inner = block_.inner, begin = (there_begin_ - lead_) / inner, end = begin + there_ / inner, places = places_apart(), apart = rows.dilation * strides_.row;
+    const T* from[Count];
+    for (int s = 0; s < Count; ++s) from[s] = x_ + row_at(0, 0) + s * apart;  // the first that is there
+    for (Int j = 0; j < columns_; ++j) {
+      const Int first = j * last.step - begin;
+      const bool whole = first >= 0 && first + (Count - 1) * last.dilation < end - begin;
+      for_packs<N>(inner, [&]<int M, int U>(Int c) POOLWISE_LAMBDA {
+        for (int u = 0; u < U; ++u) {
+          const auto column = [&](Int t) POOLWISE_LAMBDA {
+            return lane_of_rows<Count, M>(reduction, from, (first + t * last.dilation) * inner + c + u * M, 0, places);
+          };
+          const auto tap = [&](Int t) POOLWISE_LAMBDA {
+            const Int cell = first + t * last.dilation;
+            return counted_tap<M>(whole || (cell >= 0 && cell < end - begin) ? column(t) : reduction.template nothing<M>(), t);
+          };
+          put<M>(j * inner + c + u * M, balanced<R, M, Count>(reduction, Count, tap));
         }
       });
     }
@@ -1142,6 +1211,7 @@ class LinesForward {
   D row_divisor_{1}, own_divisor_{1}, row_divisors_[most_band_rows];
   Taps t0_{0, 0}, t1_{0, 0};                                             // the rows of a window in its planes
   bool alike_ = false;                                                   // rows may be reduced in one loop
+  bool at_once_ = false;                                                 // the windows of this row are reduced from where they lie
   bool fetches_ = true;                                                  // what is read is asked for ahead
   bool alone_ = false;                                                   // they are the same for all windows
   Int taps_ = 0, tap_lanes_ = 0, tap_places_ = 0, width_ = 1;              // of a line, doubled where that is worth it

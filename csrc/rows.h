@@ -7,11 +7,14 @@
 namespace poolwise::POOLWISE_ISA {
 
 constexpr Int most_row_packs = 4;
-constexpr Int most_added_lanes = 32;      // of a row whose sums are added in float: of more the engine of lines is sooner done
 constexpr Int most_row_taps = 64;
 constexpr Int most_doublings = 16;        // of so many taps
 constexpr Int held_rows_bytes = 1 << 15;  // of one plane, which should stay in the first cache
 constexpr Int most_bin_taps = 8;          // of uneven windows along a row: each tap is picked by itself
+
+// Of a row whose sums are added: of more the engine of lines is sooner done, or as soon.
+template <class R>
+inline constexpr Int most_added_lanes = sizeof(typename R::Element) < 8 ? 32 : 16;
 
 // How a plane's rows lie in packs.
 struct RowsLayout {
@@ -62,7 +65,7 @@ POOLWISE_OUTLINE RowsLayout rows_layout(const Plan& plan) {
   layout.slots = rows.spans != nullptr ? rows.size : (rows.output - 1) * rows.step + (rows.taps - 1) * rows.dilation + 1;
   layout.first = smaller(layout.slots, larger(0, -rows.start));
   layout.rows = larger(0, smaller(rows.size - rows.start, layout.slots) - layout.first);
-  if (!R::idempotent && sizeof(typename R::Accumulator) == 4 && layout.packs * N > most_added_lanes) return layout;
+  if (!R::idempotent && layout.packs * N > most_added_lanes<R>) return layout;
   layout.serves = layout.slots * layout.left * POOLWISE_VECTOR_BYTES * (Line<R>::two ? 2 : 1) <= held_rows_bytes;
   return layout;
 }
@@ -133,7 +136,7 @@ class Rows {
       case 21: planes_by<2, 1>(begin, end, at); break;
       case 22: planes_by<2, 2>(begin, end, at); break;
       default:
-        if constexpr (sizeof(A) >= 4) wide_planes(begin, end, at);
+        if constexpr (sizeof(A) >= 4 && (R::idempotent || 2 * N < most_added_lanes<R>)) wide_planes(begin, end, at);
     }
     if (streams_) stream_.finish();
   }

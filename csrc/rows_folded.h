@@ -24,7 +24,7 @@ class RowsFolded {
   static constexpr int W = by_few ? full<Few> : N;          // what is read at once
   static constexpr int V = packs_of_window<R>;
   static constexpr int group = by_few ? few_lanes : V * N, groups_of_block = 4, lanes_of_block = groups_of_block * group;
-  static constexpr bool knows_groups = by_few || std::is_same_v<T, A>;  // common ones are compiled for each number of groups
+  static constexpr bool knows_groups = by_few || (sizeof(T) == sizeof(A) && std::is_integral_v<T> == std::is_integral_v<A>);  // common ones are compiled for each number of groups
   struct States {
     State<N> of[V];
   };

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import io
+import itertools
 import unittest
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,6 +34,26 @@ CONFIGS = (
     {"pool_size": 2, "strides": 3, "padding": "same"},
     {"pool_size": 4, "strides": 1, "padding": "SAME"},
 )
+
+
+RANKS = (1, 2, 3)
+COMPILES = BACKEND != "torch"  # each graph by itself, for up to a second
+
+
+def met(first: tuple[Any, ...], *others: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+    """Every combination; where each is compiled, every one of the first with every one of each of the others."""
+    if not COMPILES:
+        return list(itertools.product(first, *others))
+    most = max(map(len, others))
+    return [
+        (one, *(other[(i + turn * k) % len(other)] for turn, other in enumerate(others)))
+        for k, one in enumerate(first)
+        for i in range(most)
+    ]
+
+
+def named(given: Any) -> str:
+    return given.name if isinstance(given, type) else str(given)
 
 
 def numpy_of(tensor: Any) -> Any:
@@ -137,9 +158,7 @@ def test_kerass_average_on_pytorch_still_reads_padding() -> None:
 
 
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
-@pytest.mark.parametrize("config", CONFIGS, ids=str)
-@pytest.mark.parametrize("rank", [1, 2, 3])
-@pytest.mark.parametrize("stem", KERAS_STEMS)
+@pytest.mark.parametrize(("stem", "config", "rank"), met(KERAS_STEMS, CONFIGS, RANKS), ids=str)
 def test_sliding_values_are_kerass(stem: str, rank: int, config: dict[str, Any], data_format: str) -> None:
     if (BACKEND, stem, config.get("padding", "valid").lower()) == ("torch", "Average", "same"):
         return
@@ -163,9 +182,7 @@ def test_global_values_are_kerass(stem: str, rank: int, data_format: str, keepdi
     assert ours.compute_output_shape(x.shape) == theirs.compute_output_shape(x.shape)
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=str)
-@pytest.mark.parametrize("rank", [1, 2, 3])
-@pytest.mark.parametrize("kind", OPERATIONS, ids=lambda kind: kind.name)
+@pytest.mark.parametrize(("kind", "config", "rank"), met(OPERATIONS, CONFIGS, RANKS), ids=named)
 def test_sliding_values_are_the_references(kind: type[Operation], rank: int, config: dict[str, Any]) -> None:
     layer, x = getattr(door, f"{kind.stems[2]}Pooling{rank}D")(**config), images(rank)
     y = run(layer, x)
@@ -182,9 +199,9 @@ def test_global_values_are_the_references(kind: type[Operation], rank: int) -> N
     assert layer.compute_output_shape(x.shape) == y.shape
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
-@pytest.mark.parametrize("rank", [1, 2, 3])
-@pytest.mark.parametrize("kind", OPERATIONS, ids=lambda kind: kind.name)
+@pytest.mark.parametrize(
+    ("kind", "dtype", "rank"), met(OPERATIONS, ("float16", "bfloat16", "float64"), RANKS), ids=named
+)
 def test_every_float_works(kind: type[Operation], rank: int, dtype: str) -> None:
     x = keras.ops.cast(images(rank), dtype)
     layer = getattr(door, f"{kind.stems[2]}Pooling{rank}D")(2, padding="same", dtype=dtype)

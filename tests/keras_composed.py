@@ -11,7 +11,7 @@ import pytest
 
 import poolwise
 import poolwise.keras as door
-from keras_backend import gradient, numpy_of, run
+from keras_backend import COMPILES, gradient, numpy_of, run
 from poolwise.compose import COMPOSITIONS
 from poolwise.keras.composed import COMPOSED, composed_name
 
@@ -69,7 +69,8 @@ def outputs(layer: Any, x: Any) -> Any:
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
 @each_one
 def test_values_are_numpys(composition: Any, data_format: str) -> None:
-    for rank in (1, 2) if composition.keras == "PyramidPooling" else (1, 2, 3):
+    ranks = (1, 2) if composition.keras == "PyramidPooling" else (1, 2, 3)
+    for rank in ranks if data_format == "channels_last" or not COMPILES else (2,):
         layer, x = layer_of(composition, rank, data_format), image(composition, rank, data_format)
         expected = by_numpy(composition, x, rank, data_format)
         close(keras.tree.map_structure(numpy_of, layer(x)), expected)
@@ -94,13 +95,14 @@ def test_layers_are_saved_with_their_model(composition: Any, tmp_path: Path) -> 
 
 @each_one
 def test_gradients_follow_the_values(composition: Any) -> None:
-    layer, x = layer_of(composition), image(composition)
+    layer, x, rng = layer_of(composition), image(composition), np.random.default_rng(9)
     if composition.keras == "PyramidPooling":
         return
+    x = (rng.permutation(x.size).reshape(x.shape) / 100 + 0.005).astype("float32")  # no step makes another the largest
     y = run(layer, x)
-    g = RANDOM.normal(size=y.shape).astype("float32")
+    g = rng.normal(size=y.shape).astype("float32")
     slopes = np.asarray(gradient(layer, x, g))
-    step = RANDOM.normal(size=x.shape) * 1e-4
+    step = rng.normal(size=x.shape) * 1e-4
     either = [(by_numpy(composition, x + sign * step, 2, "channels_last") * g).sum() for sign in (1, -1)]
     np.testing.assert_allclose((slopes * step).sum(), (either[0] - either[1]) / 2, rtol=2e-3, atol=2e-6)
 

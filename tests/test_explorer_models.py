@@ -580,7 +580,9 @@ def every_layer(keras: Any, rank: int) -> list[Any]:
         layers.append(getattr(keras.layers, f"Adaptive{stem}Pooling{rank}D")(2))
         if stem == "Max" or keras.backend.backend() != "torch":  # whose averages repeat the border
             layers.append(windowed(3, 2, "same"))
-    for kind in (kind for kind in poolwise.ops.OPERATIONS if kind not in (poolwise.LIP, poolwise.Gated)):
+    compiles = keras.backend.backend() != "torch"  # each for up to a second: there every kind over one rank
+    kinds = [kind for kind in poolwise.ops.OPERATIONS if kind not in (poolwise.LIP, poolwise.Gated)]
+    for kind in kinds[rank - 1 :: 3] if compiles else kinds:
         layers.append(getattr(ours, f"{kind.stems[2]}Pooling{rank}D")(3, 2, "same"))
         layers.append(getattr(ours, f"Global{kind.stems[2]}Pooling{rank}D")())
     return layers

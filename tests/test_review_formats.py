@@ -595,7 +595,7 @@ def test_axe_finds_nothing_and_nothing_overflows(
     resnet: Review, net: Review, opened: Any, shape: Any, theme: Any
 ) -> None:
     one = review(nn.Sequential(nn.Conv1d(2, 4, 9, stride=2, padding=4), nn.MaxPool1d(4)), (1, 2, 403))
-    for found in (resnet, net, one):
+    for found in (resnet, net, one) if (shape is WIDE) == (theme == "light") else (net,):
         shown = opened(found, viewport=shape, color_scheme=theme, reduced_motion="reduce", bypass_csp=True)
         shown.page.evaluate(AXE.read_text())
         shown.page.evaluate("() => document.querySelectorAll('details').forEach((each) => (each.open = true))")

@@ -22,9 +22,8 @@ from poolwise.torch.layers import LAYERS
 from torch_layers import EVEN, input_of, layer_of, shape_of
 
 each_layer = pytest.mark.parametrize("name", LAYERS)
-# What takes seconds is asked of PyTorch's layers and of those with gradients in C++, and of the others over two axes.
-NATIVE = ("Min", "Sum", "ReLUMax")
-SLOWLY = [name for name in LAYERS if hasattr(torch.nn, name) or name.startswith(NATIVE) or name.endswith("2d")]
+# What takes seconds is asked of every layer over two axes, and of those that stand in for PyTorch's over one and three.
+SLOWLY = [name for name in LAYERS if hasattr(torch.nn, name) or name.endswith("2d")]
 # A pooling with arrays beside its input is compiled for the sizes that it meets, and anew for others.
 LEARNED = ("GeM", "Gated", "Mixed")
 SIZED = (*LEARNED, "LIP")
@@ -60,11 +59,14 @@ def free(name: str) -> torch.nn.Module:
 
 
 @pytest.mark.slow
-@each_layer_slowly
+@pytest.mark.parametrize(
+    "name", [*SLOWLY, *(f"{stem}Pool{rank}d" for stem in ("Min", "Sum", "ReLUMax") for rank in (1, 3))]
+)
 def test_first_second_and_forward_derivatives(name: str) -> None:
-    layer, x = layer_of(name), input_of(name)[:1, :2]
+    channels = 1 if name.endswith("3d") else 2  # every element takes a pass, and a second derivative another
+    layer, x = layer_of(name), input_of(name)[:1, :channels]
     if "Fractional" in name:
-        layer._random_samples = layer._random_samples[:1, :2]
+        layer._random_samples = layer._random_samples[:1, :channels]
     x = x.contiguous().requires_grad_()
     assert torch.autograd.gradcheck(layer, x, check_forward_ad=True)
     assert torch.autograd.gradgradcheck(layer, x, check_fwd_over_rev=True)
@@ -87,8 +89,10 @@ def test_transforms_of_torch_func(name: str) -> None:
 
 
 @pytest.mark.slow
-@each_layer_slowly
-@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
+@pytest.mark.parametrize(
+    ("name", "dynamic"),
+    [(name, dynamic) for name in SLOWLY for dynamic in (False, True) if name.endswith("2d") or not dynamic],
+)
 def test_it_compiles_into_one_graph(name: str, dynamic: bool) -> None:
     layer, x = layer_of(name), input_of(name).requires_grad_()
     y = torch.compile(layer, backend="aot_eager", fullgraph=True, dynamic=dynamic)(x)
@@ -372,8 +376,7 @@ def test_a_max_keeps_one_byte_per_output_under_the_compiler() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("padding", [0, 1, ((1, 2), (0, 1))], ids=str)
-@pytest.mark.parametrize("ceil_mode", [False, True], ids=["", "ceil"])
-@pytest.mark.parametrize("dilation", [1, 2])
+@pytest.mark.parametrize(("ceil_mode", "dilation"), [(False, 1), (True, 1), (True, 2)])
 @pytest.mark.parametrize("padding_mode", ["absent", "circular", "reflect", "replicate"])
 def test_windows_of_symbolic_sizes_are_the_same_windows(
     padding: Any, ceil_mode: bool, dilation: int, padding_mode: str

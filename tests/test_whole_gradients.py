@@ -83,7 +83,8 @@ def logits_of(op, shape, rng, rare=(np.inf, -np.inf, -1000)):
 @pytest.mark.parametrize("name", GEOMETRIES)
 def test_every_set_gives_what_the_reference_gives_and_the_same_bits(name):
     sizes, inner, window, words = GEOMETRIES[name]
-    shape, axes = (2, *sizes, inner), tuple(range(1, 1 + len(sizes)))
+    batch = 1 if name == "rows of many bands" else 2  # the reference takes its time
+    shape, axes = (batch, *sizes, inner), tuple(range(1, 1 + len(sizes)))
     geometry = Geometry.of(shape, axes, window=window, **words)
     rng = np.random.default_rng(6)
     for op, dtypes in (FAR if name == "dilated farther" else OPS).items():

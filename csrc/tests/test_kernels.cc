@@ -53,6 +53,11 @@ const std::vector<Case>& cases() {
       {"large stride", 2, {9, 47}, {{3, -1, 4, 1, 3, 1, 1, "absent"}, {9, -1, 5, 1, 9, 1, 1, "absent"}}, 1},
       {"a line in chunks", 1, {5003}, {{4995, 0, 1, 1, 9, 0, 0, "absent"}}, 1},
       {"windows far apart", 1, {39, 41}, {{2, 0, 8, 1, 31, 0, 0, "absent"}, {2, 0, 9, 1, 31, 0, 0, "absent"}}, 2},
+      {"planes in packs", 37, {4, 4}, {{2, 0, 2, 1, 2, 0, 0, "absent"}, {2, 0, 2, 1, 2, 0, 0, "absent"}}, 1},
+      {"planes in packs, padded", 35, {7, 7}, {{4, -1, 2, 1, 3, 1, 1, "absent"}, {4, -1, 2, 1, 3, 1, 1, "absent"}}, 1},
+      {"volumes in packs", 33, {2, 3, 2}, {{1, 0, 2, 1, 2, 0, 0, "absent"}, {2, 0, 1, 1, 2, 0, 0, "absent"}, {1, 0, 2, 1, 2, 0, 0, "absent"}}, 1},
+      {"channels in one step", 2, {7, 6}, {{4, -1, 2, 1, 3, 1, 1, "absent"}, {3, -1, 2, 1, 3, 1, 1, "absent"}}, 19},
+      {"channels in one step, 2/2", 1, {6, 5}, {{3, 0, 2, 1, 2, 0, 0, "absent"}, {2, 0, 2, 1, 2, 0, 0, "absent"}}, 33},
       {"63 x 63", 1, {65, 67}, {{5, -1, 1, 1, 63, 1, 1, "absent"}, {5, 0, 1, 1, 63, 0, 0, "absent"}}, 1},
   };
   return all;
