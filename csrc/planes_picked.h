@@ -9,7 +9,7 @@ namespace poolwise::POOLWISE_ISA {
 constexpr int most_plane_packs = 4;
 constexpr Int picked_windows = 1 << 8;  // of a plane
 constexpr Int most_plane_taps = 16;     // of a window
-constexpr Int most_plane_picks = 18;    // of packs for all windows: of more the engine of rows is sooner done; factor 96
+constexpr Int most_plane_picks = 18;    // of packs for all windows: more are left to the engine of rows, though to 40 or so they would pay; factor 96
 constexpr Int most_sum_taps = 3;        // of an axis, as sums are in the order of the engine of lines
 constexpr Int planes_at_once = 64;      // whose outputs are collected, at most
 constexpr Int least_planes = 32;        // for which a table is written
