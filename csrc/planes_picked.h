@@ -9,7 +9,6 @@ namespace poolwise::POOLWISE_ISA {
 constexpr int most_plane_packs = 4;
 constexpr Int picked_windows = 1 << 8;  // of a plane
 constexpr Int most_plane_taps = 16;     // of a window
-constexpr Int most_plane_picks = 18;    // of packs for all windows: more are left to the engine of rows, though to 40 or so they would pay; factor 96
 constexpr Int most_sum_taps = 3;        // of an axis, as sums are in the order of the engine of lines
 constexpr Int planes_at_once = 64;      // whose outputs are collected, at most
 constexpr Int least_planes = 32;        // for which a table is written
@@ -22,6 +21,7 @@ class PlanesPicked {
   using L = Lane<A>;
   using Beside = std::conditional_t<R::places, L, A>;  // the place of a tap, or what is added for one that is not there
   static constexpr int N = full<A>;
+  static constexpr Int most_picks = N >= 16 ? 40 : N == 8 ? 24 : 18;  // of packs for all windows: with more the engine of rows is as fast; factor 96
   template <int M>
   using State = typename R::template State<M>;
 
@@ -46,7 +46,7 @@ class PlanesPicked {
     if (!R::idempotent && !is_one_cell(block.axes[0])) return layout;
     layout.together = larger(1, smaller(N / layout.outputs, most / layout.cells));
     layout.packs = static_cast<int>(ceil_div(layout.together * layout.cells, N)), layout.written = ceil_div(layout.together * layout.outputs, N);
-    layout.serves = layout.written * layout.taps * (layout.packs > 2 ? 2 : 1) <= most_plane_picks * layout.together;
+    layout.serves = layout.written * layout.taps * (layout.packs > 2 ? 2 : 1) <= most_picks * layout.together;
     return layout;
   }
   static POOLWISE_INLINE bool is_one_cell(const Axis& axis) { return axis.size == 1 && axis.output == 1 && axis.taps == 1; }
