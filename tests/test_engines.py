@@ -271,6 +271,8 @@ PICKED = {  # planes so small that a few packs hold them
     },
     **{f"planes of {n}, {w}/1": plane(regular(n, w), regular(n, w)) for n in (2, 3, 4, 5) for w in (1, 2)},
     **{f"planes of {n}, 2/1": plane(regular(n, 2), regular(n, 2)) for n in (6, 7, 8)},
+    "planes of 5 by 6, 2/1": plane(regular(5, 2), regular(6, 2)),  # so many picks as packs of eight lanes may take
+    "planes of 7, 3/1": plane(regular(7, 3), regular(7, 3)),
     "planes of 5, 2/2, dilated": plane(regular(5, 2, 2, 1, 3), regular(5, 2, 2, 1, 3)),
     "planes of 4 by 7, 3 by 2": plane(regular(4, 3, 2, 1), regular(7, 2, 3)),
     "planes of 1, 3/1, taps of padding alone": plane(regular(1, 3, 1, 1), regular(1, 3, 1, 1)),
