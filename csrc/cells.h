@@ -198,6 +198,49 @@ void forward_masked(const Plan& plan, const Buffers& buffers, Int begin, Int end
   }
 }
 
+// The Euclidean norm of the window where the walk stands, in one of its lanes. Scaled by a power of two, so that nothing is rounded.
+POOLWISE_OUTLINE double scaled_norm(const Buffers& buffers, Walk<TapsOfCell>& walk, Int lane) {
+  const double* const x = static_cast<const double*>(buffers.from) + lane;
+  const std::uint8_t* const mask = buffers.mask == nullptr ? nullptr : buffers.mask + lane * walk.lane_mask();
+  const auto for_each = [&](auto&& take) POOLWISE_LAMBDA {
+    walk.meet([&](Int source, Int at, Int, Int) POOLWISE_LAMBDA {
+      if (mask == nullptr || mask[at] != 0) take(load<double, 1>(moved(x, source))[0]);
+    });
+  };
+  double most = 0, sum = 0;
+  for_each([&](double v) { most = __builtin_fabs(v) > most ? __builtin_fabs(v) : most; });  // none is NaN, which no norm here is
+  if (!(most > 0 && most < std::numeric_limits<double>::infinity())) return most;
+  const int power = __builtin_ilogb(most);
+  for_each([&](double v) {
+    const double scaled = __builtin_ldexp(v, -power);
+    sum += scaled * scaled;
+  });
+  return __builtin_ldexp(__builtin_sqrt(sum), power);
+}
+
+// The norms of float64 again whose squares overflowed or vanished.
+POOLWISE_OUTLINE void norms_again(const Plan& plan, const Buffers& buffers, Int begin, Int end) {
+  constexpr Int at_once = 512;
+  const auto fits = [](double y) POOLWISE_LAMBDA { return !((y < least_norm && y > 0) || y > most_norm); };
+  auto* const y = static_cast<double*>(buffers.to);
+  Walk<TapsOfCell> walk;
+  walk_output(walk, plan, buffers, sizeof(double));
+  walk.seek(begin);
+  const Int first = walk.target();
+  walk.seek(end - 1);
+  const Int last = walk.target() + walk.lane_count();
+  for (Int i = first; i < last; i += at_once) {
+    const Int stop = smaller(i + at_once, last);
+    int all = 1;
+    for (Int k = i; k < stop; ++k) all &= fits(y[k]) ? 1 : 0;
+    for (Int k = i; all == 0 && k < stop; ++k) {
+      if (fits(y[k])) continue;
+      walk.seek(walk.unit_of(k));
+      y[k] = scaled_norm(buffers, walk, k - walk.target() + walk.lane_begin());
+    }
+  }
+}
+
 // Calls at(walk) for each unit of the output, strides in elements.
 template <class At>
 POOLWISE_INLINE void for_outputs(const Plan& plan, const Buffers& buffers, Int begin, Int end, At&& at) {

@@ -35,6 +35,7 @@ void backward(const Plan& plan, const Buffers& buffers, Int begin, Int end) {
   plan.sends ? windows_backward(plan, buffers, begin, end) : gradient(plan, buffers, begin, end);
 }
 
+Units norms_units(const Plan& plan, const Buffers& buffers) { return cells_units(plan, buffers, sizeof(double)); }
 Units shares_units(const Plan& plan, const Buffers& buffers) { return cells_units(plan, buffers, 1); }
 
 }  // namespace
@@ -45,6 +46,7 @@ const Kernels kernels{POOLWISE_ISA_NAME,
                       {backward_units, backward},
                       {divided_units, divided},
                       {shares_units, shares},
-                      {indices_units, indices}};
+                      {indices_units, indices},
+                      {norms_units, norms_again}};
 
 }  // namespace poolwise::POOLWISE_ISA

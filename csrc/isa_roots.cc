@@ -6,19 +6,13 @@ namespace {
 
 constexpr Int most_lanes = 16;  // of floats, whatever the instruction set
 
-template <template <class> class Root, class Run>
-void with_root(const Plan& plan, const Buffers& buffers, Run&& run) {
-  switch (plan.dtype) {
-    case Dtype::float16: return masked_or_not<Root<Half>>(plan, buffers, run);
-    case Dtype::bfloat16: return masked_or_not<Root<Brain>>(plan, buffers, run);
-    default: return masked_or_not<Root<float>>(plan, buffers, run);  // the plan refuses every other
-  }
-}
-
 template <class Run>
 void with_sums(const Plan& plan, const Buffers& buffers, Run&& run) {
   if (plan.body == Body::blur) return with_floats(plan, [&]<class T>() { run.template operator()<Blurred<T>, std::uint8_t, Engine::lines>(); });
-  plan.body == Body::norm ? with_root<Norm>(plan, buffers, run) : with_root<Rooted>(plan, buffers, run);
+  with_floats(plan, [&]<class T>() {
+    if (plan.body == Body::norm) return masked_or_not<Norm<T>>(plan, buffers, run);
+    if constexpr (!std::is_same_v<T, double>) masked_or_not<Rooted<T>>(plan, buffers, run);  // which the plan refuses
+  });
 }
 
 }  // namespace

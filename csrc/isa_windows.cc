@@ -42,8 +42,8 @@ template <class Run>
 void with_backward(const Plan& plan, Run&& run) {
   with_floats(plan, [&]<class T>() {
     if (plan.roots()) {
-      if constexpr (!std::is_same_v<T, double>)  // which the plan refuses
-        plan.body == Body::norm ? run.template operator()<OverNorm<T>>() : run.template operator()<OverRooted<T>>();
+      if (plan.body == Body::norm) return run.template operator()<OverNorm<T>>();
+      if constexpr (!std::is_same_v<T, double>) run.template operator()<OverRooted<T>>();  // which the plan refuses
     } else {
       with_body<T>(plan, run);
     }

@@ -38,6 +38,7 @@ struct Kernels {
   Family divided;   // over the output: g over what its window divides by, in the plan's dtype, which is no half precision
   Family shares;    // over the output: g divided by how many elements the mask leaves, in float64
   Family indices;   // over the output
+  Family again;     // over the output: norms of float64 whose squares overflowed or vanished
 };
 
 // A list of the sets that this machine can run, the best last.

@@ -263,6 +263,9 @@ struct DivisorOf<R> {
 // Whether rows and taps weigh something, so that none stands for another.
 template <class R>
 inline constexpr bool weighs = requires { requires R::weighs; };
+// Whether an element comes to another number than it is.
+template <class R>
+inline constexpr bool raises = requires { requires R::raises; };
 
 // ---- lanes that lie a stride apart -------------------------------------------------------------------------------------
 

@@ -99,7 +99,8 @@ Int rows_of_band(const Plan& plan, Int lanes) {
 
 // Whether an accumulator may be an element as it is in memory.
 template <class R>
-inline constexpr bool is_itself = std::is_floating_point_v<typename R::Element> && std::is_same_v<typename R::Element, typename R::Accumulator> && !Line<R>::two && !weighs<R>;
+inline constexpr bool is_itself = std::is_floating_point_v<typename R::Element> && std::is_same_v<typename R::Element, typename R::Accumulator> && !Line<R>::two &&
+                                  !weighs<R> && !raises<R>;
 
 // Whether each window reads one row, from its beginning to its end at most, and rows hold what lines would. Short ones are collected.
 template <class R>

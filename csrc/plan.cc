@@ -486,8 +486,7 @@ Plan plan_without_mirror(const PlanFields& fields) {
   if (!is_float(plan.dtype) && (plan.divisor > 0x1p53 || plan.divisor != std::floor(plan.divisor)))
     refuse("divisor must be a whole number up to 2**53 for integers, got " + std::to_string(plan.divisor));
   if (plan.body == Body::mean && plan.dtype == Dtype::boolean) refuse("dtype must not be bool for a mean, got bool");
-  if (plan.body == Body::norm && (!is_float(plan.dtype) || plan.dtype == Dtype::float64))
-    refuse("dtype must be float16, bfloat16 or float32 for a norm, whose squares are added in float64, got " + std::string(name_of(plan.dtype)));
+  if (plan.body == Body::norm && !is_float(plan.dtype)) refuse("dtype must be a float's for a norm, got " + std::string(name_of(plan.dtype)));
   plan.parameter = fields.parameter;
   plan.least = fields.least;
   plan.held_weights = fields.weights;

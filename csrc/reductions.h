@@ -500,10 +500,14 @@ struct ByteMean : Total<T, std::int16_t> {
   bool exact_ = true;  // reciprocals of powers of two are
 };
 
-// The root of the sum of squares. Squares of floats neither overflow nor vanish in double, so that nothing needs to be scaled.
+// Norms of which no square overflowed, nor vanished beside the largest. Others of float64 are computed again (norms_again), but for 0:
+// a square that would be 0 of what is not is the least normal number.
+constexpr double least_norm = 0x1p-480, most_norm = 0x1p+480;
+
+// The root of the sum of squares. Those of floats neither overflow nor vanish in double, so that nothing needs to be scaled.
 template <class T>
 struct Norm : Total<T, double> {
-  static constexpr bool divides = false;
+  static constexpr bool divides = false, raises = true;
   using Few = double;
   template <int N>
   using State = Partial<double, void, N>;
@@ -513,7 +517,8 @@ struct Norm : Total<T, double> {
   template <int N>
   POOLWISE_INLINE Pack<double, N> read(const T* p) const {
     const auto v = load<double, N>(p);
-    return v * v;
+    if constexpr (!std::is_same_v<T, double>) return v * v;
+    return v * v + (v != 0 ? every<double, N>(std::numeric_limits<double>::min()) : Pack<double, N>{});
   }
   template <int N>
   POOLWISE_INLINE void write(T* p, State<N> state, Pack<double, N>) const {
@@ -551,7 +556,7 @@ class Powers {
 template <class T>
 struct Rooted : Total<T, double> {
   using Few = double;
-  static constexpr bool is_costly = true;
+  static constexpr bool is_costly = true, raises = true;
   template <int N>
   using State = Partial<double, void, N>;
 

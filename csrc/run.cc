@@ -130,6 +130,7 @@ void run_forward(const Plan& plan, const Buffers& buffers, int threads) {
   if (plan.paired() && buffers.beside == nullptr && plan.input_size > 0) refuse("forward: beside must be given for this operation, got none");
   advise(buffers.to, plan.output_size, result_dtype(plan));
   run(plan, buffers, chosen.load()->forward, threads);
+  if (plan.body == Body::norm && plan.dtype == Dtype::float64) run(plan, buffers, chosen.load()->again, threads);
 }
 
 void run_backward(const Plan& plan, const Buffers& buffers, int threads) {

@@ -176,6 +176,7 @@ class Walk {
   POOLWISE_INLINE Int lane_begin() const { return block_ * block_lanes; }
   POOLWISE_INLINE Int lane_count() const { return smaller(block_lanes, lanes_ - block_ * block_lanes); }
   POOLWISE_INLINE Int target() const { return row_ * lanes_ + lane_begin(); }
+  POOLWISE_INLINE Int unit_of(Int target) const { return target / lanes_ * blocks_ + target % lanes_ / block_lanes; }
   POOLWISE_INLINE Int mask() const { return base_[ndim_].mask + lane_begin() * lane_mask_; }
   POOLWISE_INLINE Int lane_mask() const { return lane_mask_; }
   POOLWISE_INLINE Int plane() const { return base_[ndim_].plane; }

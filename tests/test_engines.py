@@ -692,7 +692,7 @@ def test_half_precision_is_rounded_once(name, body, dtype):
 
 @pytest.mark.parametrize(
     ("name", "dtype"),
-    [*itertools.product([*CASES, *LONG], ["float32"]), *itertools.product(SOME, ["float16", "bfloat16"])],
+    [*itertools.product([*CASES, *LONG], ["float32", "float64"]), *itertools.product(SOME, ["float16", "bfloat16"])],
 )
 def test_norms_are_those_of_the_oracle(name, dtype):
     case, x, g = arrays(name)
@@ -700,15 +700,14 @@ def test_norms_are_those_of_the_oracle(name, dtype):
     copies = copies_of(case, name)
     for instructions, (n, threads) in itertools.product(SETS, [(1, 1), *((copies, n) for n in (1, 2, 7))]):
         _native.use_instruction_set(instructions)
-        given = x if dtype == "float32" else halves(x, dtype)
-        many = np.concatenate([given.astype("f4") if dtype == "float32" else given] * n)
+        many = np.concatenate([x.astype(dtype) if dtype.startswith(("float3", "float6")) else halves(x, dtype)] * n)
         flat, untouched = guarded(n * g.size, many.dtype)
         plan_of(case, "norm", dtype, n).forward(
             many.reshape(case.shape(0, n * case.outer)), flat.reshape(case.shape(1, n * case.outer)), threads=threads
         )
         untouched()
-        wanted = np.sqrt(squares).astype("f4")
-        wanted = wanted.ravel() if dtype == "float32" else halves(wanted.ravel().astype("f8"), dtype)
+        wanted = np.sqrt(squares).ravel()
+        wanted = wanted.astype(dtype) if dtype.startswith(("float3", "float6")) else halves(wanted.astype("f4"), dtype)
         assert (flat.reshape(n, -1) == wanted).all()
 
 
@@ -718,12 +717,67 @@ def test_a_norm_neither_overflows_nor_vanishes_nor_hides_nan():
     same(y, poolwise.lp_pool(x, 2, axes=1, kernel="reference"))
 
 
+# Shape, and arguments of pool, of each way in which windows lie.
+NORMS = {
+    "2x2": ((3, 9, 20), {"window": (2, 2)}),
+    "overlapping, padded": ((2, 7, 9), {"window": (3, 3), "stride": 2, "padding": 1}),
+    "channels last": ((4, 9, 8, 5), {"window": (3, 2), "stride": 1, "axes": (1, 2)}),
+    "all of a row": ((3, 40), {"window": (40,), "axes": (1,)}),
+    "sliding": ((2, 30, 30), {"window": (9, 9), "stride": 1}),
+    "small planes": ((30, 8, 8), {"window": (2, 2), "axes": (1, 2)}),
+    "dilated": ((3, 30), {"window": (5,), "dilation": 2, "axes": (1,)}),
+}
+
+
+def rare(shape, kind, rng):
+    """Numbers whose squares overflow, vanish or are none, alone and beside others."""
+    x = rng.standard_normal(shape)
+    if kind == "anything":
+        some = [0, -0.0, 1, -2, np.inf, -np.inf, np.nan, 1.7e308, -1.7e308, 5e-324, 1e-200]
+        return rng.choice(some, shape, p=[0.2, 0.1, 0.2, 0.1, 0.02, 0.02, 0.02, 0.1, 0.1, 0.1, 0.04])
+    scales = {"large": 1e200, "small": 1e-200, "tiny": 1e-320, "zeros": 1e-310}
+    x *= scales[kind] if kind in scales else 10.0 ** rng.integers(-320, 300, shape)
+    return np.where(rng.random(shape) < 0.7, 0, x) if kind == "zeros" else x
+
+
+@pytest.mark.parametrize("kind", ["large", "small", "tiny", "zeros", "mixed", "anything"])
+@pytest.mark.parametrize("name", NORMS)
+def test_norms_of_float64_neither_overflow_nor_vanish(name, kind):
+    (shape, arguments), rng = NORMS[name], np.random.default_rng(len(kind))
+    x = rare(shape, kind, rng)
+    where = rng.random(shape) < 0.6
+    for instructions, mask in itertools.product(SETS, (None, where)):
+        _native.use_instruction_set(instructions)
+        with np.errstate(all="ignore"):
+            wanted = poolwise.lp_pool(x, where=mask, kernel="reference", **arguments)
+            y = poolwise.lp_pool(x, where=mask, kernel="native", **arguments)
+            np.testing.assert_allclose(y, wanted, rtol=1e-14, atol=1e-323)
+            g = rng.standard_normal(y.shape)
+            own, gradient = (
+                poolwise.pool_backward(g, x, poolwise.Lp(), where=mask, kernel=kernel, **arguments)
+                for kernel in ("native", "reference")
+            )
+            np.testing.assert_allclose(own, gradient, rtol=1e-12, atol=1e-13)
+
+
+def test_norms_are_computed_again_by_any_number_of_threads():
+    x = np.random.default_rng(0).standard_normal((64, 90, 91)) * 10.0 ** np.linspace(-310, 307, 64)[:, None, None]
+    y = [np.empty((64, 45, 45)) for _ in range(3)]
+    plan = _native.Plan(
+        "norm", "float64", x.shape, (1, 2), [regular(90, 2, 2).table, regular(91, 2, 2).table], range(3)
+    )
+    for threads, out in zip((1, 2, 7), y, strict=True):
+        plan.forward(x, out, threads=threads)
+    assert (y[0] == y[1]).all()
+    assert (y[0] == y[2]).all()
+    np.testing.assert_allclose(
+        y[0][::9], poolwise.lp_pool(x[::9], window=(2, 2), kernel="reference"), rtol=1e-14, atol=1e-323
+    )
+
+
 def test_what_a_norm_does_not_serve_is_said():
-    x = np.ones((2, 4))
-    with pytest.raises(poolwise.InvalidValue, match="squares of float64 would overflow"):
-        poolwise.lp_pool(x, 2, axes=1, kernel="native")
-    with pytest.raises(ValueError, match="dtype must be float16, bfloat16 or float32 for a norm"):
-        _native.Plan("norm", "float64", (4,), [0], [regular(4, 2, 2).table], [0])
+    with pytest.raises(ValueError, match="dtype must be a float's for a norm, got int32"):
+        _native.Plan("norm", "int32", (4,), [0], [regular(4, 2, 2).table], [0])
     p = _native.Plan("norm", "float32", (4,), [0], [regular(4, 2, 2).table], [0])
     with pytest.raises(ValueError, match="kept must be the input for this operation, got none"):
         p.backward(np.ones(2, "f4"), np.ones(4, "f4"))

@@ -29,8 +29,12 @@ PARAMETERS = {
     "soft": "temperature",
     "logsumexp": "temperature",
 }
-# Taps of all windows, and taps for each element, beyond which a root's gradient comes sooner from sums.
+# Taps of all windows, and taps for each element, beyond which a root's gradient comes sooner from sums. A norm's does
+# where windows have more taps than loops are compiled for each number of.
 MANY_TAPS, TAPS_OF_ELEMENT = 1 << 17, 12
+NORMS_TAPS, WIDE_NORMS_TAPS, FEW_TAPS = 4, 6, 9
+LARGE_NORM = 2.0**400  # beyond which, or one over which, numbers over norms of float64 are lifted
+LIFT = 2.0**600
 MOST_WHOLE = 49  # taps; of more the plan refuses them
 KEPT_BYTES = {"": 0, "uint8": 1, "int32": 4, "int64": 8}
 
@@ -110,20 +114,48 @@ class Native:
             if least is not None:
                 nothing.append(x < least)
                 x[nothing[-1]] = least
-            total, _ = self.forward((_raised(x, p, call), *kept[1:]), totals)
-            zero = total == 0
-            total **= 1 - 1 / p
-            shares /= total
-            shares[zero] = 0
-            gx, *_ = self.backward(shares, mask, totals)
-            gx *= x if p == 2 else _raised(x, p - 1, call)
-            if p != 2 and least is None:
-                gx *= xp.sign(x)
+            if _body(call) == "norm":
+                gx = self._over_norms(shares, x, kept[1:], call)
+            else:
+                total, _ = self.forward((_raised(x, p, call), *kept[1:]), totals)
+                zero = total == 0
+                total **= 1 - 1 / p
+                shares /= total
+                shares[zero] = 0
+                gx, *_ = self.backward(shares, mask, totals)
+                gx *= x if p == 2 else _raised(x, p - 1, call)
+                if p != 2 and least is None:
+                    gx *= xp.sign(x)
         for places in nothing:
             gx[places] = 0
         for axis, places in _never_read(call):
             gx[(slice(None),) * axis + (framework.constant(places, gx),)] = 0
         return framework.dense(framework.cast(gx, call.dtype), call.layout)
+
+    def _over_norms(self, g: Array, x: Array, where: Sequence[Array], call: Call) -> Array:
+        """x times the sum of g / norm over the windows that read it, in float64.
+
+        Where that does not hold numbers over norms so large or small, norms and x are taken times a power of two.
+        """
+        xp, totals = call.framework.xp, _totals(call)
+        wide, mask = replace(call, dtypes=totals.dtypes, keep=False), _mask((x, *where), call)
+
+        def summed(these: Array, norms: Array, x: Array) -> Array:
+            gx, *_ = self.backward(xp.where(these, g / norms, xp.zeros_like(g)), mask, totals)
+            gx *= x
+            return gx
+
+        norms, _ = self.forward((x, *where), wide)
+        small, large = (norms > 0) & (norms < 1 / LARGE_NORM), norms > LARGE_NORM
+        lifts = ((small, LIFT), (large, 1 / LIFT)) if call.dtype == "float64" else ()
+        gx = summed((norms != 0) & ~(small | large) if lifts else norms != 0, norms, x)
+        for these, lift in lifts:
+            if bool(xp.any(these)):
+                lifted = x * lift
+                if lift > 1:
+                    lifted[xp.abs(lifted) > LIFT] = 0  # which these windows do not read
+                gx += summed(these, self.forward((lifted, *where), wide)[0], lifted)
+        return gx
 
     def kept_bytes(self, call: Call) -> int:
         if call.op.name in ROOTS:
@@ -274,8 +306,6 @@ def _root_refusal(call: Call, body: str) -> str | None:
     """Why the root of a sum of powers, which are not scaled, is not served."""
     if call.op.operands:
         return f"{call.op.operands[0]} is an array: it has bodies for one number"
-    if body == "norm" and call.dtype == "float64":
-        return "squares of float64 would overflow: it does not scale them"
     try:
         plan_of(call)
     except ValueError as cause:
@@ -289,7 +319,10 @@ def _sums_powers(call: Call) -> bool:
     if call.op.name not in ROOTS:
         return False
     taps = prod(call.geometry.window) * prod(call.geometry.output_shape)
-    many = taps > max(MANY_TAPS, TAPS_OF_ELEMENT * prod(call.geometry.shape))
+    each = TAPS_OF_ELEMENT
+    if _body(call) == "norm" and prod(call.geometry.window) > FEW_TAPS:
+        each = WIDE_NORMS_TAPS if call.dtype == "float64" else NORMS_TAPS
+    many = taps > max(MANY_TAPS, each * prod(call.geometry.shape))
     return many or call.masked or not plan_of(call).has_gradient
 
 

@@ -57,6 +57,12 @@ class Lp(Operation):
             return (np.zeros(len(w.values)),)
         if self.p == inf:
             return (np.where(np.arange(len(magnitudes)) == self._largest(magnitudes), g * np.sign(w.values), 0.0),)
+        largest = magnitudes.max()
+        if (
+            largest < inf
+        ):  # a norm below the normal numbers is rounded: what an element is of it is not found by dividing by it
+            magnitudes = magnitudes / largest
+            norm = np.sum(magnitudes**self.p) ** (1 / self.p)
         return (g * np.sign(w.values) * (magnitudes / norm) ** (self.p - 1),)
 
     def gathered(self, xp: Namespace, values: Array, present: Array, count: Array, extras: Extras) -> Array:
