@@ -7,6 +7,7 @@
 #include "planes_expanded.h"
 #include "scatter.h"
 #include "scatter_planes.h"
+#include "scatter_whole.h"
 
 namespace poolwise::POOLWISE_ISA {
 namespace {
@@ -26,6 +27,8 @@ void gathered(const Plan& plan, const Buffers& buffers, Run&& run) {
 template <class T, class K, class Run>
 void with_winner(const Plan& plan, const Buffers& buffers, Run&& run) {
   using B = ToWinner<T, K>;
+  if (ScatterWhole<B>::serves(plan, buffers)) return run.template operator()<ScatterWhole<B>>();
+  if (Scatter<B>::is_sooner(plan, buffers)) return run.template operator()<Scatter<B>>();
   if constexpr (PlanesExpanded<B>::wanted)
     if (PlanesExpanded<B>::serves(plan, buffers)) return run.template operator()<PlanesExpanded<B>>();
   if (ScatterPlanes<B>::serves(plan, buffers)) return run.template operator()<ScatterPlanes<B>>();

@@ -10,6 +10,7 @@
 #include "planes_picked.h"
 #include "rows_added.h"
 #include "rows_folded.h"
+#include "rows_placed.h"
 #include "rows_selected.h"
 
 namespace poolwise::POOLWISE_ISA {
@@ -18,7 +19,7 @@ namespace poolwise::POOLWISE_ISA {
 template <class R, class K>
 using RowsForward = std::conditional_t<R::idempotent, RowsSelected<R, K>, RowsAdded<R, K>>;
 
-enum class Engine { folded, picked, rows, lines, planes, cells, masked };
+enum class Engine { folded, placed, placed_lines, picked, rows, lines, planes, cells, masked };
 
 template <class R, class K, class Run>
 void lines_or_cells(const Plan& plan, const Buffers& buffers, Run&& run) {
@@ -46,6 +47,10 @@ Units units_of_forward(const Plan& plan, const Buffers& buffers, With&& with) {
   with(plan, buffers, [&]<class R, class K, Engine E>() {
     if constexpr (E == Engine::folded)
       units = RowsFolded<R>::units(plan);
+    else if constexpr (E == Engine::placed)
+      units = RowsPlaced<R, RowsFolded<R>>::units(plan);
+    else if constexpr (E == Engine::placed_lines)
+      units = RowsPlaced<R, LinesForward<R, std::uint8_t>>::units(plan);
     else if constexpr (E == Engine::picked)
       units = PlanesPicked<R, K>::units(plan);
     else if constexpr (E == Engine::lines)
@@ -65,6 +70,10 @@ void walk_forward(const Plan& plan, const Buffers& buffers, Int begin, Int end, 
   with(plan, buffers, [&]<class R, class K, Engine E>() {
     if constexpr (E == Engine::folded)
       RowsFolded<R>(plan, buffers).run(begin, end);
+    else if constexpr (E == Engine::placed)
+      RowsPlaced<R, RowsFolded<R>>(plan, buffers).run(begin, end);
+    else if constexpr (E == Engine::placed_lines)
+      RowsPlaced<R, LinesForward<R, std::uint8_t>>(plan, buffers).run(begin, end);
     else if constexpr (E == Engine::picked)
       PlanesPicked<R, K>(plan, buffers).run(begin, end);
     else if constexpr (E == Engine::lines)

@@ -17,16 +17,19 @@ void with_selection(const Plan& plan, const Buffers& buffers, Run&& run) {
   using Rare = Placed<RareNumbers<T>>;
   if (buffers.mask != nullptr) return run.template operator()<Rare, AnyOffset, Engine::masked>();
   if (buffers.kept == nullptr) return lines_or_cells<Extreme<Numbers<T>>, std::uint8_t>(plan, buffers, run);
-  if (plan.kept == Kept::bytes) {
-    using Bytes = LinesForward<Placed<RoomyNumbers<T>>, std::uint8_t>;
-    using InRows = Rows<Placed<RoomyNumbers<T>>, std::uint8_t>;
-    using Picked = PlanesPicked<Placed<RoomyNumbers<T>>, std::uint8_t>;
-    if constexpr (Picked::wanted)
-      if (Picked::serves(plan, buffers)) return run.template operator()<Placed<RoomyNumbers<T>>, std::uint8_t, Engine::picked>();
-    if constexpr (InRows::wanted)
-      if (InRows::serves(plan, buffers)) return run.template operator()<Placed<RoomyNumbers<T>>, std::uint8_t, Engine::rows>();
-    if (Bytes::serves(plan, buffers)) return run.template operator()<Placed<RoomyNumbers<T>>, std::uint8_t, Engine::lines>();
-  }
+  using Largest = Extreme<Numbers<T>>;
+  using Roomy = Placed<RoomyNumbers<T>>;
+  using Picked = PlanesPicked<Roomy, std::uint8_t>;
+  using InRows = Rows<Roomy, std::uint8_t>;
+  const bool bytes = plan.kept == Kept::bytes, whole_rows = plan.kept != Kept::longs && RowsFolded<Largest>::serves(plan, buffers);
+  if (whole_rows && plan.additions >= larger(full<float>, full<typename Roomy::Accumulator>)) return run.template operator()<Largest, AnyOffset, Engine::placed>();
+  if constexpr (Picked::wanted)
+    if (bytes && Picked::serves(plan, buffers)) return run.template operator()<Roomy, std::uint8_t, Engine::picked>();
+  if (whole_rows) return run.template operator()<Largest, AnyOffset, Engine::placed>();
+  if (plan.kept != Kept::longs && places_lines<Largest>(plan, buffers)) return run.template operator()<Largest, AnyOffset, Engine::placed_lines>();
+  if constexpr (InRows::wanted)
+    if (bytes && InRows::serves(plan, buffers)) return run.template operator()<Roomy, std::uint8_t, Engine::rows>();
+  if (bytes && LinesForward<Roomy, std::uint8_t>::serves(plan, buffers)) return run.template operator()<Roomy, std::uint8_t, Engine::lines>();
   if constexpr (floats<T>) {
     using Words = LinesForward<Placed<Floating<T>>, std::int32_t>;
     if (plan.kept == Kept::words && plan.additions < (1 << 28) && Words::serves(plan, buffers))

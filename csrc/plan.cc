@@ -277,24 +277,49 @@ Taps read_taps(const Axis& axis) {
   return {first, larger(0, stop - first)};
 }
 
-// One window over all of an axis, and of more than one element.
+// One window over all of an axis.
 bool reads_all(const Axis& axis) {
-  if (axis.output != 1 || axis.size == 1) return false;
+  if (axis.output != 1) return false;
   if (axis.spans != nullptr) return axis.spans[0].first == 0 && axis.spans[0].count == axis.size && axis.taps == axis.size;
   return axis.start == 0 && axis.taps == axis.size && axis.dilation == 1 && axis.low == 0 && axis.high == 0;
 }
 
-// Two such axes are one, as long as both: offsets and flat indices are the same. Of channels, rows stay short enough to be held.
+// Where every window reads whole rows, what it reads of two axes lies in one piece: they are one, as long as both. Offsets and flat
+// indices are the same. Of channels, rows stay short enough to be held, and long rows are left to who reads them so.
 constexpr Int most_joined = 1 << 17;  // lanes
-bool can_join(const Plan& plan, const Block& block) {
-  return plan.body != Body::blur && reads_all(block.axes[2]) && reads_all(block.axes[1]) &&
-         (plan.whole() || block.inner == 1 || Wide(block.axes[1].size) * block.axes[2].size * block.inner <= most_joined);
+constexpr Wide most_joined_place = Wide(1) << 31;
+constexpr Int most_joined_bytes = 64;  // of a row
+
+// Whether the windows of an axis, times so many elements, are windows of consecutive ones.
+bool is_in_pieces(const Axis& axis, Int times) {
+  if (axis.mode != Mode::absent || axis.dilation != 1) return false;
+  for (const Wide place : {Wide(axis.size), Wide(axis.output - 1) * axis.step, Wide(axis.start), Wide(axis.taps), Wide(axis.low), Wide(axis.high)})
+    if (place * times > most_joined_place || place * times < -most_joined_place) return false;
+  return true;
 }
-void join_last_axes(Block& block) {
-  Axis joined;
-  joined.size = joined.taps = joined.step = block.axes[1].size * block.axes[2].size;
-  joined.whole_end = 1;
-  block.axes[2] = joined;
+bool can_join(const Plan& plan, const Block& block) {
+  const Axis &rows = block.axes[1], &last = block.axes[2];
+  if (plan.body == Body::blur || block.dims[1] < 0 || !reads_all(last)) return false;
+  if (reads_all(rows) && rows.size > 1 && last.size > 1)
+    return plan.whole() || block.inner == 1 || Wide(rows.size) * last.size * block.inner <= most_joined;
+  if (plan.dims[block.dims[1]].pooled < 0) return false;  // whose places are none of the flat indices'
+  return block.inner == 1 && last.size * itemsize_of(plan.dtype) <= most_joined_bytes && is_in_pieces(rows, last.size);
+}
+
+void join_last_axes(Plan& plan) {
+  Block& block = plan.block;
+  const Axis& rows = block.axes[1];
+  const Int n = block.axes[2].size;
+  if (rows.spans != nullptr && rows.output > 1) {
+    std::vector<Span> spans(rows.spans, rows.spans + rows.output);
+    for (Span& span : spans) span.first *= n, span.count *= n;
+    plan.held_spans.push_back(std::move(spans));
+    block.axes[2] = uneven_axis(rows.size * n, {{}, true, rows.taps * n, 1, {}}, "", plan.held_spans.back());
+  } else if (reads_all(rows)) {
+    block.axes[2] = regular_axis(rows.size * n, {1, 0, rows.size * n, 1, rows.size * n, 0, 0, "absent"}, "");
+  } else {
+    block.axes[2] = regular_axis(rows.size * n, {rows.output, rows.start * n, rows.step * n, 1, rows.taps * n, rows.low * n, rows.high * n, "absent"}, "");
+  }
   block.axes[1] = block.axes[0];
   block.axes[0] = Axis();
   block.axes[0].whole_end = 1;
@@ -329,7 +354,7 @@ void find_block(Plan& plan) {
       block.axes[at].flat_stride = 0;
     }
   }
-  while (can_join(plan, block)) join_last_axes(block);
+  while (can_join(plan, block)) join_last_axes(plan);
   block.read = read_taps(block.axes[2]);
   block.there = true;
   const Axis& across = block.axes[2];

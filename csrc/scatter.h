@@ -12,6 +12,7 @@ namespace poolwise::POOLWISE_ISA {
 
 constexpr Int band_bytes = 1 << 19;   // of scratch: within the second cache
 constexpr Int most_offsets = 1 << 16;
+constexpr Int most_listed = 256;  // taps of a window, so that a list of them is soon made
 constexpr Int bands_worth_threads = 8;  // so many at least, where they are not cut by channels
 
 template <class B>
@@ -21,7 +22,7 @@ class Scatter {
   using K = typename B::Offset;
 
   struct Layout {
-    bool serves, direct;  // direct: an element receives from one window at most, which writes it where it belongs
+    bool serves, direct;  // direct: sums are what memory holds, or of one window at most, which writes them where they belong
     Int channels, chunks, rows, bands, offsets;
   };
 
@@ -32,7 +33,7 @@ class Scatter {
     for (const Axis& axis : block.axes)
       if (!is_near(axis)) return layout;
     const Wide all = Wide(block.axes[2].size) * block.inner * Int(sizeof(T)), bands = ceil_div(Wide(block.axes[1].size) * all, band_bytes);
-    layout.direct = plan.readers == 1 && all <= band_bytes && bands * block.axes[0].size * block.outer >= bands_worth_threads;
+    layout.direct = (plan.readers == 1 || std::is_same_v<T, A>) && all <= band_bytes && bands * block.axes[0].size * block.outer >= bands_worth_threads;
     layout.channels = layout.direct ? block.inner : smaller(block.inner, 16);
     layout.chunks = (block.inner + layout.channels - 1) / layout.channels;
     const Wide row = Wide(block.axes[2].size) * layout.channels * Int(sizeof(A));
@@ -53,6 +54,13 @@ class Scatter {
     const bool uneven = plan.block.axes[0].spans != nullptr || plan.block.axes[1].spans != nullptr || plan.block.axes[2].spans != nullptr;
     return uneven || 10 * outputs + inputs < gathering || 64 * outputs < inputs;
   }
+  // Where windows are so few that what they send costs less than to look at each element of small planes (planes_expanded.h), in
+  // nanoseconds as measured: factor 99.
+  POOLWISE_OUTLINE static bool is_sooner(const Plan& plan, const Buffers& buffers) {
+    if (plan.block.inner != 1 || buffers.mask != nullptr || !layout_of(plan).direct) return false;
+    const double inputs = static_cast<double>(plan.input_size), outputs = static_cast<double>(plan.output_size);
+    return 5.6 * outputs + 0.02 * Int(sizeof(T)) * inputs < 4.0 / full<A> * static_cast<double>(plan.readers) * inputs;
+  }
   static Units units(const Plan& plan) {
     const Layout layout = layout_of(plan);
     return {plan.block.outer * plan.block.axes[0].size * layout.bands * layout.chunks};
@@ -66,6 +74,7 @@ class Scatter {
         gx_(static_cast<T*>(buffers.to)),
         rows_(plan.block.axes[1].taps),
         columns_(plan.block.axes[2].taps) {
+    for (Int offset = 0; offset < layout_.offsets && layout_.offsets <= most_listed; ++offset) list_[offset] = tap_of(offset);
     if (layout_.direct) return;
     const Int band = layout_.rows * block_.axes[2].size * layout_.channels;
     sums_ = static_cast<A*>(scratch(static_cast<std::size_t>(Arena::room<A>(band))));
@@ -83,8 +92,9 @@ class Scatter {
   }
 
  private:
+  // Its number along each axis, and how far it stands from the first tap of a window, of one channel: where it is beyond the band, anything.
   struct Tap {
-    Int plane, row, column;  // their numbers along each axis
+    std::int32_t plane, row, column, ahead;
   };
 
   // A quotient by multiplication, exact for numbers below 2¹⁶.
@@ -97,8 +107,9 @@ class Scatter {
     }
   };
   POOLWISE_INLINE Tap tap_of(Int offset) const {
-    const Int rest = columns_.of(offset), plane = rows_.of(rest);
-    return {plane, rest - plane * rows_.value, offset - rest * columns_.value};
+    const Int rest = columns_.of(offset), plane = rows_.of(rest), row = rest - plane * rows_.value, column = offset - rest * columns_.value;
+    const auto ahead = std::uint64_t(row) * std::uint64_t(block_.axes[1].dilation) * std::uint64_t(block_.axes[2].size) + std::uint64_t(column) * std::uint64_t(block_.axes[2].dilation);
+    return {static_cast<std::int32_t>(plane), static_cast<std::int32_t>(row), static_cast<std::int32_t>(column), static_cast<std::int32_t>(ahead)};
   }
 
   void fill_band(Int outer, Int plane, Int first_row, Int channel) {
@@ -113,35 +124,55 @@ class Scatter {
       const Int i0 = above.at + a * above.at_step, tap = planes.spans != nullptr ? plane - planes.first(i0) : above.tap + a * above.tap_step;
       for (Int i1 = 0; i1 < rows.output; ++i1) {
         const Int base = rows.first(i1) - first_row;
-        if (base >= height || base + (rows.taps - 1) * rows.dilation < 0) continue;
-        const Int line = (outer * planes.output + i0) * rows.output + i1;
-        const Int stop = smaller(height, base + taps_in(rows, i1) * rows.dilation);
-        if (layout_.direct)
-          send_row(line, tap, base, stop, channel, channels, [&](Int at, A g) POOLWISE_LAMBDA { store<1, A>(band + at, Pack<A, 1>{A{} + g}); });
-        else
-          send_row(line, tap, base, stop, channel, channels, [&](Int at, A g) POOLWISE_LAMBDA { sums_[at] += g; });
+        const Taps met = taps_inside(rows, i1, base, height);
+        if (met.count == 0) continue;
+        const Int line = (outer * planes.output + i0) * rows.output + i1, from = base * size * channels;
+        layout_.direct ? send_row(band + from, line, tap, met, channel, channels) : send_row(sums_ + from, line, tap, met, channel, channels);
       }
     }
     for (Int row = 0; !layout_.direct && row < height; ++row) write_row(begin + row * size, row, channel, channels);
   }
 
-  static POOLWISE_INLINE Int taps_in(const Axis& axis, Int cell) { return axis.spans != nullptr ? axis.spans[cell].count : axis.taps; }
+  // The taps of a window that stand on elements 0 … size - 1, where its first tap stands at `base`.
+  static POOLWISE_INLINE Taps taps_inside(const Axis& axis, Int cell, Int base, Int size) {
+    if (axis.spans != nullptr) {
+      const Int first = larger(0, -base), stop = smaller(axis.spans[cell].count, size - base);
+      return {first, larger(0, stop - first)};
+    }
+    const Int first = base >= 0 ? 0 : (axis.dilation - 1 - base) / axis.dilation;
+    const Int stop = base >= size ? 0 : smaller(axis.taps, (size - 1 - base) / axis.dilation + 1);
+    return {first, larger(0, stop - first)};
+  }
 
-  // One row of windows, whose first taps stand on row `base` of the band; its elements that are there end before `height`. send(where, how much).
-  template <class Send>
-  POOLWISE_OUTLINE void send_row(Int line, Int tap, Int base, Int height, Int channel, Int channels, Send&& send) {
+  // One row of windows, of whose rows these are in the band, to where the first row of the first one would begin.
+  template <class To>
+  POOLWISE_OUTLINE void send_row(To* to, Int line, Int tap, Taps met, Int channel, Int channels) const {
+    if (layout_.offsets <= most_listed)
+      send_taps(to, line, tap, met, channel, channels, [list = list_](Int offset) POOLWISE_LAMBDA { return list[offset]; });
+    else
+      send_taps(to, line, tap, met, channel, channels, [this](Int offset) POOLWISE_LAMBDA { return tap_of(offset); });
+  }
+  template <class To, class TapOf>
+  POOLWISE_INLINE void send_taps(To* to, Int line, Int tap, Taps met, Int channel, Int channels, TapOf&& tap_of) const {
     const Axis& last = block_.axes[2];
-    const Int offsets = layout_.offsets, size = last.size;
-    for (Int j = 0; j < last.output; ++j) {
-      const Int at = (line * last.output + j) * block_.inner + channel, first = last.first(j);
-      const Int stop = last.spans != nullptr ? first + last.spans[j].count : size;
+    const Int offsets = layout_.offsets, inner = block_.inner, cells = last.output;
+    const auto is_one = [](Int n, Taps taps) POOLWISE_LAMBDA { return static_cast<std::uint64_t>(n - taps.first) < static_cast<std::uint64_t>(taps.count); };
+    const K* kept = kept_ + line * cells * inner + channel;
+    const T* g = g_ + line * cells * inner + channel;
+    for (Int j = 0; j < cells; ++j, kept += inner, g += inner) {
+      const Int first = last.first(j);
+      const Taps across = taps_inside(last, j, first, last.size);
+      To* const cell = to + first * channels;
       for (Int c = 0; c < channels; ++c) {
-        const Int offset = static_cast<Int>(kept_[at + c]);
+        const Int offset = static_cast<Int>(kept[c]);
         if (offset < 0 || offset >= offsets) continue;
-        const Tap to = tap_of(offset);
-        const Int row = base + to.row * block_.axes[1].dilation, column = first + to.column * last.dilation;
-        if (to.plane != tap || row < 0 || row >= height || column < 0 || column >= stop) continue;
-        send((row * size + column) * channels + c, load<A, 1>(g_ + at + c)[0]);
+        const Tap winner = tap_of(offset);
+        if (!((winner.plane == tap) & is_one(winner.row, met) & is_one(winner.column, across))) continue;
+        To* const p = cell + winner.ahead * channels + c;
+        if constexpr (std::is_same_v<To, A>)
+          *p += load<A, 1>(g + c)[0];
+        else
+          *p = g[c];
       }
     }
   }
@@ -160,6 +191,7 @@ class Scatter {
   T* gx_;
   Divisor rows_, columns_;
   A* sums_ = nullptr;
+  Tap list_[most_listed];
 };
 
 }  // namespace poolwise::POOLWISE_ISA

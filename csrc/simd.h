@@ -312,6 +312,30 @@ POOLWISE_INLINE void store(To* p, Pack<From, N> v) {
   }
 }
 
+// A bit for each lane, of a comparison's result.
+template <class L, int N>
+POOLWISE_INLINE std::uint64_t lane_bits(Pack<L, N> mask) {
+#if defined(__AVX512BW__)
+  if constexpr (sizeof mask == 64) {
+    const auto v = same_bits<__m512i>(mask);
+    if constexpr (sizeof(L) == 8) return _mm512_movepi64_mask(v);
+    if constexpr (sizeof(L) == 4) return _mm512_movepi32_mask(v);
+    if constexpr (sizeof(L) == 2) return _mm512_movepi16_mask(v);
+    if constexpr (sizeof(L) == 1) return _mm512_movepi8_mask(v);
+  }
+#endif
+#if defined(__AVX2__)
+  if constexpr (sizeof mask == 32) {
+    if constexpr (sizeof(L) == 8) return static_cast<unsigned>(_mm256_movemask_pd(same_bits<__m256d>(mask)));
+    if constexpr (sizeof(L) == 4) return static_cast<unsigned>(_mm256_movemask_ps(same_bits<__m256>(mask)));
+    if constexpr (sizeof(L) == 1) return static_cast<unsigned>(_mm256_movemask_epi8(same_bits<__m256i>(mask)));
+  }
+#endif
+  std::uint64_t bits = 0;
+  for (int i = 0; i < N; ++i) bits |= static_cast<std::uint64_t>(mask[i] != 0) << i;
+  return bits;
+}
+
 // Whether a comparison holds in every lane.
 template <class L, int N>
 POOLWISE_INLINE bool holds(Pack<L, N> mask) {

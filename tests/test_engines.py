@@ -252,6 +252,7 @@ EXPANDED = {  # small planes, and rows with few ends of windows
     "few bins, empty ones": Case(3, (bins(5000, (0, 0), (0, 2000), (1900, 200), (2100, 0), (3000, 1999)),)),
     "one winner, channels 9": plane(regular(17, 17), regular(19, 19), 9),
     "one winner of many": Case(2, (regular(5003, 5003),)),
+    "one winner of many, in parts": Case(2, (regular(20_011, 20_011),)),
     "one winner of many, channels 17": plane(regular(97, 97), regular(101, 101), 17, 2),
 }
 AT_ONCE = {  # windows of channels that are reduced in one step, where all their rows are there
@@ -284,6 +285,23 @@ PICKED = {  # planes so small that a few packs hold them
     **{f"volumes of {n}, 2/{s}": volume(*[regular(n, 2, s)] * 3) for n in (2, 3) for s in (1, 2)},
     "volumes of 3, 2/2, padded": volume(*[regular(3, 2, 2, 1)] * 3),
     "windows of sixteen taps": plane(regular(4, 4, 2, 1), regular(5, 4, 3)),
+}
+JOINED = {  # windows that read whole rows, which are short: what they read lies in one piece
+    **{
+        f"{w}/{s}, whole rows of {n}": plane(regular(29, w, s, w // 3), regular(n, n))
+        for n in (1, 2, 7, 16)
+        for w, s in ((2, 2), (3, 1), (6, 5))
+    },
+    "3/2, whole rows of 2": plane(regular(29, 3, 2, 1), regular(2, 2)),
+    "1/1, whole rows of 4": plane(regular(29, 1), regular(4, 4)),
+    "dilated, whole rows of 2": plane(regular(29, 3, 2, 2, 2), regular(2, 2)),
+    "bins of whole rows of 3": plane(uneven(17, 5), regular(3, 3)),
+    "empty bins of whole rows of 2": plane(bins(9, (0, 0), (0, 3), (3, 0), (5, 4)), regular(2, 2)),
+    "2/2, whole planes of 2 by 3": volume(regular(9, 2, 2), regular(2, 2), regular(3, 3)),
+    "3/2, planes of 1": volume(regular(9, 3, 2, 1), regular(1, 1), regular(1, 1)),
+    "3/1, rows of 1, in planes": volume(regular(4, 2, 1), regular(9, 3, 1, 1), regular(1, 1)),
+    "2/2, rows of 1, channels 3": plane(regular(9, 2, 2), regular(1, 1), 3),
+    "windows of padding alone, rows of 1": plane(regular(5, 2, 1, 3), regular(1, 1)),
 }
 FOLDED = {
     f"{mode}, {name}": case
@@ -319,9 +337,12 @@ CASES = {
     **EXPANDED,
     **AT_ONCE,
     **PICKED,
+    **JOINED,
     **FOLDED,
 }
 SOME = [
+    "3/2, whole rows of 2",
+    "bins of whole rows of 3",
     "sliding 11 by 2, padded",
     "sliding, two planes",
     "doubling 9, two rows",
@@ -617,8 +638,11 @@ def test_means_of_thousands_of_columns(window):
     assert all((result == results[0]).all() for result in results)
 
 
+LIE_OTHERWISE = ("whole rows of 17", "whole rows, some in the padding", "3/1, whole rows of 7", "6/5, whole rows of 2")
+
+
 @pytest.mark.parametrize("body", ["max", "mean"])
-@pytest.mark.parametrize("name", [*PICKED, *AT_ONCE])
+@pytest.mark.parametrize("name", [*PICKED, *AT_ONCE, *LIE_OTHERWISE])
 def test_arrays_that_lie_otherwise_are_as_dense_ones(name, body):
     case, rng = CASES[name]._replace(outer=50), np.random.default_rng(7)
     p, shape = plan_of(case, body, "float32"), case.shape(0)
@@ -635,10 +659,14 @@ def test_arrays_that_lie_otherwise_are_as_dense_ones(name, body):
     for instructions in SETS:
         _native.use_instruction_set(instructions)
         wanted = np.empty(case.shape(1), "f4")
-        p.forward(x, wanted)
+        kept, known = (np.empty(wanted.shape, p.kept_dtype) if body == "max" else None for _ in range(2))
+        p.forward(x, wanted, known)
         for how, other in (others | {"unaligned": bytes_apart}).items():
             other[...] = x
             y = np.empty_like(wanted)
+            if body == "max":
+                p.forward(other, y, kept)
+                assert kept.tobytes() == known.tobytes(), how
             p.forward(other, y)
             if body == "mean":  # cells may serve, which add in another order
                 np.testing.assert_allclose(y, wanted, rtol=2e-6, atol=1e-6)
@@ -648,6 +676,24 @@ def test_arrays_that_lie_otherwise_are_as_dense_ones(name, body):
         p.forward(same_plane, y)
         p.forward(np.ascontiguousarray(same_plane), wanted)
         assert y.tobytes() == wanted.tobytes()
+
+
+@pytest.mark.parametrize("dtypes", [("float32", "float64", "float16"), ("int8", "int32")], ids=["floats", "integers"])
+@pytest.mark.parametrize(
+    "name", [*WHOLE_ROWS, "5/5, rows of 511", "9/8, rows of 1000", "few bins in a row", "5/5, narrow"]
+)
+def test_what_is_not_above_zero_wins_nothing(name, dtypes):
+    case, x, g = arrays(name, special="float32" in dtypes)
+    x[case.outer // 2 :] -= 4  # most of whose windows have nothing above 0
+    y, kept = (part.reshape(case.outer, -1) for part in selected(name, "max", x, g)[:2])
+    nobody = y <= 0
+    for dtype, instructions, threads in itertools.product(dtypes, SETS, (1, 7)):
+        _native.use_instruction_set(instructions)
+        p = plan_of(case, "relumax", dtype)
+        found, places = (np.empty(case.shape(1), kind) for kind in (dtype, p.kept_dtype))
+        p.forward(x.astype(dtype).reshape(case.shape(0)), found, places, threads=threads)
+        same(found.reshape(y.shape), np.where(nobody, 0, y).astype(dtype))
+        same(places.reshape(y.shape), np.where(nobody, -1, kept).astype(p.kept_dtype))
 
 
 # ---- half precision ----
@@ -692,7 +738,11 @@ def test_half_precision_is_rounded_once(name, body, dtype):
 
 @pytest.mark.parametrize(
     ("name", "dtype"),
-    [*itertools.product([*CASES, *LONG], ["float32", "float64"]), *itertools.product(SOME, ["float16", "bfloat16"])],
+    [
+        *itertools.product([*CASES, *LONG], ["float32"]),
+        *itertools.product([*SOME, *WHOLE_ROWS, *AT_ONCE], ["float64"]),
+        *itertools.product(SOME, ["float16", "bfloat16"]),
+    ],
 )
 def test_norms_are_those_of_the_oracle(name, dtype):
     case, x, g = arrays(name)
@@ -956,6 +1006,10 @@ LARGE_GRADIENTS = {
     "2/2, wide, mean": ("mean", plane(regular(2051, 2, 2), regular(2053, 2, 2), 1, 1)),
     "3/2, channels 3, mean": ("mean", plane(regular(1201, 3, 2, 1), regular(1213, 3, 2, 1), 3, 1)),
     "global, mean": ("mean", plane(regular(9, 9), regular(7, 7), 1, 70_001)),
+    "global": ("max", plane(regular(9, 9), regular(7, 7), 1, 70_001)),
+    "global, channels 64": ("max", plane(regular(9, 9), regular(7, 7), 64, 1100)),
+    "global, channels 512, in parts": ("max", Case(40, (regular(257, 257),), 512)),
+    "9 x 9, scattered": ("max", plane(regular(2051, 9, 9), regular(2053, 9, 9), 1, 1)),
     "31 x 31, scattered": ("max", plane(regular(2051, 31, 40), regular(2053, 31, 40), 1, 1)),
 }
 
