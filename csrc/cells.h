@@ -198,7 +198,8 @@ void forward_masked(const Plan& plan, const Buffers& buffers, Int begin, Int end
   }
 }
 
-// The Euclidean norm of the window where the walk stands, in one of its lanes. Scaled by a power of two, so that nothing is rounded.
+// The Euclidean norm of the window where the walk stands, in one of its lanes. Scaled by a power of two, so that no square overflows, and
+// none that matters vanishes.
 POOLWISE_OUTLINE double scaled_norm(const Buffers& buffers, Walk<TapsOfCell>& walk, Int lane) {
   const double* const x = static_cast<const double*>(buffers.from) + lane;
   const std::uint8_t* const mask = buffers.mask == nullptr ? nullptr : buffers.mask + lane * walk.lane_mask();

@@ -21,7 +21,7 @@ void with_selection(const Plan& plan, const Buffers& buffers, Run&& run) {
   using Roomy = Placed<RoomyNumbers<T>>;
   using Picked = PlanesPicked<Roomy, std::uint8_t>;
   using InRows = Rows<Roomy, std::uint8_t>;
-  const bool bytes = plan.kept == Kept::bytes, whole_rows = plan.kept != Kept::longs && RowsFolded<Largest>::serves(plan, buffers);
+  const bool bytes = plan.kept == Kept::bytes, whole_rows = plan.kept != Kept::longs && places_rows<Largest>(plan, buffers);
   if (whole_rows && plan.additions >= larger(full<float>, full<typename Roomy::Accumulator>)) return run.template operator()<Largest, AnyOffset, Engine::placed>();
   if constexpr (Picked::wanted)
     if (bytes && Picked::serves(plan, buffers)) return run.template operator()<Roomy, std::uint8_t, Engine::picked>();

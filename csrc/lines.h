@@ -263,7 +263,7 @@ struct DivisorOf<R> {
 // Whether rows and taps weigh something, so that none stands for another.
 template <class R>
 inline constexpr bool weighs = requires { requires R::weighs; };
-// Whether an element comes to another number than it is.
+// Whether elements are raised to a power as they are read.
 template <class R>
 inline constexpr bool raises = requires { requires R::raises; };
 

@@ -293,7 +293,7 @@ constexpr Int most_joined_bytes = 64;  // of a row
 // Whether the windows of an axis, times so many elements, are windows of consecutive ones.
 bool is_in_pieces(const Axis& axis, Int times) {
   if (axis.mode != Mode::absent || axis.dilation != 1) return false;
-  for (const Wide place : {Wide(axis.size), Wide(axis.output - 1) * axis.step, Wide(axis.start), Wide(axis.taps), Wide(axis.low), Wide(axis.high)})
+  for (const Wide place : {Wide(axis.size), Wide(axis.step), Wide(axis.output - 1) * axis.step, Wide(axis.start), Wide(axis.taps), Wide(axis.low), Wide(axis.high)})
     if (place * times > most_joined_place || place * times < -most_joined_place) return false;
   return true;
 }
@@ -310,13 +310,13 @@ void join_last_axes(Plan& plan) {
   Block& block = plan.block;
   const Axis& rows = block.axes[1];
   const Int n = block.axes[2].size;
-  if (rows.spans != nullptr && rows.output > 1) {
+  if (reads_all(rows)) {
+    block.axes[2] = regular_axis(rows.size * n, {1, 0, rows.size * n, 1, rows.size * n, 0, 0, "absent"}, "");
+  } else if (rows.spans != nullptr) {
     std::vector<Span> spans(rows.spans, rows.spans + rows.output);
     for (Span& span : spans) span.first *= n, span.count *= n;
     plan.held_spans.push_back(std::move(spans));
     block.axes[2] = uneven_axis(rows.size * n, {{}, true, rows.taps * n, 1, {}}, "", plan.held_spans.back());
-  } else if (reads_all(rows)) {
-    block.axes[2] = regular_axis(rows.size * n, {1, 0, rows.size * n, 1, rows.size * n, 0, 0, "absent"}, "");
   } else {
     block.axes[2] = regular_axis(rows.size * n, {rows.output, rows.start * n, rows.step * n, 1, rows.taps * n, rows.low * n, rows.high * n, "absent"}, "");
   }

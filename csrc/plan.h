@@ -25,7 +25,8 @@ struct Dim {
 };
 
 // Pooled axes that lie side by side in a dense array of shape (outer, axes[0].size, axes[1].size, axes[2].size, inner), which
-// the fast engines walk. Fewer than three are preceded by axes of one cell; neighbours that one window covers whole are one axis.
+// the fast engines walk. Fewer than three are preceded by axes of one cell; neighbours that one window covers whole are one axis,
+// and so are an axis and a short one that every window reads whole.
 struct Block {
   bool there = false;
   Int outer = 1, inner = 1;

@@ -8,9 +8,10 @@
 namespace poolwise::POOLWISE_ISA {
 
 constexpr Int placed_bytes = 1 << 14;  // that are looked through after they were reduced
-// Windows of one row where to look is sooner than to keep places in lines, as measured (benchmarks/factors.md, 100): so many elements from one to
-// the next, of doubles also more; or so wide.
+// Windows of one row at least five elements apart are looked through; beyond eight apart only those of elements of eight bytes, or of 64 taps. As
+// measured: benchmarks/factors.md, 100.
 constexpr Int least_looked_step = 5, most_looked_step = 8, width_worth_looking = 64;
+constexpr Int most_looks = 2;  // at one element, by windows that overlap
 
 // Where the first of n elements stands that is `sought` in the bits of a mask; -1: nowhere. Nothing depends on where before 64 are compared.
 template <int N, class L>
@@ -29,7 +30,17 @@ POOLWISE_INLINE Int first_like(const L* p, Int n, L sought, L mask) {
   return -1;
 }
 
-// Whether lines find what is largest, and it pays to look for it. R: the reduction without places.
+// Whether whole rows find what is largest, and it pays to look for it.
+template <class R>
+POOLWISE_OUTLINE bool places_rows(const Plan& plan, const Buffers& buffers) {
+  for (int a : {0, 1}) {
+    const Axis& axis = plan.block.axes[a];
+    if (axis.output > 1 && axis.taps > most_looks * (axis.spans == nullptr ? axis.step : axis.size / axis.output)) return false;
+  }
+  return RowsFolded<R>::serves(plan, buffers);
+}
+
+// Whether lines do. R: the reduction without places.
 template <class R>
 POOLWISE_OUTLINE bool places_lines(const Plan& plan, const Buffers& buffers) {
   const Block& block = plan.block;
@@ -37,7 +48,7 @@ POOLWISE_OUTLINE bool places_lines(const Plan& plan, const Buffers& buffers) {
   if (!block.there || block.inner != 1 || last.mode != Mode::absent || last.dilation != 1) return false;
   if (block.axes[0].taps != 1 || block.axes[1].taps != 1) return false;
   const Int step = last.spans == nullptr ? last.step : last.size / last.output;
-  if (step < least_looked_step || (step > most_looked_step && sizeof(typename R::Element) < 8 && last.taps < width_worth_looking)) return false;
+  if (step < least_looked_step || last.taps > most_looks * step || (step > most_looked_step && sizeof(typename R::Element) < 8 && last.taps < width_worth_looking)) return false;
   return LinesForward<R, std::uint8_t>::serves(plan, buffers);
 }
 

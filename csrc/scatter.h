@@ -1,6 +1,7 @@
 // Backward of a selection where each element has many readers or hardly any: a window sends its gradient to the one element that won.
-// A thread owns a band of rows of one plane, and some of the channels, in scratch memory; it adds up what the windows send
-// there, in their order, and writes the band once. So nothing depends on the threads, and the order is that of the gathering engine.
+// A thread owns a band of rows of one plane, and some of the channels, in scratch memory, or in the output itself where that is as wide as
+// sums are; it adds up what the windows send there, in their order. So nothing depends on the threads, and the order is that of the
+// gathering engine.
 //
 // Kept offsets are not trusted: one that names no tap, or a tap beyond the array or the band, sends nothing.
 #pragma once
@@ -92,9 +93,9 @@ class Scatter {
   }
 
  private:
-  // Its number along each axis, and how far it stands from the first tap of a window, of one channel: where it is beyond the band, anything.
+  // Its number along each axis, and how far it stands from the first tap of a window, of one channel; that may stand far before the band.
   struct Tap {
-    std::int32_t plane, row, column, ahead;
+    Int plane, row, column, ahead;
   };
 
   // A quotient by multiplication, exact for numbers below 2¹⁶.
@@ -109,7 +110,7 @@ class Scatter {
   POOLWISE_INLINE Tap tap_of(Int offset) const {
     const Int rest = columns_.of(offset), plane = rows_.of(rest), row = rest - plane * rows_.value, column = offset - rest * columns_.value;
     const auto ahead = std::uint64_t(row) * std::uint64_t(block_.axes[1].dilation) * std::uint64_t(block_.axes[2].size) + std::uint64_t(column) * std::uint64_t(block_.axes[2].dilation);
-    return {static_cast<std::int32_t>(plane), static_cast<std::int32_t>(row), static_cast<std::int32_t>(column), static_cast<std::int32_t>(ahead)};
+    return {plane, row, column, static_cast<Int>(ahead)};
   }
 
   void fill_band(Int outer, Int plane, Int first_row, Int channel) {

@@ -8,6 +8,7 @@
 namespace poolwise::POOLWISE_ISA {
 
 constexpr Int filled_bytes = 1 << 16;
+constexpr Int most_sent = 256;  // channels, each of which is looked at for every part
 
 template <class B>
 class ScatterWhole {
@@ -24,7 +25,7 @@ class ScatterWhole {
  public:
   POOLWISE_OUTLINE static bool serves(const Plan& plan, const Buffers& buffers) {
     const Block& block = plan.block;
-    return block.there && buffers.mask == nullptr && one_window(block.axes[0]) && one_window(block.axes[1]) && one_window(block.axes[2]);
+    return block.there && buffers.mask == nullptr && block.inner <= most_sent && one_window(block.axes[0]) && one_window(block.axes[1]) && one_window(block.axes[2]);
   }
   static Units units(const Plan& plan) { return {plan.block.outer * parts_of(plan)}; }
 

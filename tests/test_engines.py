@@ -296,6 +296,8 @@ JOINED = {  # windows that read whole rows, which are short: what they read lies
     "1/1, whole rows of 4": plane(regular(29, 1), regular(4, 4)),
     "dilated, whole rows of 2": plane(regular(29, 3, 2, 2, 2), regular(2, 2)),
     "bins of whole rows of 3": plane(uneven(17, 5), regular(3, 3)),
+    "one bin, not all, of whole rows of 2": plane(bins(9, (3, 4)), regular(2, 2)),
+    "whole rows of 20, a row further each": plane(regular(40, 20), regular(20, 20)),
     "empty bins of whole rows of 2": plane(bins(9, (0, 0), (0, 3), (3, 0), (5, 4)), regular(2, 2)),
     "2/2, whole planes of 2 by 3": volume(regular(9, 2, 2), regular(2, 2), regular(3, 3)),
     "3/2, planes of 1": volume(regular(9, 3, 2, 1), regular(1, 1), regular(1, 1)),
@@ -750,14 +752,14 @@ def test_norms_are_those_of_the_oracle(name, dtype):
     copies = copies_of(case, name)
     for instructions, (n, threads) in itertools.product(SETS, [(1, 1), *((copies, n) for n in (1, 2, 7))]):
         _native.use_instruction_set(instructions)
-        many = np.concatenate([x.astype(dtype) if dtype.startswith(("float3", "float6")) else halves(x, dtype)] * n)
+        many = np.concatenate([x.astype(dtype) if dtype in ("float32", "float64") else halves(x, dtype)] * n)
         flat, untouched = guarded(n * g.size, many.dtype)
         plan_of(case, "norm", dtype, n).forward(
             many.reshape(case.shape(0, n * case.outer)), flat.reshape(case.shape(1, n * case.outer)), threads=threads
         )
         untouched()
         wanted = np.sqrt(squares).ravel()
-        wanted = wanted.astype(dtype) if dtype.startswith(("float3", "float6")) else halves(wanted.astype("f4"), dtype)
+        wanted = wanted.astype(dtype) if dtype in ("float32", "float64") else halves(wanted.astype("f4"), dtype)
         assert (flat.reshape(n, -1) == wanted).all()
 
 
@@ -823,6 +825,10 @@ def test_norms_are_computed_again_by_any_number_of_threads():
     np.testing.assert_allclose(
         y[0][::9], poolwise.lp_pool(x[::9], window=(2, 2), kernel="reference"), rtol=1e-14, atol=1e-323
     )
+
+
+def test_a_step_beyond_all_that_there_is():
+    assert poolwise.max_pool(np.arange(10.0).reshape(5, 2), (2, 2), stride=(2**62, 1), kernel="native") == [[3.0]]
 
 
 def test_what_a_norm_does_not_serve_is_said():

@@ -29,8 +29,8 @@ PARAMETERS = {
     "soft": "temperature",
     "logsumexp": "temperature",
 }
-# Taps of all windows, and taps for each element, beyond which a root's gradient comes sooner from sums. A norm's does
-# where windows have more taps than loops are compiled for each number of.
+# Taps of all windows, and taps for each element, beyond which a root's gradient comes sooner from sums. A norm's comes
+# sooner from fewer for each element where windows have more than FEW_TAPS: up to that the module's loops are unrolled.
 MANY_TAPS, TAPS_OF_ELEMENT = 1 << 17, 12
 NORMS_TAPS, WIDE_NORMS_TAPS, FEW_TAPS = 4, 6, 9
 LARGE_NORM = 2.0**400  # beyond which, or one over which, numbers over norms of float64 are lifted
@@ -135,7 +135,8 @@ class Native:
     def _over_norms(self, g: Array, x: Array, where: Sequence[Array], call: Call) -> Array:
         """x times the sum of g / norm over the windows that read it, in float64.
 
-        Where that does not hold numbers over norms so large or small, norms and x are taken times a power of two.
+        Windows whose norms are so large or small that g / norm would leave float64, where g is about 1, are done apart,
+        with x times a power of two.
         """
         xp, totals = call.framework.xp, _totals(call)
         wide, mask = replace(call, dtypes=totals.dtypes, keep=False), _mask((x, *where), call)

@@ -58,9 +58,8 @@ class Lp(Operation):
         if self.p == inf:
             return (np.where(np.arange(len(magnitudes)) == self._largest(magnitudes), g * np.sign(w.values), 0.0),)
         largest = magnitudes.max()
-        if (
-            largest < inf
-        ):  # a norm below the normal numbers is rounded: what an element is of it is not found by dividing by it
+        # a norm below the normal numbers is rounded: what an element is of it is not found by dividing by it
+        if largest < inf:
             magnitudes = magnitudes / largest
             norm = np.sum(magnitudes**self.p) ** (1 / self.p)
         return (g * np.sign(w.values) * (magnitudes / norm) ** (self.p - 1),)
