@@ -208,15 +208,16 @@ POOLWISE_OUTLINE double scaled_norm(const Buffers& buffers, Walk<TapsOfCell>& wa
       if (mask == nullptr || mask[at] != 0) take(load<double, 1>(moved(x, source))[0]);
     });
   };
-  double most = 0, sum = 0;
+  double most = 0, sum = 0, lost = 0;  // lost: by the additions
   for_each([&](double v) { most = __builtin_fabs(v) > most ? __builtin_fabs(v) : most; });  // none is NaN, which no norm here is
   if (!(most > 0 && most < std::numeric_limits<double>::infinity())) return most;
   const int power = __builtin_ilogb(most);
   for_each([&](double v) {
-    const double scaled = __builtin_ldexp(v, -power);
-    sum += scaled * scaled;
+    const double scaled = __builtin_ldexp(v, -power), square = scaled * scaled, next = sum + square;
+    lost += sum >= square ? sum - next + square : square - next + sum;
+    sum = next;
   });
-  return __builtin_ldexp(__builtin_sqrt(sum), power);
+  return __builtin_ldexp(__builtin_sqrt(sum + lost), power);
 }
 
 // The norms of float64 again whose squares overflowed or vanished.

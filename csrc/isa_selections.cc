@@ -21,12 +21,12 @@ void with_selection(const Plan& plan, const Buffers& buffers, Run&& run) {
   using Roomy = Placed<RoomyNumbers<T>>;
   using Picked = PlanesPicked<Roomy, std::uint8_t>;
   using InRows = Rows<Roomy, std::uint8_t>;
-  const bool bytes = plan.kept == Kept::bytes, whole_rows = plan.kept != Kept::longs && places_rows<Largest>(plan, buffers);
+  const bool bytes = plan.kept == Kept::bytes, whole_rows = places_rows<Largest>(plan, buffers);
   if (whole_rows && plan.additions >= larger(full<float>, full<typename Roomy::Accumulator>)) return run.template operator()<Largest, AnyOffset, Engine::placed>();
   if constexpr (Picked::wanted)
     if (bytes && Picked::serves(plan, buffers)) return run.template operator()<Roomy, std::uint8_t, Engine::picked>();
   if (whole_rows) return run.template operator()<Largest, AnyOffset, Engine::placed>();
-  if (plan.kept != Kept::longs && places_lines<Largest>(plan, buffers)) return run.template operator()<Largest, AnyOffset, Engine::placed_lines>();
+  if (places_lines<Largest>(plan, buffers)) return run.template operator()<Largest, AnyOffset, Engine::placed_lines>();
   if constexpr (InRows::wanted)
     if (bytes && InRows::serves(plan, buffers)) return run.template operator()<Roomy, std::uint8_t, Engine::rows>();
   if (bytes && LinesForward<Roomy, std::uint8_t>::serves(plan, buffers)) return run.template operator()<Roomy, std::uint8_t, Engine::lines>();

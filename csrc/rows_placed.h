@@ -30,12 +30,15 @@ POOLWISE_INLINE Int first_like(const L* p, Int n, L sought, L mask) {
   return -1;
 }
 
+POOLWISE_INLINE Int mean_step(const Axis& axis) { return axis.spans == nullptr ? axis.step : axis.size / axis.output; }
+
 // Whether whole rows find what is largest, and it pays to look for it.
 template <class R>
 POOLWISE_OUTLINE bool places_rows(const Plan& plan, const Buffers& buffers) {
+  if (plan.kept == Kept::longs) return false;
   for (int a : {0, 1}) {
     const Axis& axis = plan.block.axes[a];
-    if (axis.output > 1 && axis.taps > most_looks * (axis.spans == nullptr ? axis.step : axis.size / axis.output)) return false;
+    if (axis.output > 1 && axis.taps > most_looks * mean_step(axis)) return false;
   }
   return RowsFolded<R>::serves(plan, buffers);
 }
@@ -45,9 +48,9 @@ template <class R>
 POOLWISE_OUTLINE bool places_lines(const Plan& plan, const Buffers& buffers) {
   const Block& block = plan.block;
   const Axis& last = block.axes[2];
-  if (!block.there || block.inner != 1 || last.mode != Mode::absent || last.dilation != 1) return false;
+  if (plan.kept == Kept::longs || !block.there || block.inner != 1 || last.mode != Mode::absent || last.dilation != 1) return false;
   if (block.axes[0].taps != 1 || block.axes[1].taps != 1) return false;
-  const Int step = last.spans == nullptr ? last.step : last.size / last.output;
+  const Int step = mean_step(last);
   if (step < least_looked_step || last.taps > most_looks * step || (step > most_looked_step && sizeof(typename R::Element) < 8 && last.taps < width_worth_looking)) return false;
   return LinesForward<R, std::uint8_t>::serves(plan, buffers);
 }

@@ -708,6 +708,20 @@ def test_axes_may_lie_in_any_order(order):
         same(mine, plain)
 
 
+@pytest.mark.slow
+def test_a_tap_two_to_the_31_elements_after_the_first():
+    rows, columns, apart = 2**15 + 4, 2**16, 2**15
+    down = (rows - apart, 0, 1, apart, 2, 0, 0, "absent")
+    p = _native.Plan(
+        "max", "float16", (1, rows, columns), [1, 2], [down, (columns // 2, 0, 2, 1, 2, 0, 0, "absent")], range(3)
+    )
+    g = np.ones((1, rows - apart, columns // 2), "f2")
+    gx = np.empty((1, rows, columns), "f2")
+    p.backward(g, gx, np.full(g.shape, 2, "u1"))  # the first column of the second row
+    assert not gx[0, :apart].view("u2").any()
+    assert (gx[0, apart:, ::2] == 1).all() and not gx[0, apart:, 1::2].any()
+
+
 def test_more_than_two_to_the_31_elements():
     n, taps = 2**31 + 7, 2**16
     x = np.broadcast_to(np.zeros(1, "u1"), (n,))

@@ -35,6 +35,7 @@ MANY_TAPS, TAPS_OF_ELEMENT = 1 << 17, 12
 NORMS_TAPS, WIDE_NORMS_TAPS, FEW_TAPS = 4, 6, 9
 LARGE_NORM = 2.0**400  # beyond which, or one over which, numbers over norms of float64 are lifted
 LIFT = 2.0**600
+MOST_SQUARES = 1024  # of float64, which are added one after the other: they err by a unit in the last place or two
 MOST_WHOLE = 49  # taps; of more the plan refuses them
 KEPT_BYTES = {"": 0, "uint8": 1, "int32": 4, "int64": 8}
 
@@ -307,6 +308,8 @@ def _root_refusal(call: Call, body: str) -> str | None:
     """Why the root of a sum of powers, which are not scaled, is not served."""
     if call.op.operands:
         return f"{call.op.operands[0]} is an array: it has bodies for one number"
+    if body == "norm" and call.dtype == "float64" and prod(call.geometry.window) > MOST_SQUARES:
+        return f"squares of more than {MOST_SQUARES} float64 would lose too much: it does not keep what additions lose"
     try:
         plan_of(call)
     except ValueError as cause:
