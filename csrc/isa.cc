@@ -47,6 +47,7 @@ const Kernels kernels{POOLWISE_ISA_NAME,
                       {divided_units, divided},
                       {shares_units, shares},
                       {indices_units, indices},
-                      {norms_units, norms_again}};
+                      {norms_units, norms_again},
+                      {over_norms, times_sums, copied}};
 
 }  // namespace poolwise::POOLWISE_ISA

@@ -36,6 +36,11 @@ void windows_forward(const Plan& plan, const Buffers& buffers, Int begin, Int en
 Units windows_backward_units(const Plan& plan);
 void windows_backward(const Plan& plan, const Buffers& buffers, Int begin, Int end);
 
+// In isa_passes.cc.
+bool over_norms(Dtype dtype, const void* g, void* norms, Int n);
+void times_sums(Dtype dtype, const void* x, const void* sums, void* gx, Int n);
+void copied(Dtype from_dtype, const void* from, Dtype to_dtype, void* to, Int n);
+
 // ---- which body serves a plan ------------------------------------------------------------------------------------------
 
 template <class T>

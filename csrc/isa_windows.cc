@@ -42,7 +42,6 @@ template <class Run>
 void with_backward(const Plan& plan, Run&& run) {
   with_floats(plan, [&]<class T>() {
     if (plan.roots()) {
-      if (plan.body == Body::norm) return run.template operator()<OverNorm<T>>();
       if constexpr (!std::is_same_v<T, double>) run.template operator()<OverRooted<T>>();  // which the plan refuses
     } else {
       with_body<T>(plan, run);

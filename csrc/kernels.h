@@ -31,6 +31,13 @@ struct Family {
   RangeKernel run;
 };
 
+// Over n elements, for the gradients of norms: x, g and gx have the dtype, all others are float32, or of float64 float64.
+struct Passes {
+  bool (*over_norms)(Dtype dtype, const void* g, void* norms, Int n);  // in place of the norms, 0 where they are; false: sums or products could leave the range
+  void (*times_sums)(Dtype dtype, const void* x, const void* sums, void* gx, Int n);
+  void (*copied)(Dtype from_dtype, const void* from, Dtype to_dtype, void* to, Int n);
+};
+
 struct Kernels {
   const char* name;
   Family forward;   // over the output
@@ -39,6 +46,7 @@ struct Kernels {
   Family shares;    // over the output: g divided by how many elements the mask leaves, in float64
   Family indices;   // over the output
   Family again;     // over the output: norms of float64 whose squares overflowed or vanished
+  Passes passes;
 };
 
 // A list of the sets that this machine can run, the best last.

@@ -411,7 +411,7 @@ NB_MODULE(_native, m) {
       .def_prop_ro("result_dtype", [](const Plan& plan) { return name_of(result_dtype(plan)); })
       .def_prop_ro("paired", [](const Plan& plan) { return plan.paired(); })
       .def_prop_ro("keeps_input", [](const Plan& plan) { return plan.keeps_input(); })
-      .def_prop_ro("has_gradient", [](const Plan& plan) { return plan.dtype >= Dtype::float16 && (plan.body < Body::norm || plan.sends); })
+      .def_prop_ro("has_gradient", [](const Plan& plan) { return plan.has_gradient(); })
       .def_ro("input_size", &Plan::input_size)
       .def_ro("output_size", &Plan::output_size)
       .def("forward", forward, nb::arg("x"), nb::arg("y"), nb::arg("kept") = nb::none(), nb::arg("mask") = nb::none(),

@@ -430,7 +430,7 @@ void check_whole(const Plan& plan) {
 // Whether the engine of whole windows computes the gradient: what it holds of a row must not be too much.
 bool sends_from_windows(const Plan& plan) {
   const Block& block = plan.block;
-  if (plan.body < Body::norm || plan.body == Body::mode || !is_float(plan.dtype)) return false;
+  if (plan.body <= Body::norm || plan.body == Body::mode || !is_float(plan.dtype)) return false;
   const Int taps = plan.additions + 1;
   if (!block.there || taps > most_window_taps) return false;
   for (const Axis& axis : block.axes)
@@ -532,12 +532,22 @@ Plan plan_without_mirror(const PlanFields& fields) {
   return plan;
 }
 
+Plan::Through through_of(const PlanFields& fields, const char* dtype) {
+  PlanFields norms = fields, sums = fields;
+  norms.dtype = sums.dtype = dtype, sums.body = "sum";
+  return {std::make_unique<Plan>(plan_without_mirror(norms)), std::make_unique<Plan>(plan_of(sums))};
+}
+
 }  // namespace
 
 Plan plan_of(const PlanFields& fields) {
   Plan plan = plan_without_mirror(fields);
   plan.is_even = plan.body != Body::mean || even_divisor(plan) > 0;
   plan.mirror = mirror_of(plan, fields);
+  if (plan.body == Body::norm) {
+    plan.through = through_of(fields, plan.dtype == Dtype::float64 ? "float64" : "float32");
+    if (plan.dtype != Dtype::float64) plan.wide = through_of(fields, "float64");
+  }
   return plan;
 }
 

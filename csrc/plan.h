@@ -74,6 +74,13 @@ struct Plan {
   std::vector<std::vector<double>> held_weights;  // of the taps of each axis
   std::vector<double> held_products;
 
+  // A norm's gradient goes through norms and their sums (norms.h): in float32, of float64 in float64; and in float64 where that is another.
+  struct Through {
+    std::unique_ptr<Plan> norms, sums;
+  };
+  Through through, wide;
+  POOLWISE_INLINE const Through& exact() const { return wide.norms == nullptr ? through : wide; }
+
   Plan() = default;
   Plan(Plan&&) = default;
   Plan(const Plan&) = delete;
@@ -84,7 +91,8 @@ struct Plan {
   POOLWISE_INLINE bool exponential() const { return body == Body::soft || body == Body::logsumexp || body == Body::lip; }
   // Whether a second array of floats, as large as the input, says what each element weighs.
   POOLWISE_INLINE bool paired() const { return body == Body::lip; }
-  POOLWISE_INLINE bool keeps_input() const { return sends && body != Body::blur; }
+  POOLWISE_INLINE bool keeps_input() const { return (sends && body != Body::blur) || through.norms != nullptr; }
+  bool has_gradient() const { return dtype >= Dtype::float16 && (body < Body::norm || sends || through.norms != nullptr); }
   // Whether the result is the root of a sum of powers.
   POOLWISE_INLINE bool roots() const { return body == Body::norm || body == Body::lp || body == Body::gem; }
   POOLWISE_INLINE bool selects() const { return body == Body::max || body == Body::min || body == Body::relumax; }

@@ -5,6 +5,7 @@
 #include <stdexcept>
 
 #include "cache.h"
+#include "norms.h"
 #include "threads.h"
 
 namespace poolwise {
@@ -135,13 +136,14 @@ void run_forward(const Plan& plan, const Buffers& buffers, int threads) {
 
 void run_backward(const Plan& plan, const Buffers& buffers, int threads) {
   if (plan.dtype < Dtype::float16) refuse("backward: integers have no gradient, got " + std::string(name_of(plan.dtype)));
-  if (plan.body >= Body::norm && !plan.sends) refuse("backward: there is no gradient of this operation on such windows");
+  if (plan.body >= Body::norm && !plan.has_gradient()) refuse("backward: there is no gradient of this operation on such windows");
   if (plan.sends && buffers.mask != nullptr) refuse("backward: mask must be none for this operation");
   if (plan.keeps_input() && buffers.kept == nullptr && plan.input_size > 0) refuse("backward: kept must be the input for this operation, got none");
   if (plan.paired() && (buffers.beside == nullptr || buffers.to_beside == nullptr) && plan.input_size > 0)
     refuse("backward: beside and to_beside must be given for this operation, got none");
   if (plan.selects() && buffers.kept == nullptr && plan.output_size > 0)
     refuse("backward: kept must be given for a selection, got none");
+  if (plan.through.norms != nullptr) return run_norms_backward(plan, buffers, chosen.load()->passes, threads);
   if (plan.mirror != nullptr && buffers.mask == nullptr) {
     if (plan.is_even) return run_forward(*plan.mirror, buffers, threads);
     const bool divides = plan.block.there && plan.block.axes[2].output * plan.block.inner <= most_divided_lanes && itemsize_of(plan.dtype) >= 4;

@@ -42,17 +42,14 @@ struct Work {
 };
 
 using Clock = std::chrono::steady_clock;
-constexpr auto moment = std::chrono::microseconds(500), at_once = std::chrono::microseconds(20);
+constexpr auto moment = std::chrono::microseconds(500), soon = std::chrono::microseconds(50), at_once = std::chrono::microseconds(20);
 
-// Asks for a moment again and again whether there is something to do: who sleeps takes as long to wake as a small pooling.
-// Others that want the processor are given way. Once one took it, sleeping is better: sleepers have their turn first.
+// Asks for a short while again and again whether there is something to do: who sleeps takes as long to wake as a small pooling. It does
+// not give way to others, since Linux lets who did, and slept then, wait for a whole turn of theirs (benchmarks/factors.md, 103). Once
+// another took the processor, sleeping is better: sleepers have their turn first.
 template <class Done>
 void linger(Done done) {
-  for (auto before = Clock::now(), now = before, end = now + moment; !done() && now < end && now - before < at_once;) {
-    before = now;
-    std::this_thread::yield();
-    now = Clock::now();
-  }
+  for (auto before = Clock::now(), now = before, end = now + soon; !done() && now < end && now - before < at_once; now = Clock::now()) before = now;
 }
 
 #if defined(__linux__)

@@ -748,51 +748,6 @@ struct Weighted {
   }
 };
 
-// The derivative of a Euclidean norm, which the engine of lines computes: x over it; 0 where it is 0.
-template <class T>
-struct OverNorm {
-  using Reader = Plain<T, double>;
-  using Element = T;
-  using Accumulator = double;
-  static constexpr bool reads = true;
-
-  Reader reader;
-  explicit OverNorm(const Plan&) {}
-
-  double absent() const { return 0; }
-  template <int N, int K, int Across>
-  POOLWISE_INLINE void send(Pack<double, N>* v, int k, Pack<double, N> g, const Some<double, N>*) const {
-    const auto norm_of = [&]() POOLWISE_LAMBDA {
-      Pack<double, N> sum{};
-      for (int i = 0; i < k; ++i) sum += v[i] * v[i];
-      return root<N>(sum);
-    };
-    Pack<double, N> norm = norm_of();
-    if constexpr (std::is_same_v<T, double>) {
-      if (!holds<std::int64_t, N>((norm >= least_norm) & (norm <= most_norm))) {
-        scale<N>(v, k);
-        norm = norm_of();
-      }
-    }
-    for (int i = 0; i < k; ++i) v[i] = norm == 0 ? Pack<double, N>{} : g * (v[i] / norm);
-  }
-
- private:
-  // Such that the largest is from 1 to 4, or less where it is no normal number; a window with one that is infinite or NaN stays as it is.
-  template <int N>
-  static POOLWISE_OUTLINE void scale(Pack<double, N>* v, int k) {
-    using Bits = Pack<std::int64_t, N>;
-    Bits most{};  // without their signs numbers lie in the order of their bits
-    for (int i = 0; i < k; ++i) {
-      const Bits magnitude = same_bits<Bits>(v[i]) & INT64_MAX;
-      most = magnitude > most ? magnitude : most;
-    }
-    const Bits exponent = most >> 52, opposite = exponent == 2047 ? Bits{} + 1023 : exponent == 2046 ? Bits{} + 1 : 2046 - exponent;
-    const auto factor = same_bits<Pack<double, N>>(opposite << 52);
-    for (int i = 0; i < k; ++i) v[i] *= factor;
-  }
-};
-
 // The derivative of a power mean or norm y of n elements, which the engine of lines computes: |x / y|^(p - 1), with the sign of x in a
 // norm, over n in a mean, of what was not raised to the least. Where y is infinite, NaN of what is infinite too, else 0.
 template <class T>

@@ -29,12 +29,10 @@ PARAMETERS = {
     "soft": "temperature",
     "logsumexp": "temperature",
 }
-# Taps of all windows, and taps for each element, beyond which a root's gradient comes sooner from sums. A norm's comes
-# sooner from fewer for each element where windows have more than FEW_TAPS: up to that the module's loops are unrolled.
-MANY_TAPS, TAPS_OF_ELEMENT = 1 << 17, 12
-NORMS_TAPS, WIDE_NORMS_TAPS, FEW_TAPS = 4, 6, 9
-LARGE_NORM = 2.0**400  # beyond which, or one over which, numbers over norms of float64 are lifted
-LIFT = 2.0**600
+MANY_TAPS, TAPS_OF_ELEMENT = (
+    1 << 17,
+    12,
+)  # of all windows, and for each element, beyond which a root's gradient comes sooner from sums
 MOST_SQUARES = 1024  # of float64, which are added one after the other: they err by a unit in the last place or two
 MOST_WHOLE = 49  # taps; of more the plan refuses them
 KEPT_BYTES = {"": 0, "uint8": 1, "int32": 4, "int64": 8}
@@ -87,9 +85,9 @@ class Native:
         elif plan.keeps_input:
             x, *others = kept or (None,)
             _check("kept", x, call.dtype, call.geometry.shape)
-            beside = _beside(kept, call)
+            mask, beside = _mask(kept, call), _beside(kept, call)
             to_beside = None if beside is None else framework.empty(call.geometry.shape, "float32", call.layout, g)
-            framework.native_backward(plan, (g, gx, framework.dense(x, call.layout), None, beside, to_beside))
+            framework.native_backward(plan, (g, gx, framework.dense(x, call.layout), mask, beside, to_beside))
             if to_beside is not None:
                 return gx, _summed(to_beside, others[0], call)
         elif call.masked:
@@ -115,49 +113,20 @@ class Native:
             if least is not None:
                 nothing.append(x < least)
                 x[nothing[-1]] = least
-            if _body(call) == "norm":
-                gx = self._over_norms(shares, x, kept[1:], call)
-            else:
-                total, _ = self.forward((_raised(x, p, call), *kept[1:]), totals)
-                zero = total == 0
-                total **= 1 - 1 / p
-                shares /= total
-                shares[zero] = 0
-                gx, *_ = self.backward(shares, mask, totals)
-                gx *= x if p == 2 else _raised(x, p - 1, call)
-                if p != 2 and least is None:
-                    gx *= xp.sign(x)
+            total, _ = self.forward((_raised(x, p, call), *kept[1:]), totals)
+            zero = total == 0
+            total **= 1 - 1 / p
+            shares /= total
+            shares[zero] = 0
+            gx, *_ = self.backward(shares, mask, totals)
+            gx *= x if p == 2 else _raised(x, p - 1, call)
+            if p != 2 and least is None:
+                gx *= xp.sign(x)
         for places in nothing:
             gx[places] = 0
         for axis, places in _never_read(call):
             gx[(slice(None),) * axis + (framework.constant(places, gx),)] = 0
         return framework.dense(framework.cast(gx, call.dtype), call.layout)
-
-    def _over_norms(self, g: Array, x: Array, where: Sequence[Array], call: Call) -> Array:
-        """x times the sum of g / norm over the windows that read it, in float64.
-
-        Windows whose norms are so large or small that g / norm would leave float64, where g is about 1, are done apart,
-        with x times a power of two.
-        """
-        xp, totals = call.framework.xp, _totals(call)
-        wide, mask = replace(call, dtypes=totals.dtypes, keep=False), _mask((x, *where), call)
-
-        def summed(these: Array, norms: Array, x: Array) -> Array:
-            gx, *_ = self.backward(xp.where(these, g / norms, xp.zeros_like(g)), mask, totals)
-            gx *= x
-            return gx
-
-        norms, _ = self.forward((x, *where), wide)
-        small, large = (norms > 0) & (norms < 1 / LARGE_NORM), norms > LARGE_NORM
-        lifts = ((small, LIFT), (large, 1 / LIFT)) if call.dtype == "float64" else ()
-        gx = summed((norms != 0) & ~(small | large) if lifts else norms != 0, norms, x)
-        for these, lift in lifts:
-            if bool(xp.any(these)):
-                lifted = x * lift
-                if lift > 1:
-                    lifted[xp.abs(lifted) > LIFT] = 0  # which these windows do not read
-                gx += summed(these, self.forward((lifted, *where), wide)[0], lifted)
-        return gx
 
     def kept_bytes(self, call: Call) -> int:
         if call.op.name in ROOTS:
@@ -320,13 +289,10 @@ def _root_refusal(call: Call, body: str) -> str | None:
 @lru_cache(maxsize=4096)
 def _sums_powers(call: Call) -> bool:
     """Whether a root's gradient comes from sums: the module's has no masks, folds, bins, large windows or long rows."""
-    if call.op.name not in ROOTS:
+    if call.op.name not in ROOTS or _body(call) == "norm":
         return False
     taps = prod(call.geometry.window) * prod(call.geometry.output_shape)
-    each = TAPS_OF_ELEMENT
-    if _body(call) == "norm" and prod(call.geometry.window) > FEW_TAPS:
-        each = WIDE_NORMS_TAPS if call.dtype == "float64" else NORMS_TAPS
-    many = taps > max(MANY_TAPS, each * prod(call.geometry.shape))
+    many = taps > max(MANY_TAPS, TAPS_OF_ELEMENT * prod(call.geometry.shape))
     return many or call.masked or not plan_of(call).has_gradient
 
 
