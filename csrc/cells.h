@@ -102,7 +102,14 @@ struct Output {
   Kept width;
 
   Output(const Plan& plan, const Buffers& buffers)
-      : reduction(plan), y(static_cast<typename R::Result*>(buffers.to)), kept(buffers.kept), width(plan.kept) {}
+      : reduction(reduction_of(plan, buffers.mask != nullptr)), y(static_cast<typename R::Result*>(buffers.to)), kept(buffers.kept), width(plan.kept) {}
+
+  static R reduction_of(const Plan& plan, bool masked) {
+    if constexpr (std::is_constructible_v<R, const Plan&, bool>)
+      return R(plan, masked);
+    else
+      return R(plan);
+  }
 
   template <int N>
   POOLWISE_INLINE void put(Int at, const typename R::template State<N>& reduced, Pack<A, N> divisor) const {

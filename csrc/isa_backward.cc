@@ -24,14 +24,17 @@ void gathered(const Plan& plan, const Buffers& buffers, Run&& run) {
   run.template operator()<Cells<B>>();
 }
 
+constexpr Int windows_worth_turns = 20;  // a window for so many elements, or more windows
+
 template <class T, class K, class Run>
 void with_winner(const Plan& plan, const Buffers& buffers, Run&& run) {
   using B = ToWinner<T, K>;
   if (ScatterWhole<B>::serves(plan, buffers)) return run.template operator()<ScatterWhole<B>>();
-  if (Scatter<B>::is_sooner(plan, buffers)) return run.template operator()<Scatter<B>>();
+  const bool in_turns = ScatterPlanes<B>::serves(plan, buffers);
+  if (!(in_turns && plan.output_size > plan.input_size / windows_worth_turns) && Scatter<B>::is_sooner(plan, buffers)) return run.template operator()<Scatter<B>>();
   if constexpr (PlanesExpanded<B>::wanted)
     if (PlanesExpanded<B>::serves(plan, buffers)) return run.template operator()<PlanesExpanded<B>>();
-  if (ScatterPlanes<B>::serves(plan, buffers)) return run.template operator()<ScatterPlanes<B>>();
+  if (in_turns) return run.template operator()<ScatterPlanes<B>>();
   if (Scatter<B>::serves(plan, buffers)) return run.template operator()<Scatter<B>>();
   if constexpr (std::is_same_v<K, std::uint8_t>) return gathered<B>(plan, buffers, run);
   run.template operator()<Cells<ToWinner<T, AnyOffset, double>>>();

@@ -1,17 +1,15 @@
 // Passes over elements, of one instruction set: what the gradients of norms are made of, beside norms and sums.
+#include <limits>
+
 #include "isa.h"
 
 namespace poolwise::POOLWISE_ISA {
 namespace {
 
-// Shares below or above which sums and products of them may leave float32, or float64; and the least norm that is not rounded more than others.
+// The least normal number: what is below is rounded more than others. And what so many shares may be that sums and products do not overflow.
 template <class A>
 struct Range {
-  static constexpr A least = 0x1p-100, most = 0x1p100, least_norm = 0x1p-120;
-};
-template <>
-struct Range<double> {
-  static constexpr double least = 0x1p-900, most = 0x1p900, least_norm = 0x1p-1000;
+  static constexpr A least = std::numeric_limits<A>::min(), most = sizeof(A) == 4 ? A(0x1p100f) : A(0x1p900);
 };
 
 // Calls run.operator()<T>() with the type of an array.
@@ -33,7 +31,7 @@ POOLWISE_OUTLINE bool over(const T* g, A* norms, Int n) {
     const auto norm = load<A, N>(norms + i), sent = load<A, N>(g + i);
     const auto share = norm == 0 ? Pack<A, N>{} : sent / norm;
     const auto magnitude = share < 0 ? -share : share;
-    const auto fits = (norm == 0) | ((norm >= R::least_norm) & (magnitude >= R::least) & (magnitude <= R::most)) |
+    const auto fits = (norm == 0) | ((norm >= R::least) & (magnitude >= R::least) & (magnitude <= R::most)) |
                       ((sent == 0) & (norm > 0) & (norm <= R::most));
     all = all & holds<Lane<A>, N>(fits);
     store<N, A>(norms + i, share);
@@ -59,6 +57,7 @@ bool over_norms(Dtype dtype, const void* g, void* norms, Int n) {
 void times_sums(Dtype dtype, const void* x, const void* sums, void* gx, Int n) {
   with_type(dtype, [&]<class T>() { multiplied(static_cast<const T*>(x), static_cast<const Number<T>*>(sums), static_cast<T*>(gx), n); });
 }
+// To half precision of float64 through float32.
 void copied(Dtype from_dtype, const void* from, Dtype to_dtype, void* to, Int n) {
   with_type(from_dtype, [&]<class From>() {
     with_type(to_dtype, [&]<class To>() {

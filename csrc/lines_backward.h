@@ -234,7 +234,7 @@ class LinesBackward {
   }
 
   void spread_divisors() {
-    if (B::keeps || plan_.body != Body::mean) return;
+    if (B::keeps || plan_.exact_share > 0) return;
     const Axis& last = block_.axes[2];
     const A whole = static_cast<A>(divided_by(plan_, last, true, last.whole_begin, 0));
     for (Int j = 0; j < last.output; ++j)
@@ -307,14 +307,15 @@ class LinesBackward {
       std::memcpy(static_cast<void*>(slot.g + lane), g_ + at, static_cast<std::size_t>(n) * sizeof(G));
       std::memcpy(slot.kept + lane, kept_ + at, static_cast<std::size_t>(n) * sizeof(K));
     } else {
-      const bool divided = plan_.body == Body::mean;
+      const A share = static_cast<A>(plan_.exact_share);
+      const bool divided = share == 0;
       const A row = divided ? static_cast<A>(divided_by(plan_, block_.axes[0], false, i0, 0) * divided_by(plan_, block_.axes[1], false, i1, 0)) : A(1);
       const A* divisors = divisors_ + first_column_ * block_.inner;
       for_lanes<N>(n, [&]<int M, int U>(Int from) POOLWISE_LAMBDA {
         for (int u = 0; u < U; ++u) {
           const Int here = from + u * M;
           const auto g = load<A, M>(g_ + at + here);
-          store<M, A>(slot.g + lane + here, divided ? g / (load<A, M>(divisors + here) * row) : g);
+          store<M, A>(slot.g + lane + here, divided ? g / (load<A, M>(divisors + here) * row) : g * share);
         }
       });
     }

@@ -163,7 +163,12 @@ POOLWISE_OUTLINE LineLayout line_layout(const Plan& plan) {
   if (block.inner == 0 || least > most_memory / 4) return layout;
   // A long row that is divided is cut where it overfills the first cache, with its divisors and what is written; not channels or folded padding,
   // which would have to be read again, nor columns that slide, which are turned several rows at a time.
-  const bool is_cut = R::divides && block.inner == 1 && last.mode == Mode::absent && !layout.slides_along && last.size * lane_bytes >= 3 * cut_line_bytes;
+  // What is neither divided nor copied is read in the order of memory.
+  const bool divided = [&] {
+    if constexpr (R::divides) return R(plan).is_mean;
+    return false;
+  }();
+  const bool is_cut = R::divides && (divided || !lies_as_lines<R>(plan)) && block.inner == 1 && last.mode == Mode::absent && !layout.slides_along && last.size * lane_bytes >= 3 * cut_line_bytes;
   const Int extent_bytes = layout.extent * block.inner * lane_bytes, line = is_cut ? larger(cut_line_bytes, smaller(line_bytes, 16 * extent_bytes)) : line_bytes;
   const Int room = larger(layout.slides ? sliding_bytes / rows.taps : line, 4 * extent_bytes);
   const Int cells = larger(layout.extent, room / lane_bytes / block.inner);

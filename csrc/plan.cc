@@ -370,6 +370,7 @@ double even_divisor(const Plan& plan) {
   double product = 1;
   for (int a = 0; a < plan.rank; ++a) {
     const Axis& axis = plan.axes[a];
+    if (axis.span_planes > 1) return 0;
     const double first = plan.divided_by(axis, a + 1 == plan.rank, axis.whole_begin < axis.output ? axis.whole_begin : 0, 0);
     if (axis.output - (axis.whole_end - axis.whole_begin) > most_held_readers) return 0;
     for (Int i = axis.whole_begin > 0 ? 0 : axis.whole_end; i < axis.output; i = i + 1 == axis.whole_begin ? axis.whole_end : i + 1)
@@ -377,6 +378,12 @@ double even_divisor(const Plan& plan) {
     product *= first;
   }
   return product;
+}
+
+void find_share(Plan& plan) {
+  int power = 0;
+  plan.shared_divisor = even_divisor(plan);
+  plan.exact_share = plan.shared_divisor >= 1 && plan.shared_divisor <= 0x1p60 && std::frexp(plan.shared_divisor, &power) == 0.5 ? 1 / plan.shared_divisor : 0;
 }
 
 constexpr Int most_line_bytes = Int(1) << 24;
@@ -455,8 +462,8 @@ std::unique_ptr<Plan> mirror_of(const Plan& plan, const PlanFields& fields) {
     mirrored.tables[static_cast<std::size_t>(a)].regular = {axis.size, static_cast<Int>(start), 1, axis.dilation, axis.taps, 0, 0, "absent"};
   }
   for (int d = 0; d < plan.ndim; ++d) mirrored.shape[static_cast<std::size_t>(plan.dims[d].number)] = plan.dims[d].output;
-  const bool divides = plan.is_even && plan.body == Body::mean;
-  mirrored.body = divides ? "mean" : "sum", mirrored.divisor = divides ? even_divisor(plan) : 0;
+  const bool divides = plan.shared_divisor > 0 && plan.body == Body::mean;
+  mirrored.body = divides ? "mean" : "sum", mirrored.divisor = divides ? plan.shared_divisor : 0;
   return std::make_unique<Plan>(plan_without_mirror(mirrored));
 }
 
@@ -529,6 +536,7 @@ Plan plan_without_mirror(const PlanFields& fields) {
   find_block(plan);
   if (plan.whole()) check_whole(plan);
   plan.sends = sends_from_windows(plan);
+  if (plan.body == Body::mean) find_share(plan);
   return plan;
 }
 
@@ -542,7 +550,6 @@ Plan::Through through_of(const PlanFields& fields, const char* dtype) {
 
 Plan plan_of(const PlanFields& fields) {
   Plan plan = plan_without_mirror(fields);
-  plan.is_even = plan.body != Body::mean || even_divisor(plan) > 0;
   plan.mirror = mirror_of(plan, fields);
   if (plan.body == Body::norm) {
     plan.through = through_of(fields, plan.dtype == Dtype::float64 ? "float64" : "float32");

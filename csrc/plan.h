@@ -59,9 +59,10 @@ struct Plan {
   const Axis* axes = nullptr;  // the pooled ones, in the user's order
   Block block;
   // Where every stride is 1, the gradient of a sum is a sum of gradients over the mirrored windows: the plan of that. Its windows
-  // divide by a number that is the same for all, or by none where `is_even` is false.
+  // divide by `shared_divisor`, or by none where that differs.
   std::unique_ptr<Plan> mirror;
-  bool is_even = false;
+  double shared_divisor = 1;  // what every window of a mean divides by, 0 where they differ; 1 of what is no mean
+  double exact_share = 1;     // its reciprocal where the product with that is the quotient, a power of two; else 0
   // Whether the gradient is computed from whole windows, and whether their elements are needed for it: the input is kept then.
   bool sends = false;
   Int input_size = 0, output_size = 0, planes = 1;
@@ -92,7 +93,7 @@ struct Plan {
   // Whether a second array of floats, as large as the input, says what each element weighs.
   POOLWISE_INLINE bool paired() const { return body == Body::lip; }
   POOLWISE_INLINE bool keeps_input() const { return (sends && body != Body::blur) || through.norms != nullptr; }
-  bool has_gradient() const { return dtype >= Dtype::float16 && (body < Body::norm || sends || through.norms != nullptr); }
+  POOLWISE_INLINE bool has_gradient() const { return dtype >= Dtype::float16 && (body < Body::norm || sends || through.norms != nullptr); }
   // Whether the result is the root of a sum of powers.
   POOLWISE_INLINE bool roots() const { return body == Body::norm || body == Body::lp || body == Body::gem; }
   POOLWISE_INLINE bool selects() const { return body == Body::max || body == Body::min || body == Body::relumax; }

@@ -95,11 +95,10 @@ class PlanesBackward {
   }
 
   void find_divisors() {
-    const bool divided = plan_.body == Body::mean;
+    if (plan_.exact_share > 0) return;
     for (Int i = 0; i < rows_.output; ++i)
       for (Int j = 0; j < last_.output; ++j)
-        fill<A>(divisors_ + (i * last_.output + j) * inner_, inner_,
-                divided ? static_cast<A>(divided_by(plan_, rows_, false, i, 0) * divided_by(plan_, last_, true, j, 0)) : A(1));
+        fill<A>(divisors_ + (i * last_.output + j) * inner_, inner_, static_cast<A>(divided_by(plan_, rows_, false, i, 0) * divided_by(plan_, last_, true, j, 0)));
   }
 
   void hold(Int plane) {
@@ -111,10 +110,12 @@ class PlanesBackward {
         copy(held_kept_ + to, kept_ + at, n);
       } else {
         const A* divisors = divisors_ + i * n;
+        const A share = static_cast<A>(plan_.exact_share);
         for_lanes<N>(n, [&]<int M, int U>(Int lane) POOLWISE_LAMBDA {
           for (int u = 0; u < U; ++u) {
             const Int here = lane + u * M;
-            store<M, A>(held_g_ + to + here, load<A, M>(g_ + at + here) / load<A, M>(divisors + here));
+            const auto g = load<A, M>(g_ + at + here);
+            store<M, A>(held_g_ + to + here, share == 0 ? g / load<A, M>(divisors + here) : g * share);
           }
         });
       }

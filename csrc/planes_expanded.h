@@ -111,7 +111,7 @@ class PlanesExpanded {
 
  private:
   void find_divisors() {
-    if (B::keeps || plan_.body != Body::mean) return;
+    if (B::keeps || plan_.exact_share > 0) return;
     Int to = 0;
     for (Int i = 0; i < axes_[0].output; ++i)
       for (Int j = 0; j < axes_[1].output; ++j) {
@@ -179,12 +179,12 @@ class PlanesExpanded {
 
   void hold(Int plane, Int n) {
     const Int from = plane * layout_.outputs;
-    const bool divided = !B::keeps && plan_.body == Body::mean;
+    const A share = B::keeps ? A(1) : static_cast<A>(plan_.exact_share);
     for_lanes<N>(n, [&]<int M, int U>(Int lane) POOLWISE_LAMBDA {
       for (int u = 0; u < U; ++u) {
         const Int here = lane + u * M;
         const auto g = load<A, M>(g_ + from + here);
-        store<M, A>(held_g_ + here, divided ? g / load<A, M>(divisors_ + here) : g);
+        store<M, A>(held_g_ + here, share == 0 ? g / load<A, M>(divisors_ + here) : g * share);
         if constexpr (B::keeps) {  // what names no tap may be any negative number
           const auto kept = load<L, M>(kept_ + from + here);
           store<M, L>(held_kept_ + here, kept < 0 ? every<L, M>(-1) : kept);

@@ -145,7 +145,7 @@ void run_backward(const Plan& plan, const Buffers& buffers, int threads) {
     refuse("backward: kept must be given for a selection, got none");
   if (plan.through.norms != nullptr) return run_norms_backward(plan, buffers, chosen.load()->passes, threads);
   if (plan.mirror != nullptr && buffers.mask == nullptr) {
-    if (plan.is_even) return run_forward(*plan.mirror, buffers, threads);
+    if (plan.shared_divisor > 0) return run_forward(*plan.mirror, buffers, threads);
     const bool divides = plan.block.there && plan.block.axes[2].output * plan.block.inner <= most_divided_lanes && itemsize_of(plan.dtype) >= 4;
     if (divides && plan.readers >= readers_worth_mirroring) return run_mirrored(plan, buffers, threads);
   }

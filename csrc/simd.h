@@ -349,6 +349,18 @@ POOLWISE_INLINE bool holds(Pack<L, N> mask) {
   return all;
 }
 
+#if defined(__FMA__)
+// a · b + c, rounded once, of full packs.
+template <int N>
+POOLWISE_INLINE Pack<float, N> multiplied_and_added(Pack<float, N> a, Pack<float, N> b, Pack<float, N> c) {
+#if defined(__AVX512BW__)
+  return same_bits<Pack<float, N>>(_mm512_fmadd_ps(same_bits<__m512>(a), same_bits<__m512>(b), same_bits<__m512>(c)));
+#else
+  return same_bits<Pack<float, N>>(_mm256_fmadd_ps(same_bits<__m256>(a), same_bits<__m256>(b), same_bits<__m256>(c)));
+#endif
+}
+#endif
+
 // Square roots, each rounded correctly.
 template <int N>
 POOLWISE_INLINE Pack<double, N> root(Pack<double, N> v) {

@@ -735,6 +735,41 @@ def test_half_precision_is_rounded_once(name, body, dtype):
             ).all()
 
 
+def quotients(x, divisor):
+    """By a mean over single elements."""
+    y, one = np.empty_like(x), regular(x.size, 1, 1).table
+    _native.Plan("mean", "float32", x.shape, [0], [one], [0], divisor=divisor).forward(x, y)
+    return y
+
+
+@pytest.mark.parametrize("divisor", [3, 7, 9, 49, 127])
+def test_means_are_quotients_of_whatever_float32_holds(divisor):
+    """Made from reciprocals: of all significands, in as many exponents as there are others left."""
+    every = np.arange(2**23, dtype="u4")
+    x = (every | ((1 + every % 254) << 23)).view("f4")
+    for instructions in SETS:
+        _native.use_instruction_set(instructions)
+        for here in (x, (every | np.uint32(127 << 23)).view("f4")):
+            assert (quotients(here, divisor).view("u4") == (here / np.float32(divisor)).view("u4")).all()
+
+
+@pytest.mark.parametrize("divisor", [*range(1, 132), 1000, 2.5, 0.3, 2.0**-100, 2.0**-130, 1e-20, 1e30])
+def test_means_of_rare_numbers_are_quotients(divisor):
+    rng = np.random.default_rng(0)
+    rare = np.array([0, -0.0, 1, -3e-38, 1e-45, 3e38, -np.inf, np.inf, np.nan], "f4")
+    x = np.concatenate(
+        [np.repeat(rare, 37), rng.choice(rare, 999), rng.standard_normal(3001).astype("f4"), [-0.0] * 64]
+    )
+    x = x.astype("f4")
+    with np.errstate(over="ignore", under="ignore"):
+        wanted = x / np.float32(divisor)
+    for instructions in SETS:
+        _native.use_instruction_set(instructions)
+        y = quotients(x, divisor)
+        np.testing.assert_array_equal(y, wanted)
+        assert (np.signbit(y) == np.signbit(wanted))[~np.isnan(wanted)].all()
+
+
 # ---- norms ----
 
 
@@ -829,6 +864,34 @@ def test_norms_are_computed_again_by_any_number_of_threads():
 
 def test_a_step_beyond_all_that_there_is():
     assert poolwise.max_pool(np.arange(10.0).reshape(5, 2), (2, 2), stride=(2**62, 1), kernel="native") == [[3.0]]
+
+
+def test_small_numbers_beside_large_norms_have_their_gradient():
+    x = np.array([2.0**410, 2.0**-500, np.nan, 1, 2.0**-420, 2.0**-430, -(2.0**900), 2.0**-100])
+    g = np.array([1.0, 2.0, -3.0, 2.0**80])
+    own, wanted = (
+        poolwise.pool_backward(g, x, poolwise.Lp(), (2,), kernel=kernel) for kernel in ("native", "reference")
+    )
+    np.testing.assert_allclose(own, wanted, rtol=1e-14, atol=0)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
+@pytest.mark.parametrize("rare", [0.0, np.nan])
+def test_gradients_of_norms_are_the_same_bits_everywhere(dtype, rare):
+    rng = np.random.default_rng(1)
+    x, g = rng.standard_normal((8, 130, 131)), rng.standard_normal((8, 129, 130))
+    x[-1, -1, -1] = rare
+    bits = {"float32": "u4", "float64": "u8"}.get(dtype, "u2")
+    x, g = (halves(a.astype("f4"), dtype) if bits == "u2" else a.astype(dtype) for a in (x, g))
+    p = _native.Plan("norm", dtype, x.shape, (1, 2), [regular(130, 2).table, regular(131, 2).table], range(3))
+    found = []
+    for instructions, threads in itertools.product(SETS, (1, 2, 7)):
+        _native.use_instruction_set(instructions)
+        p.backward(g, gx := np.empty_like(x), x, threads=threads)
+        found.append(gx.view(bits))
+    for gx in found[1:]:
+        assert (gx[:7] == found[0][:7]).all()
+        assert (gx[7, :-2] == found[0][7, :-2]).all()
 
 
 @pytest.mark.parametrize("scale", [1.0, 2.0**600, 2.0**-600])

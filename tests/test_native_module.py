@@ -663,6 +663,13 @@ def test_uneven_windows_are_those_of_the_loop(body, planes, instruction_set):
         np.testing.assert_allclose(gx[o, :, c], wanted_gx, rtol=1e-13, atol=1e-13)
 
 
+def test_windows_of_one_plane_alike_and_of_another_not():
+    spans = np.array([[[0, 2], [2, 2]], [[0, 1], [1, 3]]])
+    p = _native.Plan("mean", "float32", (2, 4), [1], [(3, spans)], (0, 1))
+    p.forward(np.array([[1, 2, 3, 4]] * 2, "f4"), y := np.empty((2, 2), "f4"))
+    same(y, np.array([[1.5, 3.5], [1, 3]], "f4"))
+
+
 STRIDED = {
     "negative": lambda x: x[::-1, :, ::-1],
     "every second": lambda x: np.repeat(np.repeat(x, 2, 1), 2, 3)[:, ::2, :, ::2],

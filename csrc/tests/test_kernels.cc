@@ -285,7 +285,7 @@ bool try_whole(const Case& c, const std::string& body, const std::string& dtype,
         }
         const double wanted = of_whole_window(body, values, weights, fields.parameter, whole);
         CHECK(close<T>(wanted, y.as<T>()[at]), "%s, %s of %s: y is %g, not %g", c.name, body.c_str(), dtype.c_str(), double(y.as<T>()[at]), wanted);
-        if (!plan.sends) continue;
+        if (!plan.has_gradient()) continue;
         const std::vector<double> sent = sent_by_whole_window(body, values, weights, fields.parameter);
         const double mean = plan.paired() ? std::inner_product(sent.begin(), sent.end(), values.begin(), 0.0) : 0;
         for (std::size_t t = 0; t < there.size(); ++t) {
@@ -295,7 +295,7 @@ bool try_whole(const Case& c, const std::string& body, const std::string& dtype,
         }
       }
   }
-  if (!plan.sends) return true;
+  if (!plan.has_gradient()) return true;
   buffers.from = g.as<T>(), buffers.to = gx.as<T>(), buffers.kept = plan.keeps_input() ? x.as<void>() : nullptr;
   run_backward(plan, buffers, threads);
   const auto check = [&](const char* what, std::size_t i, double wanted, double got) {
@@ -320,7 +320,7 @@ void try_whole_windows(const Case& c, const std::string& dtype, int& served) {
 
 // Sixteen bits and large arrays are compared in Python; here they meet the forbidden pages.
 void touch_pages(const Case& c, const std::string& dtype) {
-  for (const char* body : {"max", "relumax", "sum", "mean"})
+  for (const char* body : {"max", "relumax", "sum", "mean", "norm"})
     for (const Touching touching : {Touching::behind, Touching::before}) {
       const Plan plan = plan_of(fields_of(c, body, dtype));
       const std::size_t itemsize = static_cast<std::size_t>(itemsize_of(plan.dtype));
@@ -332,6 +332,7 @@ void touch_pages(const Case& c, const std::string& dtype) {
       buffers.kept = plan.kept == Kept::none ? nullptr : kept.as<void>();
       run_forward(plan, buffers, 2);
       buffers.from = y.as<void>(), buffers.to = gx.as<void>();
+      if (plan.keeps_input()) buffers.kept = x.as<void>();
       run_backward(plan, buffers, 2);
     }
 }

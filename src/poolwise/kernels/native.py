@@ -29,10 +29,8 @@ PARAMETERS = {
     "soft": "temperature",
     "logsumexp": "temperature",
 }
-MANY_TAPS, TAPS_OF_ELEMENT = (
-    1 << 17,
-    12,
-)  # of all windows, and for each element, beyond which a root's gradient comes sooner from sums
+# Taps of all windows, and taps for each element, beyond which a root's gradient comes sooner from sums.
+MANY_TAPS, TAPS_OF_ELEMENT = 1 << 17, 12
 MOST_SQUARES = 1024  # of float64, which are added one after the other: they err by a unit in the last place or two
 MOST_WHOLE = 49  # taps; of more the plan refuses them
 KEPT_BYTES = {"": 0, "uint8": 1, "int32": 4, "int64": 8}
@@ -119,8 +117,8 @@ class Native:
             shares /= total
             shares[zero] = 0
             gx, *_ = self.backward(shares, mask, totals)
-            gx *= x if p == 2 else _raised(x, p - 1, call)
-            if p != 2 and least is None:
+            gx *= _raised(x, p - 1, call)
+            if least is None:
                 gx *= xp.sign(x)
         for places in nothing:
             gx[places] = 0
@@ -283,7 +281,7 @@ def _root_refusal(call: Call, body: str) -> str | None:
         plan_of(call)
     except ValueError as cause:
         return str(cause).removeprefix("Plan: ")
-    return _refusal(_totals(call)) if call.keep else None
+    return _refusal(_totals(call)) if call.keep and body != "norm" else None
 
 
 @lru_cache(maxsize=4096)
