@@ -742,7 +742,7 @@ def quotients(x, divisor):
     return y
 
 
-@pytest.mark.parametrize("divisor", [3, 7, 9, 49, 127])
+@pytest.mark.parametrize("divisor", [7, 49])
 def test_means_are_quotients_of_whatever_float32_holds(divisor):
     """Made from reciprocals: of all significands, in as many exponents as there are others left."""
     every = np.arange(2**23, dtype="u4")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cases import CASES, OPERATIONS, WITH_ARRAYS, call_of, operands_of, same
-from poolwise import GeM, LogSumExp, Max, Mixed, Operation, Soft, pool, sum_pool
+from poolwise import GeM, LogSumExp, Lp, Max, Median, Mixed, Operation, Soft, Stochastic, max_pool, pool, sum_pool
 from poolwise.kernels import gathered
 from poolwise.kernels.gathered import Gathered, gather
 from poolwise.op import Selection, Window
@@ -116,3 +116,19 @@ def test_sums_wrap_as_numpys_do(kernel: str) -> None:
     half, most = np.array([2**63, 2**63, 2**63, 7], np.uint64), np.array([2**63 - 1, 2, -1, -1])
     np.testing.assert_array_equal(sum_pool(half, (2,), kernel=kernel), np.array([0, 2**63 + 7], np.uint64))
     np.testing.assert_array_equal(sum_pool(most, (2,), kernel=kernel), [-(2**63) + 1, -2])
+
+
+@pytest.mark.parametrize("op", [Lp(7), Mixed(0.5), Stochastic(), Max(), Median()], ids=repr)
+@pytest.mark.parametrize("layout", [(0, 2, 3, 1), (3, 2, 1, 0)], ids=["channels last", "backwards"])
+def test_results_lie_in_memory_as_the_input_does(op: Operation, layout: tuple[int, ...]) -> None:
+    values = np.random.default_rng(0).standard_normal([(2, 4, 12, 10)[axis] for axis in layout])
+    x = values.transpose(np.argsort(layout))
+    y = pool(x, op, (3, 2), axes=(2, 3), kernel="gathered")
+    assert y.transpose(layout).flags.c_contiguous
+    tensor = torch.from_numpy(x).requires_grad_()
+    for recorded in (tensor, tensor.detach()):
+        out = pool(recorded, op, (3, 2), axes=(2, 3), kernel="gathered")
+        assert out.permute(layout).is_contiguous()
+    if op == Max():
+        _, flat = max_pool(tensor, (3, 2), axes=(2, 3), return_indices=True, kernel="gathered")
+        assert flat.permute(layout).is_contiguous()

@@ -167,7 +167,7 @@ def test_the_module_asks_for_the_input_and_takes_no_other():
             soft.backward(g, np.empty_like(x), kept)
     with pytest.raises(ValueError, match="mask must be none"):
         soft.backward(g, np.empty_like(x), x, np.ones(x.shape, bool))
-    large = made(Lp(), "float32", Geometry.of((1, 8, 8), (1, 2), window=(8, 8)))
+    large = made(Lp(3), "float32", Geometry.of((1, 8, 8), (1, 2), window=(8, 8)))
     assert not large.has_gradient
     with pytest.raises(ValueError, match="no gradient of this operation"):
         large.backward(np.ones((1, 1, 1), "f4"), np.empty((1, 8, 8), "f4"))

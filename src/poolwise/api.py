@@ -212,7 +212,8 @@ class Explanation:
     """Which kernel serves a call, and why each other one does not.
 
     kernel: its name, when gradients are wanted. refusals: every other kernel's reason. kept_bytes: what stays in memory
-    for backward. forward_kernel: the kernel's name where nothing is kept.
+    for backward; of the gathered kernel the input or the indices alone, beside which a framework that records its own
+    operations keeps what they need. forward_kernel: the kernel's name where nothing is kept.
     """
 
     call: Call
@@ -223,11 +224,13 @@ class Explanation:
 
     def __str__(self) -> str:
         call, outputs, alone = self.call, prod(self.call.geometry.output_shape), self.forward_kernel
+        recorded = self.kernel == "gathered" and call.framework.name != "numpy"  # as the framework's own operations
+        kept = f"{self.kept_bytes} bytes ({self.kept_bytes / max(outputs, 1):g} per output)"
         lines = [
             f"{call.op!r} on {call.framework.name} {call.dtype} ({call.device})",
             f"kernel: {self.kernel}" + (f" (without a gradient: {alone})" if alone != self.kernel else ""),
             *(f"  not {name}: {reason}" for name, reason in self.refusals.items()),
-            f"kept for backward: {self.kept_bytes} bytes ({self.kept_bytes / max(outputs, 1):g} per output)",
+            "kept for backward: " + (f"at least {kept}, and what {call.framework.name} records" if recorded else kept),
             str(call.geometry),
         ]
         return "\n".join(lines)
@@ -553,7 +556,7 @@ def _check_drawn(door: Door, name: str, draws: Array) -> None:
 
 def _likely(operands: Operands, op: Operation, dtype: str) -> Operands:
     """With operands that nobody has given, as floats like the input."""
-    own = getattr(op, "operands", ())
+    own = op.operands if isinstance(op, Operation) else ()
     return Operands(operands.arrays, (*operands.names, *own), (dtype,) * len(own))
 
 

@@ -124,7 +124,7 @@ class Gathered:
         xp = call.framework.xp
         if call.op.separable and not call.masked and sum(table.widest for table in call.geometry.tables) <= LOOPED:
             y = call.framework.cast(_axis_after_axis(operands[0], call), call.result_dtype)
-            return y, self._kept(operands, [], call)
+            return _in_order(y, call), self._kept(operands, [], call)
         parts: list[Array] = []
         winners: list[Array] = []
         for windows in gather(operands, call):
@@ -133,7 +133,7 @@ class Gathered:
             with np.errstate(all="ignore"):
                 parts.append(call.op.gathered(xp, windows.values, windows.present, windows.count, windows.extras))
         y = call.framework.cast(_within(xp, _joined(parts, call), call), call.result_dtype)
-        return y, self._kept(operands, winners, call)
+        return _in_order(y, call), self._kept(operands, winners, call)
 
     def _kept(self, operands: Sequence[Array], winners: list[Array], call: Call) -> Any:
         if not call.keep:
@@ -164,7 +164,12 @@ class Gathered:
             flat = flat + _looked_up(xp, lookup, xp.where(kept < 0, 0, column % width) + row)
             column = column // width
             scale *= geometry.sizes[number]
-        return call.framework.cast(xp.where(kept < 0, -1, flat), "int64")
+        return _in_order(call.framework.cast(xp.where(kept < 0, -1, flat), "int64"), call)
+
+
+def _in_order(y: Array, call: Call) -> Array:
+    """The output with its axes in memory in the order of the input's."""
+    return y if call.layout == tuple(range(len(call.layout))) else call.framework.dense(y, call.layout)
 
 
 def _within(xp: Namespace, y: Array, call: Call) -> Array:
