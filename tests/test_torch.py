@@ -17,7 +17,7 @@ import poolwise
 import poolwise.torch
 import poolwise.torch.functional as ours
 from cases import CASES, OPERATIONS, operands_of, same, takes
-from poolwise import InvalidType, InvalidValue, Max, Mean
+from poolwise import InvalidType, InvalidValue, Lp, Max, Mean
 from poolwise.torch.layers import LAYERS, STOCK
 
 # function, sizes of a batch of planes, keyword arguments: what PyTorch accepts
@@ -578,3 +578,9 @@ def test_jacobians_that_autograd_batches(op: poolwise.Operation) -> None:
     x = torch.randn(1, 3, 4, generator=torch.Generator().manual_seed(5))
     jacobian = torch.autograd.functional.jacobian
     torch.testing.assert_close(jacobian(pool, x, vectorize=True), jacobian(pool, x))
+
+
+def test_explain_says_that_more_is_kept_where_pytorch_records() -> None:
+    own, theirs = (str(poolwise.explain(torch.ones(4, 8, 8), op, (3, 3))) for op in (Max(), Lp(7)))
+    assert "kept for backward: 16 bytes (1 per output)\n" in own
+    assert "kept for backward: at least 1024 bytes (64 per output), and what torch records\n" in theirs
