@@ -477,7 +477,7 @@ struct Total {
 
  private:
   // The product with the reciprocal, and what is left over times the reciprocal upon it: for counts to 128 that is the quotient, rounded once,
-  // as all numbers of float32 have shown, from where nothing that is left over vanishes. It takes half as long as a division.
+  // as every significand of float32 shows (csrc/tests/test_kernels.cc), from where nothing that is left over vanishes. It takes half as long as a division.
   static constexpr double most_corrected = 128;
   template <int N>
   POOLWISE_INLINE Pack<A, N> quotient(Pack<A, N> v) const {

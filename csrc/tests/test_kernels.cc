@@ -337,6 +337,25 @@ void touch_pages(const Case& c, const std::string& dtype) {
     }
 }
 
+// Means are made from reciprocals: for each count that is, of every significand, the quotient itself.
+void try_quotients() {
+  constexpr Int n = Int(1) << 23;
+  std::vector<float> x(static_cast<std::size_t>(n)), y(x.size());
+  for (std::size_t i = 0; i < x.size(); ++i) x[i] = 1 + static_cast<float>(i) * 0x1p-23f;
+  for (int count = 3; count <= 128; ++count) {
+    PlanFields fields;
+    fields.body = "mean", fields.dtype = "float32", fields.divisor = count;
+    fields.shape = {n}, fields.axes = {0}, fields.order = {0}, fields.tables.resize(1);
+    fields.tables[0].regular = {n, 0, 1, 1, 1, 0, 0, "absent"};
+    Buffers buffers;
+    buffers.from = x.data(), buffers.to = y.data();
+    run_forward(plan_of(fields), buffers, 2);
+    Int wrong = 0;
+    for (std::size_t i = 0; i < x.size(); ++i) wrong += y[i] != x[i] / static_cast<float>(count) ? 1 : 0;
+    CHECK(wrong == 0, "quotients by %d: %lld are not those of a division", count, static_cast<long long>(wrong));
+  }
+}
+
 }  // namespace
 }  // namespace poolwise
 
@@ -344,6 +363,7 @@ int main() {
   using namespace poolwise;
   for (const std::string& set : instruction_sets()) {
     use_instruction_set(set);
+    try_quotients();
     use_row_order("in order");
     int served = 0;
     for (const Case& c : cases()) {
