@@ -33,7 +33,7 @@ class PlanesForward {
 
  public:
   // Types whose rows are short often enough, where the engine of rows does not serve them.
-  static constexpr bool wanted = R::idempotent && !R::places && (sizeof(T) == 1 || (std::is_floating_point_v<Number<T>> && !picks_at_run<A>));
+  static constexpr bool wanted = R::idempotent && !R::places && (sizeof(T) == 1 || (std::is_floating_point_v<Number<T>> && !picks_in_one<A>));
 
   POOLWISE_OUTLINE static bool serves(const Plan& plan, const Buffers& buffers) {
     const Block& block = plan.block;

@@ -67,6 +67,7 @@ class RowsFolded {
     with_groups([&]<int Groups>() POOLWISE_LAMBDA {
       run_by(begin, end, [&](Int unit) POOLWISE_LAMBDA {
         States states = nothing();
+        if (!in_order_) ahead<gather_distance>(first + unit * strides_.outer, size_ * Int(sizeof(T)));
         gather<Groups>(states, first + unit * strides_.outer);
         return states;
       });
