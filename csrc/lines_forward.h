@@ -190,7 +190,7 @@ POOLWISE_OUTLINE LineLayout line_layout(const Plan& plan) {
                  2 * Arena::room<typename DivisorOf<R>::type>(band + slack<A>) + Arena::room<A>(band + slack<A>) + Arena::room<typename R::Result>(band + slack<A>) + Stream<typename R::Result>::room(band + slack<A>);
   if (block.inner == 1 && !Line<R>::two && !weighs<R> && (last.spans != nullptr || last.step > most_picked))
     layout.picks = last.spans != nullptr ? last.taps : layout.doubles ? 3 : read.count;  // the last two, and a single one
-  layout.strides = picks_in_one<A> && full<A> > 1 && layout.picks > 0 && last.spans == nullptr && last.step <= most_strided && layout.picks <= most_picked_taps;
+  layout.strides = picks_at_run<A> && full<A> > 1 && layout.picks > 0 && last.spans == nullptr && last.step <= most_strided && layout.picks <= most_picked_taps;
   if (layout.strides) layout.picks = 0;
   if (layout.picks > (last.dilation == 1 && !layout.doubles ? taps_worth_folding : most_picked_taps)) layout.picks = 0;
   if (layout.picks) layout.bytes += layout.picks * Arena::room<std::int32_t>(layout.rows * layout.columns + slack<A>);
@@ -1083,7 +1083,7 @@ class LinesForward {
   }
 
   POOLWISE_OUTLINE void across_strided(Int number) {
-    if constexpr (picks_in_one<A> && !Line<R>::two && !weighs<R>) {
+    if constexpr (picks_at_run<A> && !Line<R>::two && !weighs<R>) {
       const R reduction = reduction_;
       const Int step = block_.axes[2].step, taps = taps_, apart = tap_lanes_;
       const auto picked = [&](const A* from) POOLWISE_LAMBDA {

@@ -1,4 +1,4 @@
-// Forward where many rows fit one pack, as bytes do, or the instruction set moves no lanes at run time: the engine of lines, but over several planes at once. Their rows are held with
+// Forward where many rows fit one pack, as bytes do, or lanes that the run tells are not picked forward: the engine of lines, but over several planes at once. Their rows are held with
 // nothing around them, those that stand alike to the stride one behind the other, so that the windows of all of them are one long
 // line: reduced down, then across. Only values are: no places, nothing to divide by.
 #pragma once
@@ -33,7 +33,7 @@ class PlanesForward {
 
  public:
   // Types whose rows are short often enough, where the engine of rows does not serve them.
-  static constexpr bool wanted = R::idempotent && !R::places && (sizeof(T) == 1 || (std::is_floating_point_v<Number<T>> && !picks_in_one<A>));
+  static constexpr bool wanted = R::idempotent && !R::places && (sizeof(T) == 1 || (std::is_floating_point_v<Number<T>> && !picks_forward<A>));
 
   POOLWISE_OUTLINE static bool serves(const Plan& plan, const Buffers& buffers) {
     const Block& block = plan.block;

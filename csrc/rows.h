@@ -82,9 +82,9 @@ class Rows {
   using State = typename R::template State<M>;
 
  public:
-  // Types whose rows are short often enough, and whose lanes can be moved at run time; halves are added in double only where windows
+  // Types whose rows are short often enough, and whose lanes are picked forward as the run tells; halves are added in double only where windows
   // have thousands of them.
-  static constexpr bool wanted = picks_in_one<A> && std::is_floating_point_v<Number<T>> &&
+  static constexpr bool wanted = picks_forward<A> && std::is_floating_point_v<Number<T>> &&
                                  (R::idempotent || std::is_same_v<R, Total<T, Number<T>>> || (std::is_same_v<R, Total<T, double>> && sizeof(T) > 2));
 
   POOLWISE_OUTLINE static bool serves(const Plan& plan, const Buffers& buffers) {

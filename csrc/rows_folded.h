@@ -64,7 +64,7 @@ class RowsFolded {
       return run_by(begin, end, [this](Int) POOLWISE_LAMBDA { return window(); });
     const T* const first = x_ + element_at(planes_, planes_.first(0) + above_.first * planes_.dilation) * strides_.plane +
                            element_at(rows_, rows_.first(0) + across_.first * rows_.dilation) * strides_.row;
-    const bool fetches = !in_order_ && size_ < 2 * lanes_of_block;  // longer rows are asked for block by block
+    const bool fetches = !in_order_ && strides_.outer == size_ && size_ < 2 * lanes_of_block;  // longer rows are asked for block by block
     with_groups([&]<int Groups>() POOLWISE_LAMBDA {
       run_by(begin, end, [&](Int unit) POOLWISE_LAMBDA {
         States states = nothing();

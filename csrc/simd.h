@@ -517,13 +517,14 @@ inline constexpr bool picks_at_run = false;
 template <class T>
 inline constexpr bool picks_at_run = sizeof(T) >= 4 || (sizeof(T) == 2 && POOLWISE_VECTOR_BYTES != 32);
 #endif
-// Whether it takes one of them: SSE has only a choice of bytes from one pack, and forward the engines that pick are no faster there.
+// Whether engines that pick short rows' lanes so are compiled forward: SSE chooses only bytes of one pack, and of the poolings that were
+// tried there they were sooner for two maxima alone; benchmarks/factors.md, 107.
 #if defined(__SSE2__) && !defined(__AVX2__)
 template <class T>
-inline constexpr bool picks_in_one = false;
+inline constexpr bool picks_forward = false;
 #else
 template <class T>
-inline constexpr bool picks_in_one = picks_at_run<T>;
+inline constexpr bool picks_forward = picks_at_run<T>;
 #endif
 template <class T, int N>
 POOLWISE_INLINE Pack<T, N> picked_at_run(Pack<T, N> a, Pack<T, N> b, Pack<Lane<T>, N> lanes) {
