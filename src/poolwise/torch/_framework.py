@@ -152,8 +152,8 @@ def own_maximum(call: Call) -> Callable[[torch.Tensor], torch.Tensor] | None:
     """PyTorch's own maximum with its arguments prepared, where it gives the same bits, its gradient too; else None.
 
     Among windows that do not meet nothing is added up, so no bit depends on who finds the maxima (of halves ours makes
-    0 of −0). Of a copy, since PyTorch keeps its input, and has no gradient once that was changed in place. Not along
-    one axis, where PyTorch's result is a view, nor in an order of the axes that PyTorch's result would not have.
+    0 of −0). It keeps its input, as ours do not, and has no gradient once that was changed in place. Not along one
+    axis, where PyTorch's result is a view, nor in an order of the axes that PyTorch's result would not have.
     """
     tables, rank = call.geometry.tables, len(call.geometry.axes)
     apart = all(isinstance(table, Regular) and table.step > (table.taps - 1) * table.dilation for table in tables)
@@ -165,7 +165,7 @@ def own_maximum(call: Call) -> Callable[[torch.Tensor], torch.Tensor] | None:
         return None
     window, stride, padding, dilation = map(_short, _numbers(call.geometry))
     function, ceil = MAX_ALONE[rank], _ceil(call.geometry)
-    return lambda x: function(x.clone(), window, stride, padding, dilation, ceil)
+    return lambda x: function(x, window, stride, padding, dilation, ceil)
 
 
 def _short(numbers: list[int]) -> int | list[int]:

@@ -9,6 +9,8 @@ What differs from PyTorch, everywhere on purpose:
 - `max_unpool` refuses every index outside; where indices repeat, the last wins, and only it has a gradient.
 - Results lie in the order of axes in which their input lies, of a transposed one too, where PyTorch's maximum is
   contiguous: what follows may need `reshape` for `view`. Of +0 and −0, which are equal, either may be the maximum.
+- The input may be changed in place before a gradient is taken, which PyTorch's maximum refuses: ours keeps offsets, not
+  the input. Do not count on it where the input has at most 256 elements: PyTorch's own operation records some of those.
 - `fractional_max_pool` places windows in float32 at least, where PyTorch computes places in half precision.
 
 >>> import torch
