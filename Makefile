@@ -18,7 +18,7 @@ TESTS := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 test: $(VENV)/.dev
 	$(TESTS)
 
-core: $(VENV)/.dev  ## without the tests marked slow
+core: $(VENV)/.dev  ## without slow tests, and with five cases of each
 	$(TESTS) -m "not slow"
 
 bench: $(VENV)/.dev

@@ -44,6 +44,7 @@ def child(backend: str, *command: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_facts(backend: str) -> None:
     facts = child(
@@ -61,6 +62,7 @@ def test_facts(backend: str) -> None:
     assert int(passed[1]) > 200, facts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_compositions(backend: str) -> None:
     facts = child(backend, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/keras_composed.py")
@@ -69,6 +71,7 @@ def test_compositions(backend: str) -> None:
     assert int(passed[1]) > 50, facts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_layers_that_draw(backend: str) -> None:
     facts = child(backend, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/keras_drawn.py")
