@@ -62,8 +62,8 @@ $(VENV)/.made:
 	@touch $@
 
 $(VENV)/.lab: $(VENV)/.made $(SOURCES)
-	@echo "Installing poolwise with the lab (PyTorch, matplotlib) into $(VENV) ..."
-	PIP_CONSTRAINT=constraints.txt $(INSTALL) ".[lab]"
+	@echo "Installing poolwise with the lab (PyTorch, matplotlib) into $(VENV), its kernels for this machine ..."
+	POOLWISE_SETS=native PIP_CONSTRAINT=constraints.txt $(INSTALL) ".[lab]"
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.made $(SOURCES)

@@ -3,7 +3,7 @@
 
 namespace poolwise {
 
-#if defined(POOLWISE_X86_64_SETS)
+#if defined(POOLWISE_X86_64_V2) || defined(POOLWISE_X86_64_V3) || defined(POOLWISE_X86_64_V4)
 
 namespace x86_64_v2 {
 extern const Kernels kernels;
@@ -25,11 +25,17 @@ UsableKernels usable_kernels() {
   const bool v2 = has(__builtin_cpu_supports("ssse3"), __builtin_cpu_supports("sse4.2"), __builtin_cpu_supports("popcnt"));
   const bool v3 = v2 && __builtin_cpu_supports("avx2") &&
                   has(__builtin_cpu_supports("fma"), __builtin_cpu_supports("bmi"), __builtin_cpu_supports("bmi2"));
-  const bool v4 = v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+  [[maybe_unused]] const bool v4 = v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                   has(__builtin_cpu_supports("avx512cd"), __builtin_cpu_supports("avx512dq"), __builtin_cpu_supports("avx512vl"));
+#if defined(POOLWISE_X86_64_V2)
   add(v2, x86_64_v2::kernels);
+#endif
+#if defined(POOLWISE_X86_64_V3)
   add(v3, x86_64_v3::kernels);
+#endif
+#if defined(POOLWISE_X86_64_V4)
   add(v4, x86_64_v4::kernels);
+#endif
   return usable;
 }
 

@@ -399,7 +399,7 @@ void set_threads(int n) {
 
 NB_MODULE(_native, m) {
   using namespace poolwise;
-  if (instruction_set().empty()) throw nb::import_error("poolwise needs a processor with at least x86-64-v2");
+  if (instruction_set().empty()) throw nb::import_error("poolwise was not built for this processor: x86-64-v2 at least, or what POOLWISE_SETS=native found where it was built");
   nb::set_leak_warnings(false);  // plans that Python's caches hold at exit are no leak
   m.doc() = "Pooling kernels. Arrays come through the buffer protocol, or as addresses (`_at`) with strides in bytes.";
 
