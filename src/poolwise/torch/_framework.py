@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import prod
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch.nn.functional as own
 
 from poolwise.call import Call, memory_order
 from poolwise.geometry import Bins, Geometry, Regular, output_size
-from poolwise.memory import lent
+from poolwise.memory import LARGE, lent
 from poolwise.op import DTYPES, Array, Selection
 from poolwise.ops.max import Max
 from poolwise.ops.mean import Mean
@@ -41,10 +41,9 @@ class TorchFramework:
     xp = _names
 
     def empty(self, shape: tuple[int, ...], dtype: str, layout: tuple[int, ...], like: Array) -> Array:
-        memory = lent(prod(shape) * ITEMSIZE[dtype]) if like.is_cpu and like.__class__ in FORMS else None
-        if memory is not None:
-            flat = torch.frombuffer(memory, dtype=DTYPE[dtype])
-            return flat.view([shape[axis] for axis in layout]).permute(_inverse(layout))
+        size = prod(shape) * ITEMSIZE[dtype]
+        if size > LARGE and like.is_cpu and like.__class__ in FORMS:
+            return _of_lent(size, DTYPE[dtype], shape, dense_strides(shape, layout))
         if layout == PLAIN[len(shape)]:
             return torch.empty(shape, dtype=DTYPE[dtype], device=like.device)
         return torch.empty_permuted(shape, layout, dtype=DTYPE[dtype], device=like.device)
@@ -117,6 +116,29 @@ def _strides(x: torch.Tensor | None) -> tuple[int, ...] | None:
         return None
     size = x.element_size()
     return tuple([stride * size for stride in x.stride()])
+
+
+def maker(shape: tuple[int, ...], dtype: str, layout: tuple[int, ...]) -> Callable[[], torch.Tensor]:
+    """Makes one tensor like the other, dense in this order of its axes, on the CPU; with as little work as can be."""
+    size, strides = prod(shape) * ITEMSIZE[dtype], dense_strides(shape, layout)
+    if size > LARGE:
+        return partial(_of_lent, size, DTYPE[dtype], shape, strides)
+    pattern = torch.empty_strided(shape, strides, dtype=DTYPE[dtype], device="cpu")
+    pattern.untyped_storage().resize_(0)  # what is made like it has memory of its own
+    return partial(torch.empty_like, pattern)
+
+
+def _of_lent(size: int, dtype: torch.dtype, shape: tuple[int, ...], strides: tuple[int, ...]) -> torch.Tensor:
+    return torch.as_strided(torch.frombuffer(lent(size), dtype=dtype), shape, strides)
+
+
+@lru_cache(maxsize=1024)
+def dense_strides(shape: tuple[int, ...], layout: tuple[int, ...]) -> tuple[int, ...]:
+    """Of a dense tensor whose axes memory has in this order, slowest first."""
+    strides, step = [0] * len(shape), 1
+    for axis in reversed(layout):
+        strides[axis], step = step, step * max(shape[axis], 1)
+    return tuple(strides)
 
 
 def _inverse(layout: tuple[int, ...]) -> list[int]:

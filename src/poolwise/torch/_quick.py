@@ -21,10 +21,9 @@ from poolwise.api import planned
 from poolwise.call import INPUT, Call, Kernel
 from poolwise.doors import Build
 from poolwise.kernels.native import DIFFERENTIABLE, plan_of
-from poolwise.memory import LARGE
 from poolwise.op import Operation
 from poolwise.torch._bridge import TorchDoor, backward_of, batched_by_autograd, watched
-from poolwise.torch._framework import DTYPE, FORMS, TORCH, own_maximum
+from poolwise.torch._framework import DTYPE, FORMS, TORCH, dense_strides, maker, own_maximum
 
 MOST = 1024  # calls remembered of one function
 MOST_OWN = 256  # elements of a call up to which PyTorch's own records it, where that gives the same bits
@@ -34,7 +33,6 @@ _transforms = torch._C._are_functorch_transforms_active
 _recording = torch.is_grad_enabled
 _profiled = cast("Any", torch._C)._autograd._profiler_enabled
 _threads = torch.get_num_threads
-_empty_like = torch.empty_like
 _hooked: Any = getattr(cast("Any", torch._C)._autograd, "_top_saved_tensors_default_hooks", None)  # since PyTorch 2.8
 
 
@@ -73,8 +71,8 @@ class Quick:
                 return ready.own(x)
             return (ready.recorded or ready.recording())(x)
         if ready.indexed:
-            return ready.with_indices(x, *ready.outputs(x))
-        y = _empty_like(ready.y) if ready.small else ready.fresh(ready.result_dtype, x)
+            return ready.with_indices(x, *ready.outputs())
+        y = ready.make_y()
         ready.forward(x.data_ptr(), y.data_ptr(), 0, 0, ready.strides, None, _threads())
         return y
 
@@ -111,7 +109,7 @@ def _is_itself(argument: Any) -> bool:
 
 
 class Ready:
-    """A known call: the module's plan, patterns of what is small, the input's strides in bytes.
+    """A known call: the module's plan, what makes its results, the input's strides in bytes.
 
     indexed: whether the indices are part of the result.
     recorded: the call as autograd records it, once that was asked for.
@@ -120,32 +118,26 @@ class Ready:
     """
 
     __slots__ = (
-        *("arguments", "call", "flat", "forward", "indexed", "kept", "kernel", "own", "plan", "recorded"),
-        *("result_dtype", "small", "strides", "y"),
+        *("arguments", "call", "forward", "indexed", "kernel", "make_flat", "make_kept", "make_y", "own", "plan"),
+        *("recorded", "strides"),
     )
 
     def __init__(self, call: Call, kernel: Kernel, x: torch.Tensor, arguments: tuple[Any, ...], indexed: bool) -> None:
         self.plan = plan_of(call)
-        self.call, self.kernel, self.forward, self.result_dtype = call, kernel, self.plan.forward_at, call.result_dtype
+        self.call, self.kernel, self.forward = call, kernel, self.plan.forward_at
         self.indexed, self.arguments = indexed, arguments  # held, so that no other object can have their identity
         self.strides = tuple([stride * x.element_size() for stride in x.stride()])
-        self.small = 8 * prod(call.geometry.output_shape) <= LARGE
-        self.y: Any = _pattern(self.fresh(call.result_dtype, x)) if self.small else None
-        self.kept: Any = _pattern(self.fresh(self.plan.kept_dtype, x)) if self.small and self.plan.kept_dtype else None
-        self.flat: Any = _pattern(self.fresh("int64", x)) if self.small and indexed else None
+        shape, layout, kept_dtype = call.geometry.output_shape, call.layout, self.plan.kept_dtype
+        self.make_y = maker(shape, call.result_dtype, layout)
+        self.make_kept: Any = maker(shape, kept_dtype, layout) if kept_dtype else None
+        self.make_flat: Any = maker(shape, "int64", layout) if indexed else None
         self.recorded: Callable[[torch.Tensor], Any] | None = None
         small_enough = not indexed and _hooked is not None and prod(call.geometry.shape) <= MOST_OWN
         self.own = own_maximum(call) if small_enough else None
 
-    def fresh(self, dtype: str, x: torch.Tensor) -> torch.Tensor:
-        """Memory for an output."""
-        return TORCH.empty(self.call.geometry.output_shape, dtype, self.call.layout, x.detach())
-
-    def outputs(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def outputs(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Memory for the output, what is kept and the indices."""
-        if self.small:
-            return _empty_like(self.y), _empty_like(self.kept), _empty_like(self.flat)
-        return self.fresh(self.result_dtype, x), self.fresh(self.plan.kept_dtype, x), self.fresh("int64", x)
+        return self.make_y(), self.make_kept(), self.make_flat()
 
     def with_indices(self, x: torch.Tensor, y: torch.Tensor, kept: torch.Tensor, flat: torch.Tensor) -> Any:
         """The result, and its indices."""
@@ -161,32 +153,24 @@ class Ready:
         return recorded
 
 
-def _pattern(x: torch.Tensor) -> torch.Tensor:
-    """The tensor without its memory: what is made like it has memory of its own."""
-    x.untyped_storage().resize_(0)
-    return x
-
-
 def _recorded(ready: Ready) -> type[torch.autograd.Function]:
     """A known call that is differentiated; its further derivatives are `backward_of`'s.
 
     A class for each: what is the same at every call need not be handed to autograd and back.
     """
-    call, small, like, like_kept = ready.call, ready.small, ready.y, ready.kept
+    call, make_y, make_kept = ready.call, ready.make_y, ready.make_kept
     forward_at, backward_at, strides = ready.forward, ready.plan.backward_at, ready.strides
-    result_dtype, kept_dtype = ready.result_dtype, ready.plan.kept_dtype
-    tiny = small and 8 * prod(call.geometry.shape) <= LARGE
-    like_x: Any = _pattern(TORCH.empty(call.geometry.shape, call.dtype, call.layout, like)) if tiny else None
-    of_g, of_kept = _memory(call, result_dtype), _memory(call, kept_dtype) if kept_dtype else None
+    make_x = maker(call.geometry.shape, call.dtype, call.layout)
+    of_g, of_kept = _memory(call, call.result_dtype), _memory(call, ready.plan.kept_dtype)
 
     class _Recorded(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
-            y = _empty_like(like) if small else ready.fresh(result_dtype, x)
-            if not kept_dtype:
+            y = make_y()
+            if make_kept is None:
                 forward_at(x.data_ptr(), y.data_ptr(), 0, 0, strides, None, _threads())
                 return y
-            kept = _empty_like(like_kept) if small else ready.fresh(kept_dtype, x)
+            kept = make_kept()
             ctx.save_for_backward(kept)
             forward_at(x.data_ptr(), y.data_ptr(), kept.data_ptr(), 0, strides, None, _threads())
             return y
@@ -195,18 +179,18 @@ def _recorded(ready: Ready) -> type[torch.autograd.Function]:
         def backward(ctx: Any, g: torch.Tensor | None, *_: None) -> torch.Tensor | None:
             if g is None:
                 return None
-            kept = ctx.saved_tensors[0] if kept_dtype else None
+            kept = None if make_kept is None else ctx.saved_tensors[0]
             again = _recording() or _transforms()  # whether the gradient may be differentiated
             if again or batched_by_autograd(g) or not (_lies(g, of_g) and _lies(kept, of_kept)):
                 return backward_of(g, kept, call, ready.kernel)
-            gx = _empty_like(like_x) if tiny else TORCH.empty(call.geometry.shape, call.dtype, call.layout, g)
+            gx = make_x()
             backward_at(g.data_ptr(), gx.data_ptr(), 0 if kept is None else kept.data_ptr(), 0, None, _threads())
             return gx
 
     class _RecordedWithIndices(_Recorded):
         @staticmethod
         def forward(ctx: Any, x: torch.Tensor) -> Any:
-            y, kept, flat = ready.outputs(x)
+            y, kept, flat = ready.outputs()
             ctx.save_for_backward(kept)
             ctx.mark_non_differentiable(flat)
             ctx.set_materialize_grads(False)  # of the indices, which have none
@@ -215,10 +199,10 @@ def _recorded(ready: Ready) -> type[torch.autograd.Function]:
     return _RecordedWithIndices if ready.indexed else _Recorded
 
 
-def _memory(call: Call, dtype: str) -> tuple[Any, ...]:
-    """What the module expects of a tensor of the output's shape: dtype, shape and strides."""
-    pattern = torch.empty_permuted(call.geometry.output_shape, call.layout, dtype=DTYPE[dtype], device="meta")
-    return pattern.dtype, pattern.shape, pattern.stride()
+def _memory(call: Call, dtype: str) -> tuple[Any, ...] | None:
+    """What the module expects of a tensor of the output's shape, if it expects one: dtype, shape and strides."""
+    shape = call.geometry.output_shape
+    return (DTYPE[dtype], shape, dense_strides(shape, call.layout)) if dtype else None
 
 
 def _lies(x: torch.Tensor | None, memory: tuple[Any, ...] | None) -> bool:
