@@ -43,13 +43,15 @@ struct Work {
 
 using Clock = std::chrono::steady_clock;
 constexpr auto moment = std::chrono::microseconds(500), soon = std::chrono::microseconds(50), at_once = std::chrono::microseconds(20);
+constexpr auto longer = std::chrono::microseconds(200);
+constexpr Int quick_calls = 8;  // one behind the other
 
 // Asks for a short while again and again whether there is something to do: who sleeps takes as long to wake as a small pooling. It does
 // not give way to others, since Linux lets who did, and slept then, wait for a whole turn of theirs (benchmarks/factors.md, 103). Once
 // another took the processor, sleeping is better: sleepers have their turn first.
 template <class Done>
-void linger(Done done) {
-  for (auto before = Clock::now(), now = before, end = now + soon; !done() && now < end && now - before < at_once; now = Clock::now()) before = now;
+void linger(Clock::duration most, Done done) {
+  for (auto before = Clock::now(), now = before, end = now + most; !done() && now < end && now - before < at_once; now = Clock::now()) before = now;
 }
 
 #if defined(__linux__)
@@ -97,6 +99,7 @@ class Pool {
       work_ = &work;
       wanted_ = smaller(helpers, static_cast<Int>(workers_.size()));
       caller_ = Place::here();
+      posted_at_ = Clock::now();
       ++posted_;
     }
     wake_.notify_all();
@@ -122,11 +125,16 @@ class Pool {
 
   void serve() {
     Place place;
+    // Where many calls followed one another it stays awake longer for the next. Once one is late it does not: what runs instead may
+    // want the processor.
+    Int quick = 0;
     for (unsigned long seen = 0;;) {
-      linger([&] { return posted_ != seen; });
+      const auto idle_since = Clock::now();
+      linger(quick == quick_calls ? longer : soon, [&] { return posted_ != seen; });
       std::unique_lock hold(guard_);
       wake_.wait(hold, [&] { return posted_ != seen; });
       seen = posted_;
+      quick = posted_at_ - idle_since > longer ? 0 : smaller(quick + 1, quick_calls);
       if (const int caller = caller_; caller == Place::here()) {
         hold.unlock();
         place.leave(caller);
@@ -150,6 +158,7 @@ class Pool {
   Work* work_ = nullptr;
   Int wanted_ = 0;
   int caller_ = -1;  // processor
+  Clock::time_point posted_at_{};
   std::atomic<Int> active_{0};
   std::atomic<unsigned long> posted_{0};
 };
