@@ -147,6 +147,34 @@ class ReadTwice(nn.Module):
         return self.pool(y) + y[..., ::2, ::2]
 
 
+digit, maps, scale = torch.zeros(1), 3, 2.0  # as in a notebook: globals of the names that a forward has for its own
+
+
+class NamesOfGlobals(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, digit: Tensor) -> Tensor:
+        maps = F.relu(self.conv(digit))
+        return F.max_pool2d(maps, 2)
+
+
+class NameOfAComprehension(NamesOfGlobals):
+    def forward(self, digit: Tensor) -> Tensor:
+        kept = [scale for scale in [digit]]  # noqa: C416  (its own; the one below is the global)
+        return F.max_pool2d(F.relu(self.conv(kept[0] * scale)), 2)
+
+
+def test_globals_of_the_names_of_locals_stop_nothing_and_those_that_are_read_do() -> None:
+    x = images(2, 3, 12, 12)
+    for kind, changes in ((NamesOfGlobals, 1), (NameOfAComprehension, 0)):
+        model = kind()
+        expected = model(x)
+        assert len(accelerate(model).poolwise_changes) == changes
+        torch.testing.assert_close(model(x), expected)
+
+
 class InPlaceOfAnAlias(nn.Module):
     """The ReLU changes what the caller handed in, and what `kept` shows."""
 

@@ -261,8 +261,10 @@ class _Provable(ast.NodeVisitor):
             return False
         outer = getattr(self, "given", None), getattr(self, "globals", None), getattr(self, "itself", None)
         self.given = {p.name for p in parameters[1:]} if outermost else set()
-        self.globals, self.itself = function.__globals__, parameters[0].name if parameters else ""
         definition = tree.body[0]
+        local = {p.name for p in parameters} | set(_bound(definition))
+        self.globals = {name: value for name, value in function.__globals__.items() if name not in local}
+        self.itself = parameters[0].name if parameters else ""
         self.sound &= isinstance(definition, ast.FunctionDef) and not definition.decorator_list
         for statement in getattr(definition, "body", []):
             self.visit(statement)
@@ -366,3 +368,12 @@ class _Provable(ast.NodeVisitor):
             holder = self._resolved(node.value)
             return getattr(holder, node.attr, None) if isinstance(holder, ModuleType) else None
         return None
+
+
+def _bound(node: ast.AST) -> Iterator[str]:
+    """The names that a function binds, without those of its comprehensions, which are bound in them alone."""
+    if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+        yield node.id
+    if not isinstance(node, ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp):
+        for child in ast.iter_child_nodes(node):
+            yield from _bound(child)
