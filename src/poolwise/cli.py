@@ -8,6 +8,7 @@ What a command needs is imported inside it, so that `poolwise --help` stays quic
 from __future__ import annotations
 
 import json
+import os
 import sys
 from enum import StrEnum
 from io import StringIO, TextIOWrapper
@@ -246,8 +247,8 @@ def review(
         allowed=own.per_step_ignores,
         trust=trust,
     )
-    if form is ReviewFormat.text and output is None:
-        console = _console()
+    console = _console()
+    if form is ReviewFormat.text and output is None and (console.is_terminal or "COLUMNS" in os.environ):
         console.print(report.text(console.width), highlight=False)
     else:
         _written(_reviewed(report, form), output)

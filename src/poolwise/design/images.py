@@ -31,7 +31,8 @@ def load(path: Path, *, channels_last: bool = False) -> NDArray[Any]:
     if path.is_dir():
         return _folder(path, channels_last=channels_last)
     if path.suffix.lower() not in (".npy", ".npz") or not path.is_file():
-        raise InvalidValue(f"images must be a folder of pictures, an .npy or an .npz, got {str(path)!r}")
+        reason = "" if path.exists() else ", which does not exist"
+        raise InvalidValue(f"images must be a folder of pictures, an .npy or an .npz, got {str(path)!r}{reason}")
     try:
         held = np.load(path, allow_pickle=False)
         return held if isinstance(held, np.ndarray) else held[_only(held.files, path)]

@@ -2,6 +2,7 @@
 
 Sliding layers are `<Stem>Pooling1D/2D/3D(pool_size, strides=None, padding="valid", data_format=None, name=None)`,
 global ones `Global<Stem>Pooling1D/2D/3D(data_format=None, keepdims=False)`; `MaxPool2D` is `MaxPooling2D`, and so on.
+Not here are the `Adaptive…Pooling` layers that Keras 3.15 has.
 An operation's own parameters are keywords. All are serialisable and run on each backend: on PyTorch through poolwise's
 PyTorch door, on TensorFlow and JAX through the backend's own max and average where those mean the same, else as
 gathered windows of `keras.ops`.
@@ -35,7 +36,9 @@ from poolwise.errors import MissingExtra
 try:
     import keras
 except ImportError as cause:
-    raise MissingExtra(f'poolwise.keras needs {cause.name}: pip install "poolwise[keras]"') from None
+    backend = "" if cause.name == "keras" else "; or name another backend, as in KERAS_BACKEND=torch"
+    install = 'pip install "poolwise[keras]"' if cause.name == "keras" else f"pip install {cause.name}"
+    raise MissingExtra(f"poolwise.keras needs {cause.name}: {install}{backend}") from None
 
 from poolwise.keras._door import open_door
 from poolwise.keras.composed import COMPOSED
