@@ -89,11 +89,21 @@ def test_the_tutorial_learns_digits() -> None:
     assert float(accuracy[1]) > 0.75, said  # one pass over 4,000 digits; guessing gives 0.1
 
 
-def test_without_keras_one_line_names_the_extra() -> None:
+@pytest.mark.parametrize(
+    ("missing", "advice"),
+    [
+        ("keras", 'pip install "poolwise[keras]"'),
+        ("tensorflow", "pip install tensorflow; or name another backend, as in KERAS_BACKEND=torch"),
+    ],
+)
+def test_without_keras_or_its_backend_one_line_says_what_to_do(missing: str, advice: str) -> None:
     script = (
-        "import sys; sys.modules['keras'] = None\n"
+        f"import sys; sys.modules['{missing}'] = None\n"
         "try:\n    import poolwise.keras\n"
         "except ImportError as fault:\n    print(type(fault).__name__, fault)\n"
     )
-    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT).stdout
-    assert said == 'MissingExtra poolwise.keras needs keras: pip install "poolwise[keras]"\n'
+    environment = {**os.environ, "KERAS_BACKEND": "tensorflow"}
+    said = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT, env=environment
+    ).stdout
+    assert said == f"MissingExtra poolwise.keras needs {missing}: {advice}\n"

@@ -36,9 +36,11 @@ from poolwise.errors import MissingExtra
 try:
     import keras
 except ImportError as cause:
-    backend = "" if cause.name == "keras" else "; or name another backend, as in KERAS_BACKEND=torch"
-    install = 'pip install "poolwise[keras]"' if cause.name == "keras" else f"pip install {cause.name}"
-    raise MissingExtra(f"poolwise.keras needs {cause.name}: {install}{backend}") from None
+    missing = str(cause.name).partition(".")[0]
+    advice = f"pip install {missing}; or name another backend, as in KERAS_BACKEND=torch"
+    if missing == "keras":
+        advice = 'pip install "poolwise[keras]"'
+    raise MissingExtra(f"poolwise.keras needs {missing}: {advice}") from None
 
 from poolwise.keras._door import open_door
 from poolwise.keras.composed import COMPOSED
