@@ -175,6 +175,21 @@ def test_globals_of_the_names_of_locals_stop_nothing_and_those_that_are_read_do(
         torch.testing.assert_close(model(x), expected)
 
 
+@pytest.mark.parametrize("functional", [False, True])
+def test_a_window_without_elements_is_what_it_was(functional: bool) -> None:
+    class Functional(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.max_pool2d(F.relu(x), 2, 1, 1, dilation=3)
+
+    x = images(1, 1, 2, 2)
+    stock = Functional() if functional else nn.Sequential(nn.ReLU(), nn.MaxPool2d(2, 1, 1, dilation=3))
+    expected = stock(x)
+    assert expected.isinf().any()
+    ours = accelerate(stock)
+    assert joined(ours) == 1
+    torch.testing.assert_close(ours(x), expected, rtol=0, atol=0)
+
+
 class InPlaceOfAnAlias(nn.Module):
     """The ReLU changes what the caller handed in, and what `kept` shows."""
 

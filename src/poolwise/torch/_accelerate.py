@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
@@ -309,7 +309,13 @@ def _joined(rank: int) -> Callable[..., torch.Tensor]:
         pool_first: bool,
         **arguments: Any,
     ) -> torch.Tensor:
-        if isinstance(x, fx.Proxy) or not x.is_cpu or _is_watched(producer, relu, pool) or not _is_still(relu, pool):
+        if (
+            isinstance(x, fx.Proxy)
+            or not x.is_cpu
+            or _is_watched(producer, relu, pool)
+            or not _is_still(relu, pool)
+            or not (pool_first or _is_one(arguments.get("dilation", 1) if pool is None else pool.dilation))
+        ):
             rectify = stock.relu if relu is None else relu
             step = (lambda t: max_pool(t, **arguments)) if pool is None else pool
             return rectify(step(x)) if pool_first else step(rectify(x))
@@ -320,6 +326,11 @@ def _joined(rank: int) -> Callable[..., torch.Tensor]:
 
     function.__name__ = function.__qualname__ = f"relu_and_max_pool{rank}d"
     return function
+
+
+def _is_one(dilation: Any) -> bool:
+    """Whether every window has elements: one that has gaps may have none, and is −∞ where the joined step gives 0."""
+    return all(each == 1 for each in (dilation if isinstance(dilation, Sequence) else (dilation,)))
 
 
 def _is_watched(*modules: torch.nn.Module | None) -> bool:
