@@ -343,6 +343,25 @@ def test_pytorchs_results_and_gradients_are_the_references(case: str, op: Operat
             np.testing.assert_allclose(twin, grad, rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.parametrize(
+    "op", [poolwise.LogSumExp(), poolwise.TopKMean(3), poolwise.Median(), poolwise.Quantile(0.6), Soft()], ids=repr
+)
+@pytest.mark.parametrize("infinite", [np.inf, -np.inf])
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_gradient_of_an_infinity_goes_to_no_absent_tap(op: Operation, infinite: float, masked: bool) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.random((1, 9, 9), dtype=np.float32)
+    x[0, :3], x[0, 4, 1:3], x[0, 6:, ::2] = infinite, infinite, infinite
+    where = rng.random(x.shape) > 0.4 if masked else None
+    rules: dict[str, Any] = {"axes": (1, 2), "stride": 2, "padding": 1}
+    g = np.ones((1, 5, 5), np.float32)
+    expected = poolwise.pool_backward(g, x, op, (3, 3), **rules, where=where, kernel="reference")
+    t = torch.tensor(x, requires_grad=True)
+    y = poolwise.pool(t, op, (3, 3), **rules, where=None if where is None else torch.tensor(where), kernel="gathered")
+    (got,) = torch.autograd.grad(y, t, torch.tensor(g))
+    np.testing.assert_allclose(got.numpy(), expected, rtol=1e-5, atol=1e-6)
+
+
 def test_an_operand_may_be_alike_along_any_axis() -> None:
     x = distinct((2, 3, 6, 6))
     for op in WITH_ARRAYS:

@@ -580,6 +580,31 @@ def test_jacobians_that_autograd_batches(op: poolwise.Operation) -> None:
     torch.testing.assert_close(jacobian(pool, x, vectorize=True), jacobian(pool, x))
 
 
+@pytest.mark.parametrize("op", [poolwise.Lp(3), poolwise.Blur(), poolwise.Max(), poolwise.Mean()], ids=repr)
+@pytest.mark.parametrize("mode", ["reverse-mode", "forward-mode"])
+def test_hessians_that_autograd_batches(op: poolwise.Operation, mode: str) -> None:
+    def loss(x: torch.Tensor) -> torch.Tensor:
+        return poolwise.pool(x, op, (2, 2), axes=(1, 2), stride=1).pow(3).sum()
+
+    x = torch.rand(1, 3, 4, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    expected = torch.autograd.functional.hessian(loss, x)
+    got = torch.autograd.functional.hessian(loss, x, vectorize=True, outer_jacobian_strategy=mode)
+    torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize("op", [poolwise.Lp(3), poolwise.Blur(), poolwise.Max(), poolwise.Mean()], ids=repr)
+def test_batched_jacobians_have_derivatives(op: poolwise.Operation) -> None:
+    def cubes(x: torch.Tensor) -> torch.Tensor:
+        return poolwise.pool(x, op, (2, 2), axes=(1, 2), stride=1).pow(3)
+
+    found = []
+    for batched in (False, True):
+        x = torch.rand(1, 3, 4, generator=torch.Generator().manual_seed(5), dtype=torch.float64).requires_grad_()
+        torch.autograd.functional.jacobian(cubes, x, create_graph=True, vectorize=batched).pow(2).sum().backward()
+        found.append(x.grad)
+    torch.testing.assert_close(*found)
+
+
 def test_explain_says_that_more_is_kept_where_pytorch_records() -> None:
     own, theirs = (str(poolwise.explain(torch.ones(4, 8, 8), op, (3, 3))) for op in (Max(), Lp(7)))
     assert "kept for backward: 16 bytes (1 per output)\n" in own

@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as stock
+from functorch.compile import make_boxed_func
+from torch._dynamo.backends.common import aot_autograd
 from torch.export import Dim
 
 import poolwise
 import poolwise.torch
 import poolwise.torch.functional as ours
-from poolwise import Lp, Max, Mean, Sum
+from poolwise import Blur, GeM, LogSumExp, Lp, Max, Mean, Median, Mode, Quantile, Soft, Sum, TopKMean
 from poolwise.torch.layers import LAYERS
 from torch_layers import EVEN, input_of, layer_of, shape_of
 
@@ -317,6 +319,47 @@ def test_masks_and_padding_modes_compile_too(op: poolwise.Operation, padding_mod
     torch.testing.assert_close(y, pooled(x, mask))
     got, expected = (torch.autograd.grad(out.square().sum(), x)[0] for out in (y, pooled(x, mask)))
     torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "op", [Lp(2), Lp(3), GeM(3.0), Median(), Quantile(0.3), Soft(), LogSumExp(), Blur(), TopKMean(2), Mode()], ids=repr
+)
+def test_inductor_compiles_the_second_size_too(op: poolwise.Operation) -> None:
+    """For which it takes every size as a symbol, also those of windows that overlap."""
+
+    def pooled(t: torch.Tensor) -> torch.Tensor:
+        return poolwise.pool(t, op, (3, 2), axes=(2, 3), stride=2)
+
+    torch.compiler.reset()
+    compiled = torch.compile(pooled)
+    for height, width in ((11, 12), (13, 16), (20, 15)):
+        x = torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(height)).requires_grad_()
+        y, expected = compiled(x), pooled(x)
+        torch.testing.assert_close(y, expected)
+        torch.testing.assert_close(*(torch.autograd.grad(out.square().sum(), x)[0] for out in (y, expected)))
+
+
+def test_compiled_whole_windows_are_one_call_of_the_compiled_module() -> None:
+    x = torch.rand(2, 3, 9, 9, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    calls: list[str] = []
+
+    def spy(graph: torch.fx.GraphModule, _: Any) -> Any:
+        calls.extend([str(node.target) for node in graph.graph.nodes if node.op == "call_function"])
+        return make_boxed_func(graph.forward)
+
+    compiled = torch.compile(
+        lambda t: ours.median_pool2d(t, 3, 2), backend=aot_autograd(fw_compiler=spy, bw_compiler=spy), fullgraph=True
+    )
+    compiled(x).sum().backward()
+    assert [call for call in calls if "poolwise" in call] == ["poolwise.pool.default", "poolwise.pool_backward.default"]
+
+
+def test_compositions_of_channels_last_compile_for_symbolic_sizes() -> None:
+    x = torch.rand(2, 3, 12, 14, generator=torch.Generator().manual_seed(1)).to(memory_format=torch.channels_last)
+    compiled = torch.compile(lambda t: ours.max_blur_pool2d(t, 2, 2), backend="aot_eager", fullgraph=True, dynamic=True)
+    for each in (x, x[:, :, 2:]):
+        torch.testing.assert_close(compiled(each), ours.max_blur_pool2d(each, 2, 2))
 
 
 def test_indices_compile_too() -> None:

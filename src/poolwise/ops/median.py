@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from poolwise.op import LAWS, Array, Extras, Namespace, Operation, Window, is_integer, take_winner
-from poolwise.ops.quantile import count_held, or_nan, sortable, split, unsettled
+from poolwise.op import LAWS, Array, Extras, Namespace, Operation, Window, is_integer
+from poolwise.ops.quantile import count_held, or_nan, sortable, split, take_ranked, unsettled
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,10 @@ class Median(Operation):
     def gathered(self, xp: Namespace, values: Array, present: Array, count: Array, extras: Extras) -> Array:
         held = count_held(xp, values, present)
         order = xp.sort(sortable(xp, values), axis=-1)
-        low = take_winner(xp, order, (held - 1) // 2)
+        low = take_ranked(xp, order, values, present, (held - 1) // 2)
         if is_integer(values):
             return xp.where(held > 0, low, xp.zeros_like(low))
-        high = take_winner(xp, order, held // 2)
+        high = take_ranked(xp, order, values, present, held // 2)
         alike = low + (high - low) / 2  # the same number, and half of the gradient to each
         middle = xp.where((low == high) & xp.isfinite(low), alike, low / 2 + high / 2)
         return or_nan(xp, middle, values, present)

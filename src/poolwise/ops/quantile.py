@@ -9,7 +9,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from poolwise.op import LAWS, Array, Extras, Namespace, Operation, Window, checked_number, is_integer, take_winner
+from poolwise.op import (
+    LAWS,
+    Array,
+    Extras,
+    Namespace,
+    Operation,
+    Window,
+    checked_number,
+    everywhere,
+    is_integer,
+    take_winner,
+)
 
 
 @dataclass(frozen=True)
@@ -59,8 +70,8 @@ class Quantile(Operation):
         place = self.q * (xp.sum(xp.where(present, ones, xp.zeros_like(values)), axis=-1, keepdims=True) - 1)
         ordinal = xp.cumsum(ones, axis=-1) - 1
         order = xp.sort(sortable(xp, values), axis=-1)
-        low = take_winner(xp, order, xp.sum(xp.where(ordinal <= place, 1, 0), axis=-1) - 1)
-        high = take_winner(xp, order, xp.sum(xp.where(ordinal < place, 1, 0), axis=-1))
+        low = take_ranked(xp, order, values, present, xp.sum(xp.where(ordinal <= place, 1, 0), axis=-1) - 1)
+        high = take_ranked(xp, order, values, present, xp.sum(xp.where(ordinal < place, 1, 0), axis=-1))
         part = xp.squeeze(place - xp.floor(place), axis=-1)
         endless = low * (1 - part) + xp.where(part > 0, high * part, xp.zeros_like(high))
         between = xp.where(xp.isfinite(high - low), low + (high - low) * part, endless)
@@ -84,6 +95,17 @@ def split(values: NDArray[Any], low: int, high: int, part: float) -> NDArray[Any
 def sortable(xp: Namespace, values: Array) -> Array:
     """The values without NaN, which each framework sorts in its own way."""
     return values if is_integer(values) else xp.where(xp.isnan(values), xp.zeros_like(values), values)
+
+
+def take_ranked(xp: Namespace, order: Array, values: Array, present: Array, rank: Array) -> Array:
+    """The element at a rank of the sorted window; where it is ∞, one that is there, not what fills an absent tap."""
+    found = take_winner(xp, order, rank)
+    if everywhere(present) or is_integer(values):
+        return found
+    endless = present & (values == inf)
+    below = xp.sum(xp.where(present & (values < inf), 1, 0), axis=-1)
+    own = endless & (xp.cumsum(xp.where(endless, 1, 0), axis=-1) == xp.expand_dims(rank + 1 - below, axis=-1))
+    return xp.where(xp.any(own, axis=-1), xp.sum(xp.where(own, values, 0), axis=-1), found)
 
 
 def or_nan(xp: Namespace, y: Array, values: Array, present: Array) -> Array:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from poolwise.errors import InvalidType
-from poolwise.op import LAWS, Array, Extras, Namespace, Operation, Window, checked_number
+from poolwise.op import LAWS, Array, Extras, Namespace, Operation, Window, checked_number, everywhere
 from poolwise.ops.quantile import or_nan, sortable, unsettled
 
 
@@ -58,4 +58,11 @@ class TopKMean(Operation):
         held = xp.where(held < self.k, held, self.k * xp.ones_like(held))
         largest = -xp.sort(-sortable(xp, values), axis=-1)
         counted = xp.where(xp.cumsum(ones, axis=-1) <= held, largest, xp.zeros_like(values))
+        if not everywhere(present):  # the gradient of −∞ belongs to elements that are there
+            endless = present & (values == -inf)
+            left = held - xp.sum(
+                xp.where(present & (values > -inf), ones, xp.zeros_like(values)), axis=-1, keepdims=True
+            )
+            own = endless & (xp.cumsum(xp.where(endless, ones, xp.zeros_like(values)), axis=-1) <= left)
+            counted = xp.where(counted > -inf, counted, 0) + xp.where(own, values, 0)
         return or_nan(xp, xp.sum(counted, axis=-1) / xp.squeeze(held, axis=-1), values, present)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -221,7 +222,7 @@ def _transposed(g: torch.Tensor, kept: torch.Tensor | None, call: Call, kernel: 
             y = _picked(x, kernel.winners(kept, call), call)
         else:
             y, _ = GATHERED.forward((x,) if kept is None else (x, kept), call)
-    return torch.autograd.grad(y, x, g)[0]
+    return torch.autograd.grad(y, x, g, create_graph=torch.is_grad_enabled())[0]
 
 
 class _Backward(torch.autograd.Function):
@@ -242,7 +243,7 @@ class _Backward(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, tangent: torch.Tensor, *_: Any) -> torch.Tensor:
-        return _Backward.apply(tangent, _kept(ctx), ctx.call, ctx.kernel)
+        return cast("torch.Tensor", backward_of(tangent, _kept(ctx), ctx.call, ctx.kernel))
 
     @staticmethod
     def vmap(
@@ -268,6 +269,11 @@ def _pushed(tangent: torch.Tensor, kept: torch.Tensor | None, call: Call, kernel
     """The derivative of forward along a tangent; linear, and the transpose of backward."""
     if isinstance(call.op, Selection):
         return _picked(tangent, kernel.winners(kept, call), call)
+    if batched_by_autograd(tangent):
+        g = torch.zeros(call.geometry.output_shape, dtype=tangent.dtype, device=tangent.device, requires_grad=True)
+        with torch.enable_grad():
+            gx = _transposed(g, kept, call, kernel)
+        return torch.autograd.grad(gx, g, tangent, create_graph=torch.is_grad_enabled())[0]
     return _Forward.apply(call, kernel, tangent, *(() if kept is None else (kept,)))[0]  # a sum keeps its mask alone
 
 
@@ -275,9 +281,11 @@ def _picked(x: torch.Tensor, index: torch.Tensor, call: Call) -> torch.Tensor:
     """x at flat positions over the pooled axes, 0 where the position is −1."""
     axes, rank = call.geometry.axes, len(call.geometry.axes)
     last = tuple(range(-rank, 0))
-    flat = index.movedim(axes, last).flatten(-rank)
-    picked = x.movedim(axes, last).flatten(-rank).gather(-1, flat.clamp(min=0))
-    return torch.where(flat < 0, 0, picked).unflatten(-1, call.geometry.outputs).movedim(last, axes)
+    flat, values = (array.movedim(axes, last) for array in (index, x))
+    places, sizes = flat.shape, [*values.shape[:-rank], math.prod(values.shape[-rank:])]
+    flat = flat.flatten(-rank)
+    picked = values.reshape(sizes).gather(-1, flat.clamp(min=0))  # `flatten` has no rule for autograd's own batches
+    return torch.where(flat < 0, 0, picked).reshape(places).movedim(last, axes)
 
 
 @lru_cache(maxsize=1024)

@@ -24,6 +24,7 @@ DTYPE = {name: getattr(torch, name) for name in DTYPES}
 ITEMSIZE = {name: dtype.itemsize for name, dtype in DTYPE.items()}
 DTYPE_NAME = {dtype: name for name, dtype in DTYPE.items()}
 PLAIN = [tuple(range(ndim)) for ndim in range(65)]  # PyTorch's tensors have at most 64 axes
+LAYOUTS = {torch.channels_last: (0, 2, 3, 1), torch.channels_last_3d: (0, 2, 3, 4, 1)}
 OWN_DTYPES = ("float16", "bfloat16", "float32", "float64")
 LONGEST_OWN_MEAN = 64  # taps beyond which PyTorch's sequential float32 sum exceeds the promised 4 ulp
 
@@ -103,7 +104,19 @@ def dtype_name(x: torch.Tensor) -> str:
 
 def layout_of(x: torch.Tensor) -> tuple[int, ...]:
     """The axes in the order in which memory holds them."""
-    return PLAIN[x.ndim] if x.is_contiguous() else memory_order(tuple(x.shape), x.stride())
+    if x.is_contiguous():
+        return PLAIN[x.ndim]
+    symbolic = torch.compiler.is_compiling()  # and symbols have no order
+    return format_of(x) if symbolic else memory_order(tuple(x.shape), x.stride())
+
+
+def format_of(x: torch.Tensor) -> tuple[int, ...]:
+    """The same where it is one of PyTorch's memory formats; else the axes as they come."""
+    if not x.is_contiguous():
+        for form, layout in LAYOUTS.items():
+            if x.ndim == len(layout) and x.is_contiguous(memory_format=form):
+                return layout
+    return PLAIN[x.ndim]
 
 
 def _address(x: torch.Tensor | None) -> int:

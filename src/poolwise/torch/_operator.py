@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
-from math import inf
+from math import inf, prod
 from typing import Any, cast
 
 import numpy as np
@@ -23,14 +23,14 @@ from poolwise.call import INPUT, WHERE, Call, Kernel
 from poolwise.doors import Build, Facts, check_operand_shape
 from poolwise.errors import InvalidValue
 from poolwise.geometry import Geometry, Regular, output_size
-from poolwise.kernels.native import DIFFERENTIABLE, kept_dtype
+from poolwise.kernels.native import BODIES, DIFFERENTIABLE, kept_dtype
 from poolwise.op import FLOATS, WEIGHTS, Array, Operation, Selection, tap_weights
 from poolwise.ops import OPERATIONS
-from poolwise.torch._framework import ONNX, PLAIN, TORCH, dtype_name
+from poolwise.torch._framework import ONNX, PLAIN, TORCH, dtype_name, format_of
 
 OPERATORS = {kind.name: kind for kind in OPERATIONS}
+_transforms_active = torch._C._are_functorch_transforms_active
 BUILDERS: dict[str, Build] = {}
-LAYOUTS = {torch.channels_last: (0, 2, 3, 1), torch.channels_last_3d: (0, 2, 3, 4, 1)}
 
 
 _as_one: ContextVar[bool] = ContextVar("as_one", default=False)
@@ -76,7 +76,7 @@ def traced(
     x, where = operands[0], operands[1] if WHERE in names else None
     text = _encoded(op, build, arguments, kernel)
     if not _is_served(x, op, kernel):
-        return _inside(text, " ".join(names), return_indices, *operands)
+        return _inside(text, " ".join(names), return_indices, keep, *operands)
     y, kept = torch.ops.poolwise.pool(x, where, text, keep or return_indices)
     return (y, torch.ops.poolwise.indices(kept, text, list(x.shape))) if return_indices else y
 
@@ -87,6 +87,19 @@ def _is_served(x: torch.Tensor, op: Operation, kernel: str | None) -> bool:
     return (
         kernel in (None, "native") and op.name in DIFFERENTIABLE and x.device.type == "cpu" and dtype_name(x) in FLOATS
     )
+
+
+def _is_compiled(x: torch.Tensor, names: Sequence[str], op: Operation, text: str, keep: bool) -> bool:
+    """Whether a compiled graph has the registered operator; an exported program, of such, PyTorch's own operations."""
+    if torch.compiler.is_exporting() or _transforms_active() or decoded(text)[3] not in (None, "native"):
+        return False
+    if op.name not in BODIES or not set(names) <= {INPUT, WHERE} or x.device.type != "cpu":
+        return False
+    try:
+        _plan(text, dtype_name(x), _window_sizes(text, x.shape), format_of(x), WHERE in names, keep=keep)
+    except InvalidValue:  # no kernel for it, or none with a gradient
+        return False
+    return dtype_name(x) in FLOATS
 
 
 def _composed(
@@ -144,7 +157,7 @@ def _unfolded(x: torch.Tensor, op: Operation, geometry: Geometry, build: Build, 
         raise InvalidValue(f"{op!r} means nothing here: {reason}")
     last = tuple(range(-len(geometry.axes), 0))
     sizes = [x.shape[axis] for axis in geometry.axes]
-    values = TORCH.cast(x, op.working_dtype(dtype_name(x))).movedim(geometry.axes, last)
+    values = _moved(TORCH.cast(x, op.working_dtype(dtype_name(x))), geometry.axes, last)
     tables = cast("tuple[Regular, ...]", geometry.tables)
     declared = [size + table.low + table.high for size, table in zip(sizes, tables, strict=True)]
     low = [table.low for table in tables]
@@ -161,7 +174,16 @@ def _unfolded(x: torch.Tensor, op: Operation, geometry: Geometry, build: Build, 
     weights = tap_weights(op, geometry.window)
     extras = {} if weights is None else {WEIGHTS: torch.as_tensor(weights, dtype=values.dtype, device=x.device)}
     y = TORCH.cast(op.gathered(TORCH.xp, views[0], views[1], count, extras), op.result_dtype(dtype_name(x)))
-    return y.movedim(last, geometry.axes)
+    return _moved(y, last, geometry.axes)
+
+
+def _moved(x: torch.Tensor, axes: tuple[int, ...], places: tuple[int, ...]) -> torch.Tensor:
+    """`movedim`, but nothing where nothing moves: PyTorch 2.13 cannot compile a result that is a view of n − 2 rows."""
+    return (
+        x
+        if all(axis % x.ndim == place % x.ndim for axis, place in zip(axes, places, strict=True))
+        else x.movedim(axes, places)
+    )
 
 
 def _extended(array: torch.Tensor, tables: Sequence[Regular]) -> torch.Tensor:
@@ -191,20 +213,21 @@ def _windows(
 ) -> torch.Tensor:
     """(…, *outputs, taps): padded before by so much, behind as far as the last window reaches.
 
-    Memory holds one tap behind the other, as in the gathered kernel: what adds them adds them in the same order.
+    A copy of it is what can be compiled for symbolic sizes: of views PyTorch 2.13 takes one's strides for all.
     """
     pads: list[Any] = []
-    rank = len(sizes)
+    places: list[torch.Tensor] = []
+    rank, taps = len(sizes), torch.arange(prod(geometry.window), device=array.device)
+    inner = len(taps)
     for number, table in enumerate(cast("tuple[Regular, ...]", geometry.tables)):
-        span = (table.taps - 1) * table.dilation + 1
-        end = (_output(geometry, number, sizes[number], build, arguments) - 1) * table.step + span
+        output, span = _output(geometry, number, sizes[number], build, arguments), (table.taps - 1) * table.dilation + 1
+        end = (output - 1) * table.step + span
         pads = [before[number], end - before[number] - array.shape[number - rank], *pads]
-    windows = torch.nn.functional.pad(array, pads, value=fill)
-    for number, table in enumerate(cast("tuple[Regular, ...]", geometry.tables)):
-        span = (table.taps - 1) * table.dilation + 1
-        windows = windows.unfold(array.ndim - rank + number, span, table.step)[..., :: table.dilation]
-    last = tuple(range(-rank, 0))
-    return windows.movedim(last, tuple(range(rank))).flatten(0, rank - 1).movedim(0, -1)
+        inner //= table.taps
+        starts = torch.arange(output, device=array.device) * table.step
+        starts = starts.reshape([-1 if other == number else 1 for other in range(rank)] + [1])
+        places.append(starts + taps // inner % table.taps * table.dilation)
+    return torch.nn.functional.pad(array, pads, value=fill)[(..., *places)]
 
 
 def _window_slides(build: Build) -> bool:
@@ -212,11 +235,14 @@ def _window_slides(build: Build) -> bool:
 
 
 @torch.compiler.allow_in_graph
-def _inside(text: str, names: str, return_indices: bool, *operands: torch.Tensor | None) -> Any:
+def _inside(text: str, words: str, return_indices: bool, keep: bool, *operands: torch.Tensor | None) -> Any:
     """The same where the compiler must not read this library's own code, only what comes out of it."""
     op, build, arguments, kernel = decoded(text)
-    device = f"{cast('torch.Tensor', operands[0]).device.type} (traced)"
-    return _composed(operands, tuple(names.split()), op, build, arguments, kernel, return_indices, device)
+    x, names = cast("torch.Tensor", operands[0]), tuple(words.split())
+    if _is_compiled(x, names, op, text, keep):
+        return torch.ops.poolwise.pool(x, operands[1] if WHERE in names else None, text, keep)[0]
+    device = f"{x.device.type} (traced)"
+    return _composed(operands, names, op, build, arguments, kernel, return_indices, device)
 
 
 # A pooling as text, which a graph can carry and another process can read.
@@ -309,28 +335,19 @@ def _output(geometry: Geometry, number: int, size: Any, build: Build, arguments:
     return output_size(size, table.low, table.high, span, table.step, False)
 
 
-def _layout(x: torch.Tensor) -> tuple[int, ...]:
-    """The axes in the order of memory, where that is one of PyTorch's memory formats; else as they come."""
-    if not x.is_contiguous():
-        for form, layout in LAYOUTS.items():
-            if x.ndim == len(layout) and x.is_contiguous(memory_format=form):
-                return layout
-    return PLAIN[x.ndim]
-
-
 # The registered operators: forward, backward, indices.
 
 
 @torch.library.custom_op("poolwise::pool", mutates_args=(), device_types="cpu")
 def _pool(x: torch.Tensor, where: torch.Tensor | None, text: str, keep: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    call, kernel = _plan(text, dtype_name(x), x.shape, _layout(x), where is not None, keep=keep)
+    call, kernel = _plan(text, dtype_name(x), x.shape, format_of(x), where is not None, keep=keep)
     y, kept = kernel.forward((x,) if where is None else (x, where), call)
     return y, kept if keep and kept_dtype(call) else x.new_empty(0, dtype=torch.uint8)
 
 
 @_pool.register_fake
 def _(x: torch.Tensor, where: torch.Tensor | None, text: str, keep: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    layout, op = _layout(x), decoded(text)[0]
+    layout, op = format_of(x), decoded(text)[0]
     shape = _output_shape(text, x.shape)
     y = _empty(shape, layout, op.result_dtype(dtype_name(x)), x)
     if not keep or not isinstance(op, Selection):
@@ -359,6 +376,8 @@ def _pool_backward(
 ) -> torch.Tensor:
     call, kernel = _plan(text, dtype_name(g), shape, tuple(order), where is not None)
     mask = None if where is None else where.expand(shape)
+    if not call.op.linear_gradient:
+        return cast("torch.Tensor", kernel.backward(g, (kept,) if mask is None else (kept, mask), call)[0])
     return cast("torch.Tensor", kernel.backward(g, kept if kept_dtype(call) else mask, call)[0])
 
 
@@ -376,20 +395,21 @@ def _(
 
 @torch.library.custom_op("poolwise::indices", mutates_args=(), device_types="cpu")
 def _indices(kept: torch.Tensor, text: str, shape: list[int]) -> torch.Tensor:
-    call, kernel = _plan(text, "float32", shape, _layout(kept), False)  # positions do not depend on dtype and mask
+    call, kernel = _plan(text, "float32", shape, format_of(kept), False)  # positions do not depend on dtype and mask
     return kernel.indices(kept, call)
 
 
 @_indices.register_fake
 def _(kept: torch.Tensor, text: str, shape: list[int]) -> torch.Tensor:
-    return _empty(list(kept.shape), _layout(kept), "int64", kept)
+    return _empty(list(kept.shape), format_of(kept), "int64", kept)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
     x, where, ctx.text, _ = inputs
-    ctx.shape, ctx.order = list(x.shape), list(_layout(x))
-    selects = isinstance(decoded(ctx.text)[0], Selection)
-    ctx.save_for_backward(output[1] if selects else None, None if selects else where)
+    ctx.shape, ctx.order = list(x.shape), list(format_of(x))
+    op = decoded(ctx.text)[0]
+    selects = isinstance(op, Selection)
+    ctx.save_for_backward(output[1] if selects else None if op.linear_gradient else x, None if selects else where)
 
 
 def _differentiate(ctx: Any, g: torch.Tensor, _: Any) -> tuple[torch.Tensor, None, None, None]:

@@ -11,6 +11,9 @@ What differs from PyTorch, everywhere on purpose:
   contiguous: what follows may need `reshape` for `view`. Of +0 and −0, which are equal, either may be the maximum.
 - The input may be changed in place before a gradient is taken, which PyTorch's maximum refuses: ours keeps offsets, not
   the input. Do not count on it where the input has at most 256 elements: PyTorch's own operation records some of those.
+- The dtype is kept under autocast, of 3-D poolings on the CPU too, whose results PyTorch makes float32 there.
+- Large calls run on PyTorch's threads where they are there, NumPy's too. As after PyTorch's own, a process forked from
+  one that made such a call must not use them (`torch.set_num_threads(1)`, as data loaders do), or be spawned.
 - `fractional_max_pool` places windows in float32 at least, where PyTorch computes places in half precision.
 
 >>> import torch
