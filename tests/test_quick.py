@@ -96,6 +96,24 @@ def test_what_is_equal_to_a_known_call_and_wrong_is_refused(call: Callable[[Any]
         call(X)
 
 
+def test_equal_sizes_are_known_whatever_holds_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.rand(1, 2, 6, 9, generator=torch.Generator().manual_seed(7))
+    sizes = [2, 3]
+    expected = ours.max_pool2d(x, sizes, [1, 2])
+    other = ours.max_pool2d(x, sizes)
+    with monkeypatch.context() as patched:
+        patched.setattr(ours, "_served", lambda *_: pytest.fail("the call is known"))
+        for window, stride in (([2, 3], (1, 2)), (torch.Size([2, 3]), [1, 2]), ((2, 3), torch.Size([1, 2]))):
+            assert ours.max_pool2d(x, window, stride).equal(expected)
+        assert ours.max_pool2d(x, torch.ones(2, 3).shape).equal(other)
+    sizes[1] = 4
+    assert ours.max_pool2d(x, sizes).equal(torch.nn.functional.max_pool2d(x, (2, 4)))
+    assert ours.max_pool2d(x, [2, 3], [3, 1]).equal(torch.nn.functional.max_pool2d(x, (2, 3), (3, 1)))  # not None
+    for wrong in ([2, 3.0], (2, True), [2, [3]]):
+        with pytest.raises((InvalidType, InvalidValue)):
+            ours.max_pool2d(x, wrong)
+
+
 def test_every_derivative_of_a_known_call() -> None:
     x = (torch.randperm(30).double() / 4).reshape(1, 1, 5, 6).requires_grad_()
     for call in (

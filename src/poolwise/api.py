@@ -577,6 +577,8 @@ def _plan(
         raise InvalidType(f"kernel must be None or a kernel's name, got {kernel!r}")
     kinds = tuple(map(type, arguments))
     exact = _PLAIN.issuperset(kinds) or all(map(_exact, arguments))
+    if not exact and all(map(_exact, settled := tuple(map(_settled, arguments)))):
+        exact, arguments, kinds = True, settled, tuple(map(type, settled))
     plan = planned if exact else planned.__wrapped__
     names, dtypes = operands.names, operands.dtypes
     facts = door.facts(x)
@@ -609,6 +611,13 @@ def planned(
     dtypes = (facts.dtype, "bool")[: len(operands) - len(extras)] + extras
     call = Call(op, geometry, framework, dtypes, facts.layout, facts.device, operands, keep)
     return call, choose(call, kernel)
+
+
+def _settled(argument: Any) -> Any:
+    """Lists, and a tensor's sizes, as tuples; NumPy's integers as Python's."""
+    if isinstance(argument, list | tuple):
+        return tuple(map(_settled, cast("Any", argument)))
+    return int(argument) if isinstance(argument, np.integer) else argument
 
 
 def _exact(argument: Any) -> bool:

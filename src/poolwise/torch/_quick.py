@@ -1,8 +1,9 @@
 """Calls that were made before, with as little work as can be: a tiny pooling costs what surrounds it.
 
 A call is known by its tensor's shape, strides and dtype and by the very objects that its arguments are: 2, 2.0 and True
-are equal, but not one object. What is known goes straight to the compiled module, or, of a small maximum that autograd
-records, to PyTorch's own operation where that gives the same bits.
+are equal, but not one object. For sizes that are new at every call, as `x.shape[2:]` is, the first equal ones stand.
+What is known goes straight to the compiled module, or, of a small maximum that autograd records, to PyTorch's own
+operation where that gives the same bits.
 """
 
 # PyTorch's base class declares the methods below with *args.
@@ -10,7 +11,7 @@ records, to PyTorch's own operation where that gives the same bits.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any, cast
 
@@ -25,6 +26,7 @@ from poolwise.op import Operation
 from poolwise.torch._bridge import TorchDoor, backward_of, batched_by_autograd, watched
 from poolwise.torch._framework import DTYPE, FORMS, TORCH, dense_strides, maker, own_maximum
 
+SIZES, INTS = (torch.Size, list, tuple), {int}
 MOST = 1024  # calls remembered of one function
 MOST_OWN = 256  # elements of a call up to which PyTorch's own records it, where that gives the same bits
 _compiling = torch.compiler.is_compiling
@@ -43,6 +45,7 @@ class Quick:
 
     def __init__(self) -> None:
         self.known: dict[Any, Ready] = {}
+        self.sizes: dict[tuple[int, ...], tuple[int, ...]] = {}  # each for those that are equal
 
     def find(
         self, x: torch.Tensor, a: Any, b: Any = None, c: Any = None, d: Any = None, e: Any = None, f: Any = None
@@ -64,6 +67,8 @@ class Quick:
             ready = self.known.get((x.shape, x.stride(), x.dtype, id(a), id(b), id(c), id(d), id(e), id(f)))
         except RuntimeError:  # a layout that has no strides
             return None
+        if ready is None:
+            ready = self._equal(x, (a, b, c, d, e, f))
         if ready is None or not x.is_cpu or x.is_neg() or forward_ad._current_level >= 0:
             return None
         if x.requires_grad and _recording():
@@ -75,6 +80,14 @@ class Quick:
         y = ready.make_y()
         ready.forward(x.data_ptr(), y.data_ptr(), 0, 0, ready.strides, None, _threads())
         return y
+
+    def _equal(self, x: torch.Tensor, arguments: tuple[Any, ...]) -> Ready | None:
+        """The same call with sizes that are other objects."""
+        found, changed = list(map(id, arguments)), False
+        for place, each in enumerate(arguments):
+            if each.__class__ in SIZES and _are_ints(each):
+                found[place], changed = id(self.sizes.get(tuple(each), each)), True
+        return self.known.get((x.shape, x.stride(), x.dtype, *found)) if changed else None
 
     def learn(
         self,
@@ -94,17 +107,26 @@ class Quick:
         kinds = tuple(map(type, asked))
         call, choice = planned(TORCH, facts, op, build, asked, kinds, (INPUT,), None, True)
         if choice.kernel.name == "native" and op.name in DIFFERENTIABLE:
-            if len(self.known) >= MOST:
+            if len(self.known) > MOST - 2:
                 self.known.clear()
+                self.sizes.clear()
             every = (*arguments, *(None,) * (6 - len(arguments)))
-            ready = Ready(call, choice.kernel, x, arguments, return_indices)
-            self.known[x.shape, x.stride(), x.dtype, *map(id, every)] = ready
+            lasting = [
+                self.sizes.setdefault(tuple(each), tuple(each)) if isinstance(each, SIZES) else each for each in every
+            ]
+            ready = Ready(call, choice.kernel, x, (arguments, lasting), return_indices)
+            for known_by in (lasting, *([] if list in map(type, every) else [every])):  # a list may change
+                self.known[x.shape, x.stride(), x.dtype, *map(id, known_by)] = ready
+
+
+def _are_ints(sizes: Sequence[Any]) -> bool:
+    return set(map(type, sizes)) == INTS
 
 
 def _is_itself(argument: Any) -> bool:
-    """Whether equal values are, as a rule, one object, and one that nobody changes."""
-    if type(argument) is tuple:
-        return all(type(entry) is int for entry in cast("Any", argument))
+    """Whether equal values are, as a rule, one object, or have one that stands for them."""
+    if type(argument) in SIZES:
+        return _are_ints(cast("Any", argument))
     return argument is None or type(argument) is bool or (type(argument) is int and -5 <= argument <= 256)
 
 

@@ -64,7 +64,8 @@ def torch_windows(
 ) -> Geometry:
     """Sliding windows by PyTorch's rules: the last `rank` axes of a batched or unbatched input."""
     axes = _last(shape, rank)
-    window, step = _spread(kernel_size, rank), None if stride is None or stride == () else _spread(stride, rank)
+    window, step = _spread(kernel_size, rank), None if stride is None else _spread(stride, rank)
+    step = None if isinstance(step, tuple) and not step else step
     try:
         geometry = Geometry.of(
             shape,
@@ -96,6 +97,12 @@ def torch_bins(shape: tuple[int, ...], rank: int, output_size: int | Sequence[in
     return Geometry.adaptive(shape, axes, output_size=kept)
 
 
+def _shape(input: Any) -> tuple[int, ...]:
+    if not isinstance(input, torch.Tensor):
+        raise InvalidType(f"input must be a tensor, got {type(input).__name__}")
+    return tuple(input.shape)
+
+
 def _last(shape: tuple[int, ...], rank: int) -> tuple[int, ...]:
     ndim = len(shape)
     if ndim not in (rank + 1, rank + 2):
@@ -119,7 +126,7 @@ def _both_sides(padding: Any, rank: int) -> Any:
 
 
 def _frozen(value: Any) -> Any:
-    return tuple(value) if type(value) is list else value
+    return tuple(value) if type(value) in (list, torch.Size) else value
 
 
 def _mean(count_include_pad: bool, divisor_override: int | None) -> Mean:
@@ -252,7 +259,7 @@ def _fractional_max_pool(rank: int) -> Callable[..., Any]:
     ) -> Any:
         rank = len(each)
         try:
-            axes = _last(tuple(input.shape), rank)
+            axes = _last(_shape(input), rank)
             sizes = _fractional_sizes([input.shape[axis] for axis in axes], output_size, output_ratio)
             draws = _samples(input, rank, _random_samples)
             return fractional_pool(
@@ -296,7 +303,7 @@ def _max_unpool(rank: int) -> Callable[..., Any]:
     ) -> Any:
         rank = len(each)
         try:
-            axes = _last(tuple(input.shape), rank)
+            axes = _last(_shape(input), rank)
             step = None if stride is None else _spread(stride, rank)
             size = output_size if output_size is None or len(output_size) == rank else output_size[-rank:]
             if isinstance(indices, torch.Tensor) and indices.dtype != torch.int64:
