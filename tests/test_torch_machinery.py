@@ -340,6 +340,26 @@ def test_inductor_compiles_the_second_size_too(op: poolwise.Operation) -> None:
         torch.testing.assert_close(*(torch.autograd.grad(out.square().sum(), x)[0] for out in (y, expected)))
 
 
+@pytest.mark.parametrize("op", [GeM(3.0), TopKMean(2), Quantile(0.3), Max()], ids=repr)
+def test_one_graph_of_bins_serves_every_batch(op: poolwise.Operation) -> None:
+    """The operation's own numbers are constants of it, which the compiler would make symbols of."""
+    graphs = 0
+
+    def counting(graph: torch.fx.GraphModule, _: Any) -> Any:
+        nonlocal graphs
+        graphs += 1
+        return graph.forward
+
+    def pooled(t: torch.Tensor) -> torch.Tensor:
+        return poolwise.adaptive_pool(t, op, (3, 2), axes=(2, 3))
+
+    compiled = torch.compile(pooled, backend=counting, fullgraph=True, dynamic=True)
+    for batch in (2, 3, 5):
+        x = torch.rand(batch, 3, 7, 8, generator=torch.Generator().manual_seed(batch))
+        torch.testing.assert_close(compiled(x), pooled(x))
+    assert graphs == 1
+
+
 def test_compiled_whole_windows_are_one_call_of_the_compiled_module() -> None:
     x = torch.rand(2, 3, 9, 9, generator=torch.Generator().manual_seed(1)).requires_grad_()
     calls: list[str] = []

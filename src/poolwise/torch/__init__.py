@@ -4,6 +4,9 @@
 >>> x = torch.tensor([[[[1.0, 3.0], [2.0, 4.0]]]])
 >>> poolwise.torch.MaxPool2d(2)(x).item(), poolwise.torch.AvgPool2d(2)(x).item()
 (4.0, 2.5)
+
+`poolwise.pool` imports this when it meets the first tensor. A function that it is in and that `torch.compile(…,
+fullgraph=True)` reads needs the import before.
 """
 
 from typing import TYPE_CHECKING

@@ -28,8 +28,9 @@ from poolwise.op import FLOATS, WEIGHTS, Array, Operation, Selection, tap_weight
 from poolwise.ops import OPERATIONS
 from poolwise.torch._framework import ONNX, PLAIN, TORCH, dtype_name, format_of
 
-OPERATORS = {kind.name: kind for kind in OPERATIONS}
 _transforms_active = torch._C._are_functorch_transforms_active
+_exporting = getattr(torch.compiler, "is_exporting", bool)  # since PyTorch 2.7
+OPERATORS = {kind.name: kind for kind in OPERATIONS}
 BUILDERS: dict[str, Build] = {}
 
 
@@ -91,7 +92,7 @@ def _is_served(x: torch.Tensor, op: Operation, kernel: str | None) -> bool:
 
 def _is_compiled(x: torch.Tensor, names: Sequence[str], op: Operation, text: str, keep: bool) -> bool:
     """Whether a compiled graph has the registered operator; an exported program, of such, PyTorch's own operations."""
-    if torch.compiler.is_exporting() or _transforms_active() or decoded(text)[3] not in (None, "native"):
+    if _exporting() or _transforms_active() or decoded(text)[3] not in (None, "native"):
         return False
     if op.name not in BODIES or not set(names) <= {INPUT, WHERE} or x.device.type != "cpu":
         return False
@@ -179,11 +180,8 @@ def _unfolded(x: torch.Tensor, op: Operation, geometry: Geometry, build: Build, 
 
 def _moved(x: torch.Tensor, axes: tuple[int, ...], places: tuple[int, ...]) -> torch.Tensor:
     """`movedim`, but nothing where nothing moves: PyTorch 2.13 cannot compile a result that is a view of n − 2 rows."""
-    return (
-        x
-        if all(axis % x.ndim == place % x.ndim for axis, place in zip(axes, places, strict=True))
-        else x.movedim(axes, places)
-    )
+    stays = all((axis - place) % x.ndim == 0 for axis, place in zip(axes, places, strict=True))
+    return x if stays else x.movedim(axes, places)
 
 
 def _extended(array: torch.Tensor, tables: Sequence[Regular]) -> torch.Tensor:
@@ -254,8 +252,12 @@ def _encoded(op: Operation, build: Build, arguments: tuple[Any, ...], kernel: st
 
 
 def _plain(value: Any) -> Any:
-    """A number of NumPy's as Python's own, which is written so that it can be read."""
-    return value.item() if isinstance(value, np.generic) else value
+    """A number of NumPy's, or a symbolic one, as Python's own, which is written so that it can be read."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, float):
+        return float(value)
+    return operator.index(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def _literal(value: Any) -> str:
@@ -358,7 +360,12 @@ def _(x: torch.Tensor, where: torch.Tensor | None, text: str, keep: bool) -> tup
 
 def _window_sizes(text: str, shape: Sequence[Any]) -> Sequence[int]:
     """Sizes that give the same window: any, if windows slide; of bins and whole axes, the sizes themselves."""
-    return _probe(shape) if _window_slides(decoded(text)[1]) else shape
+    _, build, arguments, _ = decoded(text)
+    sizes = _probe(shape)
+    if not _window_slides(build):
+        for axis in build(tuple(sizes), *arguments).axes:
+            sizes[axis] = int(shape[axis])
+    return sizes
 
 
 def _empty(shape: list[Any], layout: tuple[int, ...], dtype: str, like: torch.Tensor) -> torch.Tensor:
