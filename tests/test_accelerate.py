@@ -397,13 +397,32 @@ def test_the_model_itself_can_be_swapped() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("mean", "poolwise.torch.Pool"),
+        ("strided", "strided"),
+        ("max-blur", "poolwise.torch.MaxBlurPool2d"),
+        (nn.AvgPool2d, "torch.nn.AvgPool2d"),
+    ],
+)
+def test_changes_are_told_in_names_that_can_be_imported(name: Any, said: str) -> None:
+    what = nn.MaxPool2d if isinstance(name, type) else "max"
+    (change,) = swap(nn.Sequential(nn.MaxPool2d(2)), what, name).poolwise_changes
+    assert str(change) == f"0: torch.nn.MaxPool2d → {said}"
+
+
+@pytest.mark.parametrize(
     ("call", "text"),
     [
         (lambda: accelerate(3), "accelerate: model must be a torch.nn.Module, got int"),
         (lambda: swap(3, nn.ReLU, nn.ReLU), "swap: model must be a torch.nn.Module, got int"),
         (lambda: swap(VGG(), "MaxPool2d", nn.AvgPool2d), "swap: what must be a class"),
         (lambda: swap(VGG(), nn.MaxPool2d, "AvgPool2d"), "swap: with_ must be a module"),
-        (lambda: swap(VGG(), nn.MaxPool2d, nn.LPPool2d), "swap: .* LPPool2d needs norm_type, which MaxPool2d has not"),
+        (
+            lambda: swap(VGG(), nn.MaxPool2d, nn.LPPool2d),
+            "swap: with_ .* got LPPool2d, whose norm_type MaxPool2d has not",
+        ),
+        (lambda: swap(VGG(), nn.MaxPool2d, int), "swap: with_ must be a module, a class of modules or a callable"),
         (lambda: swap(VGG(), nn.MaxPool2d, lambda _: 3), "swap: with_ must give a torch.nn.Module, got int"),
     ],
 )

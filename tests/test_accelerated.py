@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,9 @@ def test_the_report_says_what_changed_and_what_it_saves() -> None:
     assert done.exit_code == 0, done.output
     report = json.loads(done.stdout)
     assert [change["path"] for change in report["changes"]] == ["2", ""]
-    assert report["training_step_s"].keys() == {"stock", "poolwise"}
+    figures = {"stock", "poolwise", "ratio", "ratio_low", "ratio_high", "rounds"}
+    assert report["training_step_s"].keys() == report["inference_s"].keys() == figures
+    assert report["inference_s"]["rounds"] == 2
     joined, flat = 4 * 8 * 15 * 15, 4 * (4 * 8 * 15 * 15)  # one byte per output, and what the dense layer needs
     relu, indices = 4 * (4 * 8 * 30 * 30), 8 * joined
     assert report["kept_bytes"] == {"stock": relu + indices + flat, "poolwise": joined + flat}
@@ -59,8 +62,26 @@ def test_the_report_says_what_changed_and_what_it_saves() -> None:
 def test_a_model_that_is_there_is_taken_as_it_is() -> None:
     done = shell("own_models:ready", "--input", "2x3x32x32", "--rounds", "1")
     assert done.exit_code == 0, done.output
-    for text in ("2: torch.nn.MaxPool2d → poolwise.torch.MaxPool2d", "training step", "kept for backward", "MiB"):
+    for text in ("2: torch.nn.MaxPool2d → poolwise.torch.MaxPool2d", "training step", "kept for backward", "KiB"):
         assert text in done.stdout
+
+
+def test_a_ratio_has_its_spread_beside_it() -> None:
+    times = accelerated.Times((1.0, 1.0, 2.0, 4.0, 1.0), (0.5, 0.4, 1.2, 1.2, 9.0))
+    assert times.ratio == pytest.approx((0.5, 0.4, 0.6))  # of each round's pair, not of the medians
+    assert accelerated.Times((2.0,), (1.0,)).ratio == (0.5, 0.5, 0.5)
+    done = shell("own_models:ready", "--input", "2x3x32x32", "--rounds", "5")
+    for line in ("training step", "inference"):
+        found = re.search(rf"{line} .* ([\d.]+) \(([\d.]+) … ([\d.]+)\), 5 rounds", done.stdout)
+        assert found, done.stdout
+        middle, low, high = map(float, found.groups())
+        assert low <= middle <= high
+
+
+def test_a_step_too_long_to_be_repeated_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accelerated, "in_turns", lambda runs, *_: {name: [] for name in runs})
+    with pytest.raises(InvalidValue, match="input must be a batch whose step takes at most 5 s"):
+        accelerated.saving(nn.Sequential(nn.MaxPool2d(2)), torch.randn(2, 3, 8, 8, requires_grad=True), rounds=1)
 
 
 def test_nothing_to_change_is_said() -> None:

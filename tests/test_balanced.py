@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import poolwise
 import poolwise.torch
@@ -304,6 +306,8 @@ X = RANDOM.standard_normal((2, 7, 9))
         (InvalidValue, "draws must be at least 0 and less than 1", {"draws": [0.5, 1.0]}),
         (InvalidValue, "draws must be at least 0 and less than 1", {"draws": [0.5, np.nan]}),
         (InvalidType, "draws must be floats, got int64", {"draws": [0, 0]}),
+        (InvalidType, r"draws must be an array of floats, got \(\(1,\), 2\)", {"draws": ((1,), 2)}),
+        (InvalidType, "draws must be an array of floats, got 'a'", {"draws": "a"}),
         (InvalidType, "draws must be an array of numpy", {"draws": torch.zeros(2)}),
         (InvalidType, "seed must be None, an int of at least 0 or", {"seed": 1.5}),
         (InvalidValue, "window must fit the padded input", {"window": (8, 2)}),
@@ -326,6 +330,27 @@ def test_bad_input_gets_one_clear_error(fault: type[Exception], text: str, argum
 def test_a_layer_refuses_what_is_no_seed(seed: Any) -> None:
     with pytest.raises(InvalidType, match=r"^BalancedPool2d: seed must be None, an int of at least 0 or"):
         poolwise.torch.BalancedPool2d("max", 2, seed=seed)
+
+
+@pytest.mark.parametrize("ceil_mode", [False, True])
+def test_a_fake_tensor_has_its_shape(ceil_mode: bool) -> None:
+    """Nobody knows the numbers that are drawn for it."""
+    with FakeTensorMode():
+        x = torch.rand(1, 2, 9, 9)
+        assert poolwise.torch.BalancedPool2d("max", 2, ceil_mode=ceil_mode)(x).shape == (
+            1,
+            2,
+            4 + ceil_mode,
+            4 + ceil_mode,
+        )
+        assert balanced_pool(x, "avg", (2, 2), draws=torch.rand(2)).shape == (1, 2, 4, 4)
+
+
+def test_a_recorded_call_draws_anew() -> None:
+    """The numbers drawn while it was recorded are not part of it."""
+    x = torch.arange(19.0).reshape(1, 1, 19)
+    graph = make_fx(lambda x: poolwise.torch.functional.balanced_pool1d(x, "max", 10))(x)
+    assert len({graph(x).item() for _ in range(40)}) > 1
 
 
 def test_a_geometry_says_where_its_windows_start() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -31,8 +32,8 @@ from poolwise.doors import NUMPY
 from poolwise.ops import OPERATIONS
 from poolwise.reference import Reference
 
-SMALL = Size("small", 2, 3, 14, 3, 3)
-SMALLEST = Size("smallest", 1, 2, 8, 1, 1)
+SMALL = Size("small", 2, 3, 14, 3, 3, 3)
+SMALLEST = Size("smallest", 1, 2, 8, 1, 1, 1)
 RECORD = Path(__file__).parents[1] / "benchmarks" / "2026-11-23-two-cores-door.json"
 
 
@@ -223,14 +224,14 @@ def test_the_right_answers_are_the_references(case: Case) -> None:
 
 @pytest.mark.parametrize("taps", [3, 13, 31])
 def test_no_window_holds_a_value_twice(taps: int) -> None:
-    x = made(case_of("max 31/1 p15 NCHW training, large windows"), Size("", 1, 2, 34, 1, 1)).x
+    x = made(case_of("max 31/1 p15 NCHW training, large windows"), Size("", 1, 2, 34, 1, 1, 1)).x
     windows = np.lib.stride_tricks.sliding_window_view(x, (taps, taps), axis=(2, 3)).reshape(-1, taps * taps)
     assert all(len(np.unique(window)) == taps * taps for window in windows[::7])
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint32", "uint64"])
 def test_no_tile_of_labels_holds_two_equally_often(dtype: str) -> None:
-    x = made(case_of(f"mode 2/2 NCHW forward, {dtype}"), Size("", 1, 4, 64, 1, 1)).x
+    x = made(case_of(f"mode 2/2 NCHW forward, {dtype}"), Size("", 1, 4, 64, 1, 1, 1)).x
     tiles = np.lib.stride_tricks.sliding_window_view(x, (2, 2), axis=(2, 3))[:, :, ::2, ::2].reshape(-1, 4)
     counts = [sorted(np.unique(tile, return_counts=True)[1]) for tile in tiles]
     assert {tuple(map(int, count)) for count in counts} == {(4,), (1, 3)}
@@ -413,6 +414,12 @@ def test_every_round_asks_everybody_after_a_warm_up() -> None:
     assert {name: len(taken) for name, taken in times.items()} == {"a": 3, "b": 3, "c": 3}
     assert all(asked.count(name) == 2 + 3 * (1 + 2) for name in "abc")
     assert [asked[n] for n in range(6, 33, 9)] == ["a", "b", "c"]
+
+
+def test_who_is_brief_is_asked_more_often() -> None:
+    runs = {"brief": lambda: None, "long": lambda: time.sleep(0.02)}
+    times = in_turns(runs, 2, 1, brief=5)
+    assert {name: len(taken) for name, taken in times.items()} == {"brief": 5, "long": 2}
 
 
 @pytest.mark.parametrize(("first", "rounds", "calls"), [(0.1, 7, 15), (2.5, 1, 1), (30.0, 0, 0)])
@@ -618,6 +625,25 @@ def test_what_bench_refuses(words: tuple[str, ...], said: str) -> None:
     assert done.exit_code == 2
     assert said in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_what_cases_can_name_is_told_by_section() -> None:
+    done = shell("--cases", "nothing*")
+    assert all(title in done.stderr for title in SECTIONS.values())
+    assert "poolwise bench --list" in done.stderr
+    done = shell("--list")
+    assert done.exit_code == 0
+    parts = dict(part.split("\n", 1) for part in done.stdout.split("\n\n")[1:])
+    assert list(parts) == [*SECTIONS.values(), "single numbers"]
+    for case in CASES:
+        told = " ".join(parts[SECTIONS[case.section]].split())
+        assert f"{case.name.removeprefix(case.label).strip()}: " in told
+        assert case.label in told
+
+
+def test_a_section_can_be_asked_for() -> None:
+    assert {case.section for case in matching("forward, in the cache")} == {"cache resident"}
+    assert {case.section for case in matching("*median and mode")} == {"order"}
 
 
 def test_faults_are_the_librarys() -> None:

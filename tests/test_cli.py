@@ -142,6 +142,31 @@ def test_never_read_names_the_sides() -> None:
     assert "1 bottom, 2 right" in " ".join(shell("shapes", "7x8", "max2x3").stdout.split())
 
 
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_a_terminal_holds_every_column(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    stack = "3x1000x1000 conv7/2p3:64 max3/2p1 avg1/3 quantile13/5p6d2ceil adaptive7x9 max2/1p2d1 globalavg"
+    said = shell("shapes", *stack.split()).stdout
+    assert "…" not in said and max(map(len, said.splitlines())) <= width
+    heads = "layer size stride so far receptive field starts at never read kept empty windows"
+    cells = "3@1000×1000 64@16×16 ≈130×≈105 ≤479×≤419 −77 gaps: 166 rows, columns 11 40"
+    assert [word for word in f"{heads} {cells}".split() if word not in said.split()] == []
+
+
+HELP = ("", "lab", "shapes", "bench", "accelerate", "review", "rule", "measure", "explore", "doctor")
+
+
+@pytest.mark.parametrize("command", HELP)
+def test_help_fits_a_terminal_and_names_no_types_of_pythons(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    done = shell(*command.split(), "--help")
+    assert done.exit_code == 0
+    assert "…" not in done.stdout.replace("tcp://…", "").replace("fused …", "")
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    options = done.stdout.partition("Options")[2]
+    assert not re.search(r"<(str|int|path)", options)
+
+
 def test_empty_windows_are_counted() -> None:
     assert each("2x2 max2/1p2d1", "empty_windows") == [25 - 9]
     assert "empty" not in shell("shapes", "4x4", "max2").stdout

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 
 import poolwise
 import poolwise.torch
-from poolwise import InvalidType, InvalidValue, Max, Mean, polyphase_pool, polyphase_unpool
+from poolwise import Fault, InvalidType, InvalidValue, Max, Mean, polyphase_pool, polyphase_unpool
 from poolwise.compose import COMPOSITIONS
 from poolwise.torch.layers import composed_name
 
@@ -352,10 +352,6 @@ def test_layers_copy_and_pickle() -> None:
         (lambda: poolwise.avg_unpool(X, (2, 2), output_size=(99, 2)), InvalidValue, "avg_unpool: output_size must be"),
         (lambda: poolwise.avg_unpool(X.astype(int), (2, 2)), InvalidType, "avg_unpool: y must have one of the dtypes"),
         (lambda: poolwise.spatial_pyramid_pool(X), InvalidType, "spatial_pyramid_pool: levels must be a tuple"),
-        (lambda: poolwise.spatial_pyramid_pool(X, (), axes=2), InvalidValue, "levels must have at least 1 level"),
-        (lambda: poolwise.spatial_pyramid_pool(X, 3, axes=2), InvalidType, "levels must be a tuple"),
-        (lambda: poolwise.spatial_pyramid_pool(X, ((1,), (1, 2))), InvalidValue, "levels must have as many entries"),
-        (lambda: poolwise.spatial_pyramid_pool(X, ((0,),)), InvalidValue, "levels must be at least 1"),
         (lambda: poolwise.pyramid_pool(X, ((1,),), op="best"), InvalidValue, "pyramid_pool: op must be one of"),
         (lambda: poolwise.pyramid_pool(X, ((1,),), op=3), InvalidType, "pyramid_pool: op must be an operation"),
         (lambda: poolwise.space_to_depth(X, (5, 2)), InvalidValue, "space_to_depth: block_size must divide"),
@@ -383,3 +379,30 @@ def test_bad_input_gets_one_clear_error(make: Any, fault: type[Exception], text:
     with pytest.raises(fault) as caught:
         make()
     assert text in str(caught.value)
+
+
+@pytest.mark.parametrize("function", [poolwise.spatial_pyramid_pool, poolwise.pyramid_pool])
+@pytest.mark.parametrize(
+    ("levels", "fault"),
+    [
+        *((each, InvalidValue) for each in ((), (0,), (1, -1), ((1,), (1, 2)), ((),))),
+        *((each, InvalidType) for each in ("a", b"ab", (3, "x"), (1.5,), (None,), -1, 3, None)),
+    ],
+)
+def test_levels_are_refused_in_one_way(function: Any, levels: Any, fault: type[Fault]) -> None:
+    """With all of their value and what is allowed, whatever is wrong with them."""
+    each = "an int of at least 1 or a tuple of them, one for each pooled axis"
+    with pytest.raises(fault) as caught:
+        function(X, levels, axes=(2, 3))
+    assert str(caught.value) == (
+        f"{function.__name__}: levels must be a tuple of at least one level, each {each}, got {levels!r}"
+    )
+
+
+def test_without_axes_levels_are_tuples() -> None:
+    with pytest.raises(InvalidType, match=r"each a tuple of ints .* \(an int needs axes beside it\), got \(1, 2, 4\)"):
+        poolwise.spatial_pyramid_pool(X)
+    with pytest.raises(InvalidValue, match=r"levels .* gives an output of shape"):
+        poolwise.spatial_pyramid_pool(X, (2**40,), axes=2)
+    with pytest.raises(InvalidType, match=r"^spatial_pyramid_pool2d: levels must be .* got \(3, 'x'\)"):
+        poolwise.torch.functional.spatial_pyramid_pool2d(T, (3, "x"))

@@ -93,6 +93,8 @@ def test_equal_geometries_are_equal_and_hash_alike() -> None:
         ({"window": (0, 2)}, InvalidValue, "window must be at least 1, got (0, 2)"),
         ({"window": (-1, 2)}, InvalidValue, "window must be at least 1, got (-1, 2)"),
         ({"window": 2}, InvalidType, "window must be a tuple"),
+        ({}, InvalidType, "window must be a tuple of ints, got None"),
+        ({"axes": (1, 2), "offsets": "middle"}, InvalidType, "window must be an int or a tuple of 2 ints, got None"),
         ({"window": ()}, InvalidValue, "window must have 1 to 3 entries"),
         ({"window": (2.0, 2)}, InvalidType, "window must be made of ints, got (2.0, 2)"),
         ({"window": (True, 2)}, InvalidType, "window must be made of ints, got (True, 2)"),
@@ -123,6 +125,11 @@ def test_what_is_refused_names_argument_value_and_what_is_allowed(
     with pytest.raises(fault) as caught:
         Geometry.of((3, 4, 5), **arguments)
     assert text in str(caught.value)
+
+
+def test_bins_of_no_size_are_refused_by_name() -> None:
+    with pytest.raises(InvalidType, match="output_size must be a tuple of ints, got None"):
+        Geometry.adaptive((3, 4))
 
 
 @pytest.mark.parametrize("size", [0, -1, 9 * 10**18])

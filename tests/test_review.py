@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper
+from rich.console import Console
 from torch import nn
 from typer.testing import CliRunner
 
@@ -328,6 +330,57 @@ def test_text_names_the_stage_the_rule_and_the_fix(odd):
     text = " ".join(text.split())
     assert "PW101 warning elements that no window reads (Dumoulin & Visin 2016, relationship 6)" in text
     assert "0: 1 of 9 rows are in no window: (9 + 0 − 2) mod 2 = 1. Fix: pad 1 more at the end" in text
+
+
+class Long(nn.Module):
+    """Stages whose names and sizes are as long as those of real networks."""
+
+    def __init__(self):
+        super().__init__()
+        self.feature_extraction_backbone = nn.Sequential(
+            nn.Conv2d(3, 8, 7, 2, 3), nn.MaxPool2d((3, 2), (2, 3)), nn.Sequential(nn.MaxPool2d(3, 2, 1))
+        )
+        self.feature_extraction_backbone[2].add_module("downsampling_by_maximum", nn.MaxPool2d(3, 2, 1))
+        self.pool = nn.AdaptiveAvgPool2d(1)
+
+    def forward(self, x):
+        return self.pool(self.feature_extraction_backbone(x))
+
+
+HEADS = """stage op window size stride so far receptive field starts at never read padding touch
+parameters MACs compared or added activation bytes kept poolwise PyTorch"""
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 120, 200])
+def test_a_terminal_holds_every_column(width, monkeypatch):
+    """None is dropped, and nothing in it cut."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    done = shell("test_review:Long", "--input", "1x3x225x231")
+    assert done.exit_code == 0, done.output
+    table = done.stdout.partition("PW1")[0]
+    assert "…" not in table
+    assert max(map(len, done.stdout.splitlines())) <= width
+    words = table.split()
+    assert [head for head in HEADS.split() if head not in words] == []
+    cells = "225×231 113×116 56×39 28×20 14×10 1×1 11×9 19×21 35×45 −7×−9 −15×−21 0+0×0+0~38 1+0×1+1 13 419 1.12"
+    assert [cell for cell in cells.split() if cell not in words] == []
+    assert any(word.endswith("downsampling_by_maximum") for word in words)  # whole, or broken behind a dot
+
+
+def test_a_piped_review_has_every_column_at_120(monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    lines = shell("test_review:Long", "--input", "1x3x225x231").stdout.splitlines()
+    assert 100 < max(map(len, lines)) <= 120
+
+
+def test_names_in_brackets_are_shown_as_they_are():
+    """They are no style of the terminal's, and none that is not closed."""
+    made = graph_of([helper.make_node("MaxPool", ["x"], ["y"], name="a[b]/c[/d]", kernel_shape=[2, 2])], [1, 1, 5, 5])
+    console = Console(width=80, file=StringIO())
+    console.print(review(made).text(80))
+    assert console.file.getvalue().count("a[b]/c[/d]") > 2
 
 
 @pytest.mark.parametrize(

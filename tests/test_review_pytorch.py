@@ -122,5 +122,24 @@ def test_what_only_runs_is_named_and_the_rest_is_read() -> None:
 
 
 def test_a_model_that_does_not_run_is_one_clear_fault() -> None:
-    with pytest.raises(poolwise.InvalidValue, match=r"torch\.export: .*torch\.fx: "):
+    """Its own error is told once; what each way cannot follow, by itself."""
+    with pytest.raises(
+        poolwise.InvalidValue, match=r"trace on \[\(1, 5, 8, 8\)\], got RuntimeError: Given groups=1"
+    ) as told:
         pytorch.graph(nn.Conv2d(3, 4, 3), (1, 5, 8, 8))
+    assert str(told.value).count("Given groups=1") == 1
+    with pytest.raises(poolwise.InvalidValue, match=r"torch\.export: .*torch\.fx: "):
+        pytorch.graph(Branching(), (1, 3, 8, 8))
+
+
+class Branching(nn.Module):
+    """Goes by the data."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.max_pool2d(x, 2 if x.sum() > 0 else 3)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_inputs_that_the_model_does_not_take_are_refused(count: int) -> None:
+    with pytest.raises(poolwise.InvalidValue, match=rf"once for each input of the model \(input\), got {count}$"):
+        pytorch.graph(nn.Sequential(nn.MaxPool2d(2)), [(1, 3, 8, 8)] * count)

@@ -362,6 +362,7 @@ def test_an_unpool_index_outside_is_refused(bad: int) -> None:
 FRACTIONAL: list[tuple[Callable[[torch.Tensor], Any], type[Exception], str]] = [
     (lambda x: ours.fractional_max_pool2d(x, 2), InvalidValue, "output_size or output_ratio must be given"),
     (lambda x: ours.fractional_max_pool2d(x, 2, 2, 0.5), InvalidValue, "output_size or output_ratio must be given"),
+    (lambda x: ours.fractional_max_pool2d(x.tolist(), 2, 2), InvalidType, "input must be a tensor, got list"),
     (lambda x: ours.fractional_max_pool2d(x, 2, 7), InvalidValue, "output_size must be at most 6 on axis 2"),
     (lambda x: ours.fractional_max_pool2d(x, 8, 1), InvalidValue, "window must fit the input's 7 on axis 2"),
     (

@@ -617,7 +617,7 @@ def _settled(argument: Any) -> Any:
     """Lists, and a tensor's sizes, as tuples; NumPy's integers as Python's."""
     if isinstance(argument, list | tuple):
         return tuple(map(_settled, cast("Any", argument)))
-    return int(argument) if isinstance(argument, np.integer) else argument
+    return int(cast("Any", argument)) if isinstance(argument, np.integer) else argument
 
 
 def _exact(argument: Any) -> bool:

@@ -85,22 +85,30 @@ def _main(
 @app.command()
 def lab(
     variants: Annotated[
-        str | None, typer.Option(help="Names joined by commas, or: all.", show_default="the five of the tutorial")
+        str | None,
+        typer.Option(metavar="NAMES", help="Joined by commas, or: all.", show_default="the five of the tutorial"),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Runs per variant, with the same seeds for all.")] = 3,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 12,
+    seeds: Annotated[int, typer.Option(metavar="N", min=1, help="Runs per variant, with the same seeds for all.")] = 3,
+    epochs: Annotated[int, typer.Option(metavar="N", min=1, help="Passes over the training images.")] = 12,
     data: Annotated[
-        Path | None, typer.Option(help="An .npz, or a folder of images by class.", show_default="MNIST digits")
+        Path | None,
+        typer.Option(metavar="PATH", help="An .npz, or a folder of images by class.", show_default="MNIST digits"),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="module:factory of the CNN.", show_default="the tutorial's")] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="module:factory of the CNN.", show_default="the tutorial's")
+    ] = None,
+    jobs: Annotated[int, typer.Option(metavar="N", min=1, help="Runs at a time.")] = 1,
     scheduler: Annotated[
-        str | None, typer.Option(help="A Dask scheduler, tcp://….", show_default="this machine")
+        str | None, typer.Option(metavar="ADDRESS", help="A Dask scheduler, tcp://….", show_default="this machine")
     ] = None,
-    report: Annotated[Path, typer.Option(help="Where the report goes.")] = Path("report.html"),
+    report: Annotated[Path, typer.Option(metavar="FILE", help="Where the report goes.")] = Path("report.html"),
     store: Annotated[
         Path | None,
-        typer.Option(help="Where every run is kept, to resume and add.", show_default="lab.sqlite beside the report"),
+        typer.Option(
+            metavar="FILE",
+            help="Where every run is kept, to resume and add.",
+            show_default="lab.sqlite beside the report",
+        ),
     ] = None,
 ) -> None:
     """Train a CNN with each pooling on real images, compare, and write a report."""
@@ -129,7 +137,9 @@ def _grammar(wanted: bool) -> None:
 
 @app.command(no_args_is_help=True)
 def shapes(
-    stack: Annotated[list[str], typer.Argument(metavar="INPUT LAYER", help="Such as: 28x28 conv3 max2/2 max3/2p1")],
+    stack: Annotated[
+        list[str], typer.Argument(metavar="INPUT LAYER", help="Such as: 28x28 conv3 max2/2 max3/2p1 (see --grammar).")
+    ],
     form: FormatOption = Format.text,
     grammar: Annotated[
         bool, typer.Option("--grammar", callback=_grammar, is_eager=True, help="How to write an input and a layer.")
@@ -144,17 +154,26 @@ def shapes(
         typer.echo(json.dumps(show.data(given, stages), indent=2))
     else:
         console = _console()
-        console.print(show.table(given, stages))
+        console.print(show.table(given, stages, console.width))
         console.print(show.summary(given, stages), highlight=False)
+
+
+def _list_cases(wanted: bool) -> None:
+    if wanted:
+        from poolwise import bench as library
+
+        library.show_cases(_console())
+        raise typer.Exit
 
 
 @app.command()
 def bench(
     cases: Annotated[
-        str, typer.Option(metavar="GLOB", help="Only the cases whose name matches, such as 'max*NHWC*'.")
+        str,
+        typer.Option(metavar="GLOB", help="Only the cases or the sections whose name holds this, such as 'max*NHWC'."),
     ] = "*",
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads for every contender.", show_default="all cores")
+        int | None, typer.Option(metavar="N", min=1, help="Threads for every contender.", show_default="all cores")
     ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="Smaller arrays and 3 rounds: a look, not a measurement.")
@@ -165,6 +184,9 @@ def bench(
     compare: Annotated[
         Path | None, typer.Option(metavar="FILE", help="What an earlier run wrote with --json: say what changed.")
     ] = None,
+    listed: Annotated[
+        bool, typer.Option("--list", callback=_list_cases, is_eager=True, help="What --cases can name.")
+    ] = False,
 ) -> None:
     """Measure poolwise beside the other frameworks that are installed, against the speed of a copy."""
     from poolwise import bench as library
@@ -186,8 +208,10 @@ def bench(
 def accelerate(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="module:factory (the current folder is importable).")],
     shape: Annotated[str, typer.Option("--input", metavar="SHAPE", help="One batch, such as 8x3x224x224.")],
-    threads: Annotated[int | None, typer.Option(min=1, help="PyTorch's threads.", show_default="PyTorch's own")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Steps of each, in turns.")] = 7,
+    threads: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="PyTorch's threads.", show_default="PyTorch's own")
+    ] = None,
+    rounds: Annotated[int, typer.Option(metavar="N", min=1, help="Steps of each, in turns.")] = 7,
     form: FormatOption = Format.text,
 ) -> None:
     """Show what poolwise changes in a PyTorch model, and measure what that saves in time and memory."""
@@ -213,7 +237,12 @@ def review(
         ),
     ] = None,
     form: Annotated[
-        ReviewFormat, typer.Option("--format", help="sarif: for code scanning; html: one file with the strip.")
+        ReviewFormat,
+        typer.Option(
+            "--format",
+            metavar="FORMAT",
+            help="text, json, sarif (for code scanning) or html (one file with the strip).",
+        ),
     ] = ReviewFormat.text,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write it here.", show_default="printed")
@@ -221,10 +250,14 @@ def review(
     select: Annotated[
         str | None,
         typer.Option(
-            help="Only these rules, or beginnings, joined by commas.", show_default="pyproject.toml's, or all"
+            metavar="RULES",
+            help="Only these, or their beginnings, joined by commas.",
+            show_default="pyproject.toml's, or all",
         ),
     ] = None,
-    ignore: Annotated[str | None, typer.Option(help="Not these.", show_default="pyproject.toml's")] = None,
+    ignore: Annotated[
+        str | None, typer.Option(metavar="RULES", help="Not these, likewise.", show_default="pyproject.toml's")
+    ] = None,
     strict: Annotated[
         bool | None,
         typer.Option(help="Exit status 1 where there are findings.", show_default="pyproject.toml's, or not"),
@@ -281,33 +314,42 @@ def rule(
 def measure(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A file (.onnx, .keras) or module:factory.")],
     images: Annotated[
-        Path, typer.Option(metavar="FOLDER|FILE.npy|FILE.npz", help="Pictures of one size, or a batch as the model's.")
+        Path, typer.Option(metavar="PATH", help="A folder of pictures, or an .npy or .npz with a batch as the model's.")
     ],
     swap: Annotated[
         str | None,
         typer.Option(metavar="WHAT:WITH", help="Compare before and after: max:max-blur, max:mean, relu+max:fused …"),
     ] = None,
     scale: Annotated[
-        str | None, typer.Option(help="What numbers are multiplied by, such as 1/255; bytes need one.")
+        str | None,
+        typer.Option(metavar="NUMBER", help="What numbers are multiplied by, such as 1/255; bytes need one."),
     ] = None,
     mean: Annotated[
-        str | None, typer.Option(help="Taken away after that: one number, or one for each channel.")
+        str | None, typer.Option(metavar="NUMBERS", help="Taken away after that: one, or one for each channel.")
     ] = None,
-    std: Annotated[str | None, typer.Option(help="Divided by after that, likewise.")] = None,
+    std: Annotated[str | None, typer.Option(metavar="NUMBERS", help="Divided by after that, likewise.")] = None,
     size: Annotated[
-        str | None, typer.Option(help="Such as 224x224: larger images are cropped to it.", show_default="the images'")
+        str | None,
+        typer.Option(
+            metavar="SIZE", help="Such as 224x224: larger images are cropped to it.", show_default="the images'"
+        ),
     ] = None,
     axes: Annotated[
-        str | None, typer.Option(help="Of position, such as 2,3.", show_default="the framework's own")
+        str | None,
+        typer.Option(metavar="AXES", help="Those of position, such as 2,3.", show_default="the framework's own"),
     ] = None,
-    answer: Annotated[str, typer.Option(help="What must agree: class, or cosine of any outputs.")] = "class",
-    reach: Annotated[int, typer.Option(min=1, help="Pixels that images move by at most.")] = 2,
-    shifts: Annotated[int, typer.Option(min=1, help="Circular shifts, at most.")] = 24,
-    maps: Annotated[int, typer.Option(min=1, help="Images whose feature maps are looked at.")] = 64,
-    batch: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 32,
-    rounds: Annotated[int, typer.Option(min=1, help="Batches that are timed.")] = 7,
-    seed: Annotated[int, typer.Option(min=0, help="Of shifts and crops.")] = 0,
-    trust: Annotated[bool, typer.Option("--trust", help="Let a file run its own code.")] = False,
+    answer: Annotated[
+        str, typer.Option(metavar="class|cosine", help="What must agree: the class, or the cosine of any outputs.")
+    ] = "class",
+    reach: Annotated[int, typer.Option(metavar="N", min=1, help="Pixels that images move by at most.")] = 2,
+    shifts: Annotated[int, typer.Option(metavar="N", min=1, help="Circular shifts, at most.")] = 24,
+    maps: Annotated[int, typer.Option(metavar="N", min=1, help="Images whose feature maps are looked at.")] = 64,
+    batch: Annotated[int, typer.Option(metavar="N", min=1, help="Images at a time.")] = 32,
+    rounds: Annotated[int, typer.Option(metavar="N", min=1, help="Batches that are timed.")] = 7,
+    seed: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Of shifts and crops: the same seed, the same ones.")
+    ] = 0,
+    trust: Annotated[bool, typer.Option("--trust", help="Let a model file run its own code.")] = False,
     form: FormatOption = Format.text,
 ) -> None:
     """A model on your images: whether shifts change its answer, what its poolings keep, time, bytes."""
@@ -343,17 +385,22 @@ def explore(
     what: Annotated[
         str | None,
         typer.Argument(
-            metavar="IMAGE | ARRAY.npy | MODEL.onnx | MODEL.keras | module:factory",
-            help="What to look at.",
+            metavar="WHAT",
+            help="A picture, an array (.npy, .npz) or a model (.onnx, .keras, module:factory).",
             show_default="a photograph and a digit",
         ),
     ] = None,
-    image: Annotated[Path | None, typer.Option(help="What a model sees: a picture, or its batch as .npy.")] = None,
+    image: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="What a model sees: a picture, or its batch as .npy.")
+    ] = None,
     shape: Annotated[
         str | None, typer.Option("--input", metavar="SHAPE", help="A model's batch, such as 1x3x224x224.")
     ] = None,
     save: Annotated[Path | None, typer.Option(metavar="FILE", help="Write one HTML file instead of serving.")] = None,
-    port: Annotated[int | None, typer.Option(help="Of 127.0.0.1.", show_default="8765, or one that is free")] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Where 127.0.0.1 serves the page.", show_default="8765, or one that is free"),
+    ] = None,
     browser: Annotated[bool, typer.Option(help="Open the browser.")] = True,
 ) -> None:
     """See what a pooling does, on a page of this machine: windows, gradients, shifts, frameworks, your own model."""

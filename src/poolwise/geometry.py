@@ -29,6 +29,7 @@ Whole: TypeAlias = int | Sequence[int]
 Padding: TypeAlias = int | str | Sequence[int | Sequence[int]]
 Offsets: TypeAlias = int | str | Sequence[int]
 
+ABSENT = cast("Whole", None)  # of an argument that must be given: refused by its name, as everything else is
 OFFSETS = ("start", "middle", "end")
 PADDING_MODES: tuple[PaddingMode, ...] = ("absent", "circular", "reflect", "replicate")
 BIN_RULES: tuple[BinRule, ...] = ("overlapping", "disjoint")
@@ -206,7 +207,7 @@ class Geometry:
         shape: Sequence[int],
         axes: Whole | None = None,
         *,
-        window: Whole,
+        window: Whole = ABSENT,
         stride: Whole | None = None,
         padding: Padding = 0,
         dilation: Whole = 1,
@@ -251,7 +252,12 @@ class Geometry:
 
     @classmethod
     def adaptive(
-        cls, shape: Sequence[int], axes: Whole | None = None, *, output_size: Whole, bins: BinRule = "overlapping"
+        cls,
+        shape: Sequence[int],
+        axes: Whole | None = None,
+        *,
+        output_size: Whole = ABSENT,
+        bins: BinRule = "overlapping",
     ) -> Self:
         """Bins that cover each pooled axis with `output_size` cells.
 

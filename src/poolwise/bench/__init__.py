@@ -8,7 +8,7 @@ from poolwise.bench.compare import Change, Earlier, earlier
 from poolwise.bench.contenders import CONTENDERS, Attempt, Contender
 from poolwise.bench.goals import Goal, goals, report
 from poolwise.bench.measure import Entry, Result, Row, run
-from poolwise.bench.show import progress, show, show_changes
+from poolwise.bench.show import progress, show, show_cases, show_changes
 
 __all__ = [
     "CASES",
@@ -33,5 +33,6 @@ __all__ = [
     "report",
     "run",
     "show",
+    "show_cases",
     "show_changes",
 ]

@@ -7,39 +7,68 @@ from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
-from statistics import median
+from statistics import median, quantiles
 from typing import Any, cast
 
 import torch
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from poolwise import InvalidType, InvalidValue, named
-from poolwise.bench.turns import in_turns
+from poolwise.bench.turns import ONCE, in_turns
 from poolwise.torch import Change, accelerate
 
 ROUNDS = 7
 NAMES = ("PyTorch", "poolwise")
+SPREAD = "Medians; in brackets the quartiles of the rounds' ratios, between which half of them lie."
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds of each round, of both in the same one."""
+
+    stock: tuple[float, ...]
+    poolwise: tuple[float, ...]
+
+    @property
+    def medians(self) -> tuple[float, float]:
+        return median(self.stock), median(self.poolwise)
+
+    @property
+    def ratio(self) -> tuple[float, float, float]:
+        """The median of the rounds' ratios, and the quartiles, between which half of them lie."""
+        ratios = [after / before for before, after in zip(self.stock, self.poolwise, strict=False)]
+        low, middle, high = quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
+        return middle, low, high
+
+    def data(self) -> dict[str, Any]:
+        """Every number, as JSON's own types."""
+        figures = zip(
+            ("stock", "poolwise", "ratio", "ratio_low", "ratio_high"), (*self.medians, *self.ratio), strict=True
+        )
+        return {**dict(figures), "rounds": len(self.poolwise)}
 
 
 @dataclass(frozen=True)
 class Saving:
-    """A model before and after. Times are medians in seconds; kept: the bytes between forward and backward."""
+    """A model before and after. kept: the bytes between forward and backward."""
 
     changes: tuple[Change, ...]
-    training: tuple[float, float]
-    inference: tuple[float, float]
+    training: Times
+    inference: Times
     kept: tuple[int, int]
 
     def data(self) -> dict[str, Any]:
-        """Every number, as JSON's own types."""
-        pairs = {"training_step_s": self.training, "inference_s": self.inference, "kept_bytes": self.kept}
+        """Every number, as JSON's own types; times are medians."""
         return {
             "changes": [vars(change) for change in self.changes],
-            **{name: {"stock": before, "poolwise": after} for name, (before, after) in pairs.items()},
+            "training_step_s": self.training.data(),
+            "inference_s": self.inference.data(),
+            "kept_bytes": dict(zip(("stock", "poolwise"), self.kept, strict=True)),
         }
 
 
@@ -72,16 +101,26 @@ def show(result: Saving, console: Console) -> None:
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for title in ("", "PyTorch", "poolwise", "of PyTorch's"):
         grid.add_column(title, justify="right" if title else "left", no_wrap=True)
-    for title, (before, after) in (("training step", result.training), ("inference", result.inference)):
-        grid.add_row(title, f"{1e3 * before:.1f} ms", f"{1e3 * after:.1f} ms", f"{after / before:.2f}")
+    for title, times in (("training step", result.training), ("inference", result.inference)):
+        grid.add_row(title, *map(_milliseconds, times.medians), _with_spread(times))
     before, after = result.kept
-    grid.add_row("kept for backward", _mebibytes(before), _mebibytes(after), f"{after / max(before, 1):.2f}")
+    grid.add_row("kept for backward", _bytes(before), _bytes(after), f"{after / max(before, 1):.2f}")
     console.print()
     console.print(grid)
+    console.print(Text(SPREAD, style="dim"))
 
 
-def _mebibytes(count: int) -> str:
-    return f"{count / 2**20:.1f} MiB"
+def _with_spread(times: Times) -> str:
+    ratio, low, high = times.ratio
+    return f"{ratio:.2f} ({low:.2f} … {high:.2f}), {len(times.poolwise)} rounds" if low < high else f"{ratio:.2f}"
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{1e3 * seconds:.3g} ms" if seconds < 0.0995 else f"{1e3 * seconds:.0f} ms"
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 2**20:.1f} MiB" if count >= 2**20 else f"{count / 2**10:.1f} KiB"
 
 
 def saving(model: nn.Module, x: torch.Tensor, *, rounds: int = ROUNDS, threads: int | None = None) -> Saving:
@@ -97,7 +136,9 @@ def saving(model: nn.Module, x: torch.Tensor, *, rounds: int = ROUNDS, threads: 
     training = in_turns({"stock": _step(stock, x), "poolwise": _step(ours, x)}, rounds, 1)
     kept = (_kept(stock, x), _kept(ours, x))
     inference = in_turns({"stock": _forward(stock, x), "poolwise": _forward(ours, x)}, rounds, 1)
-    times = [(median(taken["stock"]), median(taken["poolwise"])) for taken in (training, inference)]
+    times = [Times(tuple(taken["stock"]), tuple(taken["poolwise"])) for taken in (training, inference)]
+    if not all(each.stock and each.poolwise for each in times):
+        raise InvalidValue(f"input must be a batch whose step takes at most {ONCE:g} s, got one that takes longer")
     return Saving(cast("Any", ours).poolwise_changes, times[0], times[1], kept)
 
 

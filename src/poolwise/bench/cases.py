@@ -40,7 +40,7 @@ SIDES = {1: "W", 2: "HW", 3: "DHW"}  # what the pooled axes are called
 class Size:
     """How much is measured: at most so large a batch, so many channels, and sides; so many rounds.
 
-    calls: of a tiny pooling, per round.
+    brief: rounds of who needs a few milliseconds for one. calls: of a tiny pooling, per round.
     """
 
     name: str
@@ -48,6 +48,7 @@ class Size:
     channels: int
     side: int
     rounds: int
+    brief: int
     calls: int
 
     def of(self, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -58,8 +59,8 @@ class Size:
         return (min(batch, self.batch), min(channels, self.channels), *kept)
 
 
-FULL = Size("full", 64, 512, 16000, 7, 2000)  # the table's own shapes: none is larger
-QUICK = Size("quick", 2, 16, 112, 3, 300)
+FULL = Size("full", 64, 512, 16000, 7, 21, 2000)  # the table's own shapes: none is larger
+QUICK = Size("quick", 2, 16, 112, 3, 3, 300)
 
 
 @dataclass(frozen=True)
@@ -371,15 +372,19 @@ def matches(name: str, pattern: str) -> bool:
 
 
 def matching(pattern: str, further: Iterable[str] = ()) -> list[Case]:
-    """The case of that name, or else those whose name holds the pattern.
+    """The case of that name, or else those whose name holds the pattern, or else those of the sections that hold it.
 
     further: names beside the cases', which a pattern may mean. Raises InvalidValue where nothing matches.
     """
     named = [case for case in CASES if case.name.lower() == pattern.lower()]
     found = named or [case for case in CASES if matches(case.name, pattern)]
-    if not found and not any(matches(name, pattern) for name in further):
-        names = ", ".join(dict.fromkeys(case.label for case in CASES))
+    if found or any(matches(name, pattern) for name in further):
+        return found
+    found = [case for case in CASES if matches(SECTIONS[case.section], pattern)]
+    if not found:
         raise InvalidValue(
-            f"cases must match a name such as 'max 2/2 NCHW forward' ({names}), got {pattern!r}", "bench"
+            f"cases must match a case such as 'max 2/2 NCHW forward' (poolwise bench --list shows all) or a section "
+            f"({'; '.join(SECTIONS.values())}), got {pattern!r}",
+            "bench",
         )
     return found

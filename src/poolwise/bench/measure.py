@@ -201,7 +201,7 @@ def _row(given: Problem, contenders: Sequence[Contender], ruler: Ruler, size: Si
     attempts, refused, first = _admitted(given, contenders)
     rulers = {} if case.tiny else ruler.of(given.x)
     runs = rulers | {name: attempt.run for name, attempt in attempts.items()}
-    times = in_turns(runs, size.rounds, _calls(case, size), first)
+    times = in_turns(runs, size.rounds, _calls(case, size), first, brief=size.brief)
     copied = [median(times.pop(name)) for name in rulers]
     rate = 2 * given.x.nbytes / min(copied) if copied else None
     timed = {name: _entry(taken, first.get(name)) for name, taken in times.items()}

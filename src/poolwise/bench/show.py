@@ -12,8 +12,10 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
-from poolwise.bench.cases import SECTIONS
+from poolwise.bench.apart import APART
+from poolwise.bench.cases import CASES, SECTIONS
 from poolwise.bench.compare import CHANGED, Change, Earlier
 from poolwise.bench.goals import BEHIND, Goal, behind, goals
 from poolwise.bench.measure import OURS, Result, Row
@@ -35,6 +37,21 @@ BUSY_WARNING = (
 )
 
 
+def show_cases(console: Console) -> None:
+    """What `--cases` can name: of each section its cases, a pooling and what follows it, and the single numbers."""
+    console.print("A case is a pooling and what its line begins with, such as [bold]max 2/2 NCHW forward[/bold].")
+    for section, title in SECTIONS.items():
+        endings: dict[str, list[str]] = {}
+        for case in CASES:
+            if case.section == section:
+                endings.setdefault(case.name.removeprefix(case.label).strip(), []).append(case.label)
+        console.print(Text(f"\n{title}", style="bold"))
+        for ending, labels in endings.items():
+            console.print(Padding(Text.assemble((f"{ending}: ", "cyan"), ", ".join(labels)), (0, 0, 0, 2)))
+    console.print(Text("\nsingle numbers", style="bold"))
+    console.print(Padding(Text(", ".join(each.name for each in APART)), (0, 0, 0, 2)))
+
+
 @contextmanager
 def progress(console: Console) -> Iterator[Callable[[str, int, int], None]]:
     """A bar that names the case being measured; nothing where the console is no terminal."""
@@ -48,7 +65,10 @@ def show(result: Result, console: Console) -> None:
     """The machine's facts, a table for each section, the goals, and what there is to note."""
     console.print(facts_table(result.machine))
     versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
-    console.print(f"{versions}\n{_threads(result)} each, medians of {result.size.rounds} rounds", highlight=False)
+    console.print(
+        f"{versions}\n{_threads(result)} each, medians of {result.size.rounds} to {result.size.brief} rounds",
+        highlight=False,
+    )
     if result.load is not None and result.load > BUSY:
         console.print(f"[yellow]{BUSY_WARNING.format(result.load)}[/yellow]", highlight=False)
     if result.of(*(name for name in SECTIONS if name != "tiny")):

@@ -67,7 +67,9 @@ def balanced_pool(
             raise InvalidValue(f"offsets must be None where draws or a seed are given, got {offsets!r}")
         door, x = enter(x)
         made = operation(op)
-        if not door.facts(x).device.startswith("cpu") or (door.tracing() and not isinstance(offsets, str)):
+        device = door.facts(x).device
+        unread = offsets is None and device != "cpu"  # a fake or recorded tensor has no number to read
+        if unread or not device.startswith("cpu") or (door.tracing() and not isinstance(offsets, str)):
             geometry = _geometry(door, x, rules, offsets)
             starts = _drawn_starts(door, x, geometry, draws, seed) if offsets is None else _offsets(geometry)
             return _cut(door, x, made, rules, geometry, starts, where, kernel)

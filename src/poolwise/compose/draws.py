@@ -8,7 +8,7 @@ from typing import Any, cast
 import numpy as np
 
 from poolwise.doors import Door, enter
-from poolwise.errors import InvalidType, InvalidValue
+from poolwise.errors import InvalidType, InvalidValue, shown
 from poolwise.op import FLOATS, Array
 
 
@@ -20,8 +20,7 @@ def drawn(door: Door, x: Array, wanted: Sequence[int | None], draws: Any, seed: 
         return door.drawn(cast("tuple[int, ...]", tuple(wanted)), seed, x)
     if seed is not None:
         raise InvalidValue(f"seed must be None where draws are given, got {seed!r}")
-    draws = np.asarray(draws) if isinstance(draws, list | tuple) else draws
-    found, draws = enter(draws)
+    found, draws = _entered(draws)
     if found.framework is not door.framework:
         raise InvalidType(f"draws must be an array of {door.framework.name}, as x is, got {type(draws).__name__}")
     name = dtype_of(draws)
@@ -32,6 +31,13 @@ def drawn(door: Door, x: Array, wanted: Sequence[int | None], draws: Any, seed: 
     if not door.tracing() and door.facts(draws).device == "cpu" and not ((draws >= 0) & (draws < 1)).all():
         raise InvalidValue("draws must be at least 0 and less than 1, got others")
     return draws if name in ("float32", "float64") else door.framework.cast(draws, "float32")
+
+
+def _entered(draws: Any) -> tuple[Door, Array]:
+    try:
+        return enter(np.asarray(draws) if isinstance(draws, list | tuple) else draws)
+    except (TypeError, ValueError):  # a ragged list is no array, other things no framework's
+        raise InvalidType(f"draws must be an array of floats, got {shown(draws)}") from None
 
 
 def per_axis(shape: Sequence[Any], axes: Sequence[int]) -> tuple[Any, ...]:

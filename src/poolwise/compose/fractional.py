@@ -71,7 +71,10 @@ def fractional_pool(
         along = [1] * len(pooled)
         along[axis] = place.shape[-1]
         windows = xp.take_along_axis(windows, xp.reshape(place, (*planes, *along)), axis=axis)
-    y = adaptive_pool(windows, op, outputs, return_indices=return_indices, kernel=kernel)
+    try:
+        y = adaptive_pool(windows, op, outputs, return_indices=return_indices, kernel=kernel)
+    except Fault as fault:
+        raise fault.said_by("fractional_pool") from None
     y, flat = y if return_indices else (y, None)
     y = xp.moveaxis(door.framework.cast(y, dtype) if half else y, last, pooled)
     return y if flat is None else (y, xp.moveaxis(_in_input(xp, flat, places, sizes), last, pooled))

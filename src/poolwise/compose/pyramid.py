@@ -10,9 +10,12 @@ from poolwise.api import adaptive_pool
 from poolwise.compose.blocks import sizes_of
 from poolwise.compose.named import operation
 from poolwise.doors import Door, enter
-from poolwise.errors import Fault, InvalidType, InvalidValue
+from poolwise.errors import Fault, InvalidType, InvalidValue, shown
 from poolwise.geometry import Whole, channel, pooled_axes
 from poolwise.op import Array, Operation
+
+PLACED = "an int of at least 1 or a tuple of them, one for each pooled axis"
+UNPLACED = "a tuple of ints of at least 1, one for each pooled axis (an int needs axes beside it)"
 
 
 def spatial_pyramid_pool(
@@ -96,15 +99,18 @@ def _grids(
     door: Door, x: Array, levels: Any, op: Any, axes: Whole | None, where: Any
 ) -> tuple[tuple[int, ...], list[Array]]:
     """The pooled axes, and each level's cells."""
-    if not isinstance(levels, Sequence) or isinstance(levels, str):
-        raise InvalidType(f"levels must be a tuple, of bins for each level, got {levels!r}")
-    if not levels:
-        raise InvalidValue(f"levels must have at least 1 level, got {levels!r}")
     made, shape = operation(op), door.facts(x).shape
-    pooled = {pooled_axes(shape, axes, level, "levels") for level in levels}
-    if len(pooled) > 1:
-        raise InvalidValue(f"levels must have as many entries each, got {levels!r}")
     try:
+        if not isinstance(levels, Sequence) or isinstance(levels, str | bytes):
+            raise InvalidType("levels")
+        pooled = {pooled_axes(shape, axes, level, "levels") for level in levels}
+        if len(pooled) != 1:
+            raise InvalidValue("levels")
         return pooled.pop(), [adaptive_pool(x, made, level, axes=axes, where=where) for level in levels]
-    except Fault as fault:  # what is called a level here
-        raise type(fault)(fault.fact.replace("output_size", "levels", 1)) from None
+    except Fault as fault:
+        if fault.fact.startswith(("levels", "output_size must")):
+            each = PLACED if axes is not None else UNPLACED
+            raise type(fault)(
+                f"levels must be a tuple of at least one level, each {each}, got {shown(levels)}"
+            ) from None
+        raise type(fault)(fault.fact.replace("output_size", "levels", 1)) from None  # what is called a level here

@@ -85,7 +85,7 @@ def swapped(
     >>> import torch
     >>> net = torch.nn.Sequential(torch.nn.MaxPool2d(2), torch.nn.Flatten())
     >>> swapped(net, "max", "mean", torch.rand(20, 1, 8, 8)).changes
-    ('0: torch.nn.MaxPool2d → poolwise.torch.layers.Pool',)
+    ('0: torch.nn.MaxPool2d → poolwise.torch.Pool',)
     """
     subject = opened(model)
     framework = models.kind(subject.model)

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rich import box
 from rich.console import Group
 from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
 from poolwise import MissingExtra, __version__
 from poolwise.design import sarif
+from poolwise.design.fitting import fitting
 from poolwise.design.graph import Graph
 from poolwise.design.readers import read
 from poolwise.design.rules import Finding, chosen, findings, titles
 from poolwise.design.show import alike, times
 from poolwise.design.stages import Stage, downsampling, totals
+from poolwise.design.trace import Span
 
 SCHEMA = 1
-WIDE = 104  # columns of a terminal in which the whole table fits
 COLOURS = {"error": "bold red", "warning": "yellow", "info": "cyan"}
 
 
@@ -64,7 +63,7 @@ class Review:
             _counted(len(self.findings), "finding"),
         ]
         parts = [
-            *(_tables(self.stages, wide=width >= WIDE) if self.stages else []),
+            *(_tables(self.stages, width) if self.stages else []),
             *_said(self.findings),
             *([Text("What a rule means, and when to ignore it: poolwise rule ID.\n")] if self.findings else []),
             Text(f"{'; '.join(counts)}."),
@@ -149,55 +148,27 @@ def _record(stage: Stage) -> dict[str, Any]:
     }
 
 
-def _tables(stages: Sequence[Stage], *, wide: bool) -> list[Any]:
+def _tables(stages: Sequence[Stage], width: int) -> list[Any]:
+    names = [stage.step.name for stage in stages]
     reading = (
         "Never read, padding read: before + after; ~: between windows. Fields start in the padding where negative."
     )
     cost = "Parameters and MACs: of the stage and of the steps since the one before it. Kept: bytes for backward."
-    notes = [Text(each, style="dim") for each in (reading, cost)]
-    return [_reads(stages, wide=wide), notes[0], Text(), _costs(stages), notes[1], Text()]
+    told: list[Any] = []
+    for groups, note in ((READS, reading), (COSTS, cost)):
+        columns = [{head: [cell(stage) for stage in stages] for head, cell in group.items()} for group in groups]
+        told += [fitting("stage", names, columns, width), Text(f"{note}\n", style="dim")]
+    return told
 
 
-def _grid(*columns: str) -> Table:
-    """A table whose first column holds the stages' names."""
-    grid = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    grid.add_column("stage", overflow="fold", min_width=10)
-    for name in columns:
-        grid.add_column(name, justify="right", no_wrap=True)
-    return grid
+def _window(stage: Stage) -> str:
+    tables: Sequence[Any] = stage.geometry.tables
+    steps = alike([str(getattr(table, "step", "~")) for table in tables])
+    return f"{alike([str(taps) for taps in stage.geometry.window])}/{steps}"
 
 
-def _reads(stages: Sequence[Stage], *, wide: bool) -> Table:
-    """What each stage reads: sizes, receptive fields, what it leaves out, and the padding."""
-    more = ("starts\nat", "padding\nread", "touch\npadding") if wide else ()
-    grid = _grid("op", "window", "size", "stride\nso far", "receptive\nfield", "never\nread", *more)
-    for stage in stages:
-        tables: Sequence[Any] = stage.geometry.tables
-        spans = stage.spans or ()
-        steps = alike([str(getattr(table, "step", "~")) for table in tables])
-        cells = (
-            stage.step.name,
-            stage.step.op,
-            f"{alike([str(taps) for taps in stage.geometry.window])}/{steps}",
-            f"{times(stage.before.sizes)} → {times(stage.geometry.outputs)}",
-            alike([f"{span.jump:g}" for span in spans]) if spans else "?",
-            alike([str(span.field) for span in spans]) if spans else "?",
-            _nothing_or([_sides(each.before, each.after, each.between) for each in stage.unread]),
-            alike([str(span.first).replace("-", "−") for span in spans]) if spans else "?",
-            _nothing_or([_sides(pads.low_read, pads.high_read) for pads in stage.pads]),
-            f"{100 * stage.touching:.0f} %",
-        )
-        grid.add_row(*cells[: len(grid.columns)])
-    return grid
-
-
-def _costs(stages: Sequence[Stage]) -> Table:
-    """What each stage costs."""
-    grid = _grid("parameters", "MACs", "compared\nor added", "activation\nbytes", "kept\npoolwise", "kept\nPyTorch")
-    for stage in stages:
-        numbers = (stage.parameters, stage.macs, stage.comparisons + stage.additions, stage.after.nbytes, *stage.kept)
-        grid.add_row(stage.step.name, *map(_short, numbers))
-    return grid
+def _spans(stage: Stage, said: Callable[[Span], str]) -> str:
+    return alike([said(span) for span in stage.spans]) if stage.spans else "?"
 
 
 def _sides(before: int, after: int, between: int = 0) -> str:
@@ -220,6 +191,37 @@ def _short(number: int) -> str:
     return str(number)
 
 
+READS: tuple[dict[str, Callable[[Stage], str]], ...] = (
+    {
+        "op": lambda s: s.step.op,
+        "window": _window,
+        "size": lambda s: f"{times(s.before.sizes)} → {times(s.geometry.outputs)}",
+    },
+    {
+        "stride\nso far": lambda s: _spans(s, lambda span: f"{span.jump:g}"),
+        "receptive\nfield": lambda s: _spans(s, lambda span: str(span.field)),
+        "starts\nat": lambda s: _spans(s, lambda span: str(span.first).replace("-", "−")),
+    },
+    {
+        "never\nread": lambda s: _nothing_or([_sides(u.before, u.after, u.between) for u in s.unread]),
+        "padding\nread": lambda s: _nothing_or([_sides(pads.low_read, pads.high_read) for pads in s.pads]),
+        "touch\npadding": lambda s: f"{100 * s.touching:.0f} %",
+    },
+)
+COSTS: tuple[dict[str, Callable[[Stage], str]], ...] = (
+    {
+        "parameters": lambda s: _short(s.parameters),
+        "MACs": lambda s: _short(s.macs),
+        "compared\nor added": lambda s: _short(s.comparisons + s.additions),
+    },
+    {
+        "activation\nbytes": lambda s: _short(s.after.nbytes),
+        "kept\npoolwise": lambda s: _short(s.kept[0]),
+        "kept\nPyTorch": lambda s: _short(s.kept[1]),
+    },
+)
+
+
 def _said(findings: Sequence[Finding]) -> Iterator[Text | Padding]:
     """By rule; a message that several steps share once, and a fix behind all that it mends."""
     rules: dict[str, dict[str, dict[str, list[Finding]]]] = {}
@@ -232,7 +234,6 @@ def _said(findings: Sequence[Finding]) -> Iterator[Text | Padding]:
         yield head.append(f" {titles()[rule]} ({first.source})", style="not bold")
         for fix, messages in fixes.items():
             for message, group in messages.items():
-                yield Padding(
-                    f"{', '.join(dict.fromkeys(each.step for each in group))}: {message}.", (0, 0, 0, 2), expand=False
-                )
-            yield Padding(f"Fix: {fix}.", (0, 0, 0, 4), expand=False)
+                steps = ", ".join(dict.fromkeys(each.step for each in group))
+                yield Padding(Text(f"{steps}: {message}."), (0, 0, 0, 2), expand=False)
+            yield Padding(Text(f"Fix: {fix}."), (0, 0, 0, 4), expand=False)

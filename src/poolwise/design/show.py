@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any
 
-from rich import box
-from rich.table import Table
+from rich.console import Group
 
 from poolwise import Geometry, __version__
+from poolwise.design.fitting import fitting
 from poolwise.design.stack import Input, Layer
 from poolwise.design.trace import Span, Stage, Unread
 
@@ -22,20 +22,18 @@ LINES = {1: ("elements",), 2: ("rows", "columns"), 3: ("slices", "rows", "column
 SHORT = {"mean": "avg"}
 
 
-def table(given: Input, stages: Sequence[Stage]) -> Table:
-    """One row per layer, with the size that it gives; the row above it holds the size that it takes."""
-    grid = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    grid.add_column("layer", no_wrap=True)
-    for name in ("size", "stride\nso far", "receptive\nfield", "starts\nat"):
-        grid.add_column(name, justify="right", no_wrap=True)
-    grid.add_column("never read", min_width=11)
-    grid.add_column("kept", justify="right", no_wrap=True)
+def table(given: Input, stages: Sequence[Stage], width: int) -> Group:
+    """One row per layer, with the size that it gives; the row above it holds the size that it takes.
+
+    width: of the terminal; where it does not hold all columns there is more than one table.
+    """
+    rows = [("input", _size(given.sizes, given.channels), "1", "1", "0", "", "100 %"), *map(_cells, stages)]
+    names, sizes, strides, fields, starts, unread, kept = (list(column) for column in zip(*rows, strict=True))
+    sees = {"size": sizes, "stride\nso far": strides, "receptive\nfield": fields, "starts\nat": starts}
+    leaves = {"never read": unread, "kept": kept}
     if any(stage.empty for stage in stages):
-        grid.add_column("empty\nwindows", justify="right")
-    grid.add_row("input", _size(given.sizes, given.channels), "1", "1", "0", "", "100 %")
-    for stage in stages:
-        grid.add_row(*_cells(stage), *([str(stage.empty)] if len(grid.columns) > 7 else []))
-    return grid
+        leaves["empty\nwindows"] = ["", *(str(stage.empty) for stage in stages)]
+    return fitting("layer", names, (sees, leaves), width)
 
 
 def summary(given: Input, stages: Sequence[Stage]) -> str:
@@ -132,7 +130,9 @@ def lost(unread: Unread) -> int:
 
 
 def _jump(span: Span) -> str:
-    return f"{span.jump:g}" if span.even else f"≈{span.jump:.3g}"
+    if span.even:
+        return f"{span.jump:g}"
+    return f"≈{span.jump:.0f}" if span.jump >= 100 else f"≈{span.jump:.3g}"
 
 
 def _share(share: float) -> str:

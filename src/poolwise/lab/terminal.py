@@ -86,11 +86,17 @@ def show(console: Console, results: Results, judged: Sequence[Judged]) -> None:
     seeds = len(results.seeds)
     heading = f"{counted(len(results.variants), 'variant')} × {counted(seeds, 'seed')}, {results.data.name}"
     console.print(f"\n[bold]{heading}[/bold]", highlight=False)
-    console.print(table("What it costs, per image", results, COSTS))
-    console.print(table(f"What comes of it: mean ± 95 % interval, n = {seeds}", results, OUTCOMES))
-    console.print(table("What is left of a feature map", results, RETENTION))
+    tables = {
+        "What it costs, per image": table(results, COSTS),
+        f"What comes of it: mean ± 95 % interval, n = {seeds}": table(results, OUTCOMES),
+        "What is left of a feature map": table(results, RETENTION),
+    }
     if seeds > 1 and len(results.variants) > 1:
-        console.print(difference_table(results))
+        title = f"Difference to {results.reference.label}: paired by seed, mean ± 95 % interval"
+        tables[title] = difference_table(results)
+    for title, shown in tables.items():  # a table breaks a title of its own at its own width
+        console.print(f"\n[bold]{title}[/bold]", highlight=False)
+        console.print(shown)
     show_claims(console, judged)
 
 
@@ -98,8 +104,8 @@ def counted(number: int, what: str) -> str:
     return f"{number} {what}{'s' * (number > 1)}"
 
 
-def table(title: str, results: Results, keys: Sequence[str]) -> Table:
-    shown = headed(title, keys)
+def table(results: Results, keys: Sequence[str]) -> Table:
+    shown = headed(keys)
     for variant in results.variants:
         means = [(MEASURE[key], results.mean(variant.name, key)) for key in keys]
         shown.add_row(variant.label, *("—" if mean is None else m.with_interval(mean) for m, mean in means))
@@ -108,7 +114,7 @@ def table(title: str, results: Results, keys: Sequence[str]) -> Table:
 
 def difference_table(results: Results) -> Table:
     reference = results.reference
-    shown = headed(f"Difference to {reference.label}: paired by seed, mean ± 95 % interval", DIFFERENCES)
+    shown = headed(DIFFERENCES)
     for variant in results.variants:
         if variant is not reference:
             pairs = [(MEASURE[key], results.difference(variant.name, key)) for key in DIFFERENCES]
@@ -116,8 +122,8 @@ def difference_table(results: Results) -> Table:
     return shown
 
 
-def headed(title: str, keys: Sequence[str]) -> Table:
-    shown = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 1, 0, 0))
+def headed(keys: Sequence[str]) -> Table:
+    shown = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     shown.add_column("", no_wrap=True)
     for key in keys:
         measure = MEASURE[key]

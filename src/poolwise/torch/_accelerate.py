@@ -143,9 +143,12 @@ def _own_kind(path: str, module: torch.nn.Module) -> Iterator[Change]:
 
 
 def _label(module: torch.nn.Module) -> str:
+    """What users call a module: where it can be imported from, not where it was written."""
     kind = type(module)
-    home = "torch.nn" if kind.__module__.startswith("torch.nn.") else kind.__module__
-    return f"{home}.{kind.__name__}"
+    if isinstance(module, _replacements.Subsample):
+        return module.called
+    homes = (home for home in ("torch.nn", "poolwise.torch") if kind.__module__.startswith(f"{home}."))
+    return f"{next(homes, kind.__module__)}.{kind.__name__}"
 
 
 def _meant(what: Any) -> Callable[[torch.nn.Module], bool]:
@@ -162,9 +165,9 @@ def _meant(what: Any) -> Callable[[torch.nn.Module], bool]:
 def _maker(with_: Any) -> Callable[[torch.nn.Module], Any]:
     if isinstance(with_, torch.nn.Module):
         return lambda _: deepcopy(with_)
-    if isinstance(with_, type):
+    if isinstance(with_, type) and issubclass(with_, torch.nn.Module):
         return lambda old: with_(**_arguments(with_, old))
-    if callable(with_):
+    if callable(with_) and not isinstance(with_, type):
         return with_
     raise InvalidType(f"with_ must be a module, a class of modules or a callable, got {with_!r}", "swap")
 
@@ -174,8 +177,11 @@ def _arguments(kind: type, old: torch.nn.Module) -> dict[str, Any]:
     named = [each for each in known if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)]
     missing = [each.name for each in named if each.default is each.empty and not hasattr(old, each.name)]
     if missing:
-        reason = f"{kind.__name__} needs {missing[0]}, which {type(old).__name__} has not"
-        raise InvalidType(f"with_ must be made of the old module's attributes, or a callable: {reason}", "swap")
+        reason = f"got {kind.__name__}, whose {missing[0]} {type(old).__name__} has not"
+        raise InvalidType(
+            f"with_ must be a class whose arguments the old module has as attributes, a module or a callable, {reason}",
+            "swap",
+        )
     return {each.name: getattr(old, each.name) for each in named if hasattr(old, each.name)}
 
 

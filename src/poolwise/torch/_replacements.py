@@ -81,19 +81,19 @@ def max_blur(old: Any) -> torch.nn.Module:
 
 REPLACEMENTS: dict[str, Callable[[Any], torch.nn.Module]] = {"mean": mean, "strided": strided, "max-blur": max_blur}
 FUSED = ("relu+max", "fused")
-NAMES = ", ".join([*(f"max with {name}" for name in REPLACEMENTS), " with ".join(FUSED)])
+NAMES = ", ".join([*(f"max:{name}" for name in REPLACEMENTS), ":".join(FUSED)])
 
 
 def named(what: Any, with_: Any) -> tuple[Any, Callable[[Any], torch.nn.Module]]:
     """The classes and the maker that two names stand for."""
     if what != "max" or with_ not in REPLACEMENTS:
-        raise InvalidValue(f"what and with_ must be {NAMES}, or no names, got {what!r} with {with_!r}", "swap")
+        raise InvalidValue(f"names must be one of {NAMES} (what:with_), got {what}:{with_}", "swap")
     return MAX_POOLS, REPLACEMENTS[with_]
 
 
 def _rank(old: Any) -> int:
     if old.return_indices:
-        raise InvalidValue("what must be max pools that return no indices, got one that does", "swap")
+        raise InvalidValue(f"what must be max pools without return_indices=True, got one with it: {old!r}", "swap")
     return next(rank for rank, kind in enumerate(MAX_POOLS, start=1) if isinstance(old, kind))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import logging
 import operator
 import re
@@ -32,6 +33,7 @@ def graph(model: Any, shapes: Sequence[Any]) -> Graph:
     Raises InvalidValue, with what both ways said, for a model that neither can follow.
     """
     sizes = [tuple(shape) for shape in (shapes if isinstance(shapes[0], Sequence) else [shapes])]
+    _check_count(model, len(sizes))
     with _in_eval_mode(model), torch.no_grad(), _quiet(), _own_poolings_whole():
         inputs = tuple(_input(model, shape) for shape in sizes)
         try:
@@ -40,8 +42,20 @@ def graph(model: Any, shapes: Sequence[Any]) -> Graph:
             try:
                 return _traced(model, inputs)
             except Exception as second:
-                told = f"torch.export: {_said(first)}; torch.fx: {_said(second)}"
+                told = _said(first)
+                if str(first).partition("\n")[0] not in str(second):  # else it is the model's own error
+                    told = f"torch.export: {told}; torch.fx: {_said(second)}"
                 raise InvalidValue(f"model must be one that PyTorch can trace on {sizes}, got {told}") from None
+
+
+def _check_count(model: Any, given: int) -> None:
+    """Before a trace, which takes no notice of too many inputs."""
+    takes = inspect.signature(model.forward)
+    try:
+        takes.bind(*range(given))
+    except TypeError:
+        names = ", ".join(takes.parameters)
+        raise InvalidValue(f"input must be given once for each input of the model ({names}), got {given}") from None
 
 
 @contextmanager
