@@ -37,6 +37,9 @@ CONFIGS = (
 
 
 RANKS = (1, 2, 3)
+FORMS = ("", "Adaptive", "Global")
+OUTPUTS = (1, 3, 4, 13)  # fewer cells than elements, one of them dividing a size, and more
+PLACED = (poolwise.Blur, poolwise.Gated)  # which mean nothing on bins that differ
 COMPILES = BACKEND != "torch"  # each graph by itself, for up to a second
 
 
@@ -80,10 +83,12 @@ def images(rank: int, data_format: str = "channels_last") -> Any:
 
 
 def reference(x: Any, layer: Any) -> Any:
-    """poolwise's float64 loops over windows, for a sliding or a global layer."""
+    """poolwise's float64 loops over windows, for a layer that is no composition."""
     x, op = np.asarray(x, np.float64), layer.op if layer.kind.evaluated is None else layer.kind.evaluated()
     rules: dict[str, Any] = {"axes": layer.axes, "kernel": "reference"}
     rules["operands"] = {name: np.asarray(numpy_of(getattr(layer, name)), np.float64) for name in op.operands}
+    if hasattr(layer, "output_size"):
+        return poolwise.adaptive_pool(x, op, layer.output_size, **rules)
     if not hasattr(layer, "pool_size"):
         y = poolwise.pool(x, op, tuple(x.shape[axis] for axis in layer.axes), **rules)
         return y if layer.keepdims else y.squeeze(layer.axes)
@@ -116,6 +121,14 @@ def central_differences(f: Callable[[Any], float], x: Any, step: float = 1e-4) -
     return slopes
 
 
+def made(name: str, /, **more: Any) -> Any:
+    """The layer of that name, with usual arguments."""
+    usual: dict[str, Any] = {"pool_size": 3, "strides": 2, "padding": "same"}
+    if name.startswith("Adaptive"):
+        usual = {"output_size": 3}
+    return getattr(door, name)(**({} if name.startswith("Global") else usual), **more)
+
+
 def image(*rows: Any, dtype: str = "float32") -> Any:
     return np.array(rows, dtype)[None, ..., None]
 
@@ -124,10 +137,12 @@ def image(*rows: Any, dtype: str = "float32") -> Any:
 
 
 @pytest.mark.parametrize("rank", [1, 2, 3])
-@pytest.mark.parametrize("prefix", ["", "Global"])
+@pytest.mark.parametrize("prefix", FORMS)
 @pytest.mark.parametrize("stem", KERAS_STEMS)
 def test_signatures_are_kerass(stem: str, prefix: str, rank: int) -> None:
     name = f"{prefix}{stem}Pooling{rank}D"
+    if not hasattr(keras.layers, name):
+        pytest.skip(f"Keras {keras.__version__} has no {name}")
     ours, theirs = (inspect.signature(getattr(module, name).__init__) for module in (door, keras.layers))
     assert [(p.name, p.kind) for p in ours.parameters.values()] == [
         (p.name, p.kind) for p in theirs.parameters.values()
@@ -138,7 +153,7 @@ def test_signatures_are_kerass(stem: str, prefix: str, rank: int) -> None:
 def test_every_operation_has_layers_and_short_names() -> None:
     for kind in OPERATIONS:
         for rank in (1, 2, 3):
-            for prefix in ("", "Global"):
+            for prefix in FORMS:
                 layer = getattr(door, f"{prefix}{kind.stems[2]}Pooling{rank}D")
                 assert layer is getattr(door, f"{prefix}{kind.stems[1]}Pool{rank}D")
                 assert issubclass(layer, keras.layers.Layer)
@@ -182,6 +197,30 @@ def test_global_values_are_kerass(stem: str, rank: int, data_format: str, keepdi
     assert ours.compute_output_shape(x.shape) == theirs.compute_output_shape(x.shape)
 
 
+@pytest.mark.skipif(not hasattr(keras.layers, "AdaptiveMaxPooling1D"), reason="Keras has them since 3.15")
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+@pytest.mark.parametrize(("stem", "outputs", "rank"), met(KERAS_STEMS, (3, 4), RANKS), ids=str)
+def test_adaptive_values_are_kerass(stem: str, outputs: int, rank: int, data_format: str) -> None:
+    """Of 1 cell Keras's own end the process on TensorFlow, of more cells than elements they give NaN on JAX."""
+    name, x = f"Adaptive{stem}Pooling{rank}D", images(rank, data_format)
+    ours, theirs = (getattr(module, name)(outputs, data_format) for module in (door, keras.layers))
+    np.testing.assert_allclose(run(ours, x), run(theirs, x), rtol=2e-6, atol=2e-6)
+    assert ours.compute_output_shape(x.shape) == theirs.compute_output_shape(x.shape)
+    assert {**ours.get_config(), "name": ""} == {**theirs.get_config(), "name": ""}
+
+
+@pytest.mark.parametrize(("kind", "outputs", "rank"), met(OPERATIONS, OUTPUTS, RANKS), ids=named)
+def test_adaptive_values_are_the_references(kind: type[Operation], outputs: int, rank: int) -> None:
+    layer, x = getattr(door, f"Adaptive{kind.stems[2]}Pooling{rank}D")(outputs), images(rank)
+    if kind in PLACED and any(size % outputs for size in SIZES[rank]):
+        with pytest.raises(ValueError, match=f"{type(layer).__name__}: .*these bins differ in size"):
+            layer(x)
+        return
+    y = run(layer, x)
+    np.testing.assert_allclose(y, reference(x, layer), rtol=1e-5, atol=1e-5)
+    assert layer.compute_output_shape(x.shape) == y.shape
+
+
 @pytest.mark.parametrize(("kind", "config", "rank"), met(OPERATIONS, CONFIGS, RANKS), ids=named)
 def test_sliding_values_are_the_references(kind: type[Operation], rank: int, config: dict[str, Any]) -> None:
     layer, x = getattr(door, f"{kind.stems[2]}Pooling{rank}D")(**config), images(rank)
@@ -204,17 +243,34 @@ def test_global_values_are_the_references(kind: type[Operation], rank: int) -> N
 )
 def test_every_float_works(kind: type[Operation], rank: int, dtype: str) -> None:
     x = keras.ops.cast(images(rank), dtype)
-    layer = getattr(door, f"{kind.stems[2]}Pooling{rank}D")(2, padding="same", dtype=dtype)
-    y = output(layer, x)
-    assert keras.backend.standardize_dtype(y.dtype) == keras.backend.standardize_dtype(x.dtype)
-    exact = reference(numpy_of(x), layer)
-    np.testing.assert_allclose(numpy_of(y), exact, rtol={"float16": 1e-3, "bfloat16": 8e-3}.get(dtype, 1e-6), atol=1e-6)
+    layers = [getattr(door, f"{kind.stems[2]}Pooling{rank}D")(2, padding="same", dtype=dtype)]
+    if kind not in PLACED:
+        layers.append(getattr(door, f"Adaptive{kind.stems[2]}Pooling{rank}D")(3, dtype=dtype))
+    for layer in layers:
+        y = output(layer, x)
+        assert keras.backend.standardize_dtype(y.dtype) == keras.backend.standardize_dtype(x.dtype)
+        exact, near = reference(numpy_of(x), layer), {"float16": 1e-3, "bfloat16": 8e-3}.get(dtype, 1e-6)
+        np.testing.assert_allclose(numpy_of(y), exact, rtol=near, atol=1e-6)
 
 
 def test_half_precision_accumulates_in_float32() -> None:
     x = RANDOM.uniform(0, 1, (1, 4096, 1)).astype("float16")
     for layer in (door.AveragePooling1D(4096, dtype="float16"), door.GlobalAveragePooling1D(dtype="float16")):
         assert abs(float(run(layer, x).ravel()[0]) - x.astype("float64").mean()) < 3e-4
+
+
+def test_averages_of_many_taps_err_by_at_most_4_ulp() -> None:
+    x = RANDOM.uniform(0, 1, (2, 99, 99, 3)).astype("float32")
+    for layer in (
+        door.AveragePooling2D(24),
+        door.AveragePooling2D((3, 33)),
+        door.AveragePooling2D(33),
+        door.AdaptiveAveragePooling2D(7),
+        door.AdaptiveAveragePooling2D((1, 2)),
+        door.AdaptiveAveragePooling2D(1),
+    ):
+        exact = reference(x, layer)
+        assert (np.abs(run(layer, x) - exact) / exact).max() <= 4 * 2.0**-23, layer.get_config()
 
 
 def test_integers_keep_their_meaning() -> None:
@@ -224,6 +280,8 @@ def test_integers_keep_their_meaning() -> None:
     assert run(door.MinPooling2D(2, padding="same", dtype="int32"), x).ravel().tolist() == [1, 2]
     assert run(door.GlobalMinPooling2D(dtype="int32"), x).ravel().tolist() == [1]
     assert run(door.GlobalSumPooling2D(dtype="int32"), x).ravel().tolist() == [20]
+    assert run(door.AdaptiveMaxPooling2D((1, 3), dtype="int32"), x).ravel().tolist() == [4, 4, 3]
+    assert run(door.AdaptiveSumPooling2D((1, 3), dtype="int32"), x).ravel().tolist() == [10, 11, 10]
 
 
 def test_integers_of_every_width_are_numpys() -> None:
@@ -346,23 +404,93 @@ def test_draws_repeat_with_their_seed_and_rest_in_evaluation() -> None:
 # Gradients
 
 
-@pytest.mark.parametrize("prefix", ["", "Global"])
+@pytest.mark.parametrize("prefix", FORMS)
 @pytest.mark.parametrize("kind", OPERATIONS, ids=lambda kind: kind.name)
 def test_gradients_are_the_references_slopes(kind: type[Operation], prefix: str) -> None:
-    sliding = {} if prefix else {"pool_size": 3, "strides": 2, "padding": "same"}
-    layer = getattr(door, f"{prefix}{kind.stems[2]}Pooling2D")(**sliding)
+    if prefix == "Adaptive" and kind in PLACED:
+        return
+    layer = made(f"{prefix}{kind.stems[2]}Pooling2D")
     x = RANDOM.permutation(40).reshape(1, 4, 5, 2).astype("float32") / 10 + 0.05  # 0 is an edge of some
     weight = RANDOM.normal(size=run(layer, x).shape).astype("float32")
     slopes = central_differences(lambda values: float((reference(values, layer) * weight).sum()), x.astype("float64"))
     np.testing.assert_allclose(gradient(layer, x, weight), slopes, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["MaxPooling2D", "MinPooling2D", "GlobalMaxPooling2D", "GlobalMinPooling2D"])
+TIED = (
+    {"pool_size": 2},
+    {"pool_size": 3, "strides": 1},
+    {"pool_size": 2, "strides": 1, "padding": "same"},
+    {"pool_size": 3, "strides": 2, "padding": "same"},
+    {"output_size": 3},
+)
+WAYS: dict[str, tuple[int, bool] | None] = {"as it is": None}
+if BACKEND == "tensorflow":
+    tf = importlib.import_module("tensorflow")
+    WAYS |= {  # a graph that does not know so many of the first sizes, and whether XLA compiles it
+        "graph": (0, False),
+        "graph of any batch": (1, False),
+        "graph of any size": (5, False),
+        "XLA": (0, True),
+        "XLA of any batch": (1, True),
+    }
+
+
+def both(layer: Any, x: Any, weight: Any, way: str, training: bool | None = None) -> tuple[Any, Any]:
+    """layer(x), and the gradient of Σ weight · layer(x), computed in one of the backend's ways."""
+    if BACKEND != "tensorflow":
+        return run(layer, x), gradient(layer, x, weight)
+
+    def call(x: Any, weight: Any) -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x, training=training)
+        return y, tape.gradient(y, x, weight)
+
+    layer.build(x.shape)
+    if (graph := WAYS[way]) is not None:
+        sizes = [None if axis < graph[0] else size for axis, size in enumerate(x.shape)]
+        call = tf.function(call, [tf.TensorSpec(sizes), tf.TensorSpec(None)], jit_compile=graph[1])
+    return tuple(each.numpy() for each in call(tf.constant(x), tf.constant(weight)))
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("rank", RANKS)
+@pytest.mark.parametrize("config", TIED, ids=str)
+def test_a_maximums_ties_go_to_the_first_tap(config: dict[str, Any], rank: int, way: str) -> None:
+    form, formats = "Adaptive" if "output_size" in config else "", ("channels_last", "channels_first")
+    for data_format, offset, training in zip(formats, (0, -5), (True, None), strict=True):
+        layer = getattr(door, f"{form}MaxPooling{rank}D")(**config, data_format=data_format)
+        x = RANDOM.integers(0, 3, images(rank, data_format).shape).astype("float32") + offset
+        weight = RANDOM.integers(1, 9, layer.compute_output_shape(x.shape)).astype("float32")
+        if form:
+            exact = poolwise.adaptive_pool_backward(weight, x, poolwise.Max(), layer.output_size, axes=layer.axes)
+        else:
+            rules: dict[str, Any] = {"stride": layer.strides, "padding": layer.padding, "axes": layer.axes}
+            exact = poolwise.pool_backward(weight, x, poolwise.Max(), layer.pool_size, **rules)
+        np.testing.assert_array_equal(both(layer, x, weight, way, training)[1], exact)
+
+
+@pytest.mark.parametrize("name", ["MinPooling2D", "GlobalMaxPooling2D", "GlobalMinPooling2D", "AdaptiveMinPooling2D"])
 def test_a_ties_gradient_goes_to_the_first_tap(name: str) -> None:
-    layer = getattr(door, name)() if "Global" in name else getattr(door, name)((2, 2))
+    layer = getattr(door, name)() if "Global" in name else getattr(door, name)(1 if "Adaptive" in name else 2)
     x = np.zeros((1, 2, 2, 1), "float32")
     slopes = gradient(layer, x, np.ones(run(layer, x).shape, "float32"))
     assert slopes.ravel().tolist() == [1, 0, 0, 0]
+
+
+MAXIMA = [f"{form}MaxPooling{rank}D" for form in ("", "Adaptive") for rank in RANKS]
+OTHERS = [f"{form}{stem}Pooling2D" for form in FORMS for stem in ("Average", "Min")]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", [*MAXIMA, *OTHERS, "GlobalMaxPooling2D"])
+def test_a_batch_of_none_has_a_gradient_of_none(name: str, way: str) -> None:
+    """Where TensorFlow's own maximum ends the process."""
+    layer, x = made(name), np.zeros((0, *(8,) * int(name[-2]), 3), "float32")
+    for training in (None, True) if name in MAXIMA else (None,):
+        y, slopes = both(layer, x, np.zeros(layer.compute_output_shape(x.shape), "float32"), way, training)
+        assert y.shape == layer.compute_output_shape(x.shape)
+        assert slopes.shape == x.shape
 
 
 # Keras's machinery
@@ -370,9 +498,7 @@ def test_a_ties_gradient_goes_to_the_first_tap(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(LAYERS))
 def test_config_round_trips(name: str) -> None:
-    layer = getattr(door, name)(
-        **({} if "Global" in name else {"pool_size": 3, "strides": 2, "padding": "same"}), name="a"
-    )
+    layer = made(name, name="a")
     again = keras.layers.deserialize(keras.layers.serialize(layer))
     assert type(again) is type(layer)
     assert again.get_config() == layer.get_config()
@@ -416,6 +542,7 @@ def test_training_ends_where_kerass_own_layers_end() -> None:
 def test_a_saved_model_loads_in_safe_mode(tmp_path: Path) -> None:
     model = small_model(door)
     model.add(keras.layers.Reshape((3, 1, 1)))
+    model.add(door.AdaptiveMaxPooling2D((2, 1)))
     model.add(door.MinPooling2D((2, 1)))
     model.add(door.GlobalSumPooling2D())
     x = RANDOM.normal(size=(5, 12, 12, 1)).astype("float32")
@@ -430,23 +557,24 @@ def test_a_saved_model_loads_in_safe_mode(tmp_path: Path) -> None:
 def test_unknown_sizes_stay_unknown_and_any_size_works(kind: type[Operation], padding: str) -> None:
     slid = getattr(door, f"{kind.stems[2]}Pooling2D")(3, 2, padding)
     reduced = getattr(door, f"Global{(poolwise.Max if kind is poolwise.Gated else kind).stems[2]}Pooling2D")()
+    adapted = getattr(door, f"Adaptive{(poolwise.Max if kind in PLACED else kind).stems[2]}Pooling2D")((3, 2))
     inputs = keras.Input((None, None, 3))
-    model = keras.Model(inputs, [slid(inputs), reduced(inputs)])
-    assert model.output_shape == [(None, None, None, 3), (None, 3)]
+    model = keras.Model(inputs, [slid(inputs), reduced(inputs), adapted(inputs)])
+    assert model.output_shape == [(None, None, None, 3), (None, 3), (None, 3, 2, 3)]
     for sizes in ((7, 9), (4, 6)):
         x = RANDOM.normal(size=(2, *sizes, 3)).astype("float32")
-        y, total = model.predict(x, verbose=0)
-        np.testing.assert_allclose(y, reference(x, slid), rtol=1e-5, atol=1e-5)
-        np.testing.assert_allclose(total, reference(x, reduced), rtol=1e-5, atol=1e-5)
+        for y, layer in zip(model.predict(x, verbose=0), (slid, reduced, adapted), strict=True):
+            np.testing.assert_allclose(y, reference(x, layer), rtol=1e-5, atol=1e-5)
 
 
 if BACKEND == "tensorflow":  # the only one whose graphs have sizes that no trace knows
 
     @pytest.mark.parametrize("kind", OPERATIONS, ids=lambda kind: kind.name)
     def test_a_graph_that_knows_no_size_gives_the_same(kind: type[Operation]) -> None:
-        tf = importlib.import_module("tensorflow")
-        for config in CONFIGS:
-            layer = getattr(door, f"{kind.stems[2]}Pooling2D")(**config)
+        layers = [getattr(door, f"{kind.stems[2]}Pooling2D")(**config) for config in CONFIGS]
+        if kind not in PLACED:
+            layers += [getattr(door, f"Adaptive{kind.stems[2]}Pooling2D")(outputs) for outputs in OUTPUTS]
+        for layer in layers:
             graph = tf.function(layer, input_signature=[tf.TensorSpec((None, None, None, None), tf.float32)])
             x = images(2)
             np.testing.assert_allclose(graph(x).numpy(), reference(x, layer), rtol=1e-5, atol=1e-5)
@@ -529,6 +657,22 @@ REFUSED: tuple[tuple[Callable[[], Any], type[Exception], str], ...] = (
     ),
     (lambda: door.MaxPooling2D(2)(LOW[0]), ValueError, "expected ndim=4, found ndim=3"),
     (lambda: door.GlobalMaxPooling2D().build((2, 0, 5, 1)), ValueError, r"at least 1 element.*\(2, 0, 5, 1\)"),
+    (lambda: door.AdaptiveMaxPooling2D(0), ValueError, "AdaptiveMaxPooling2D: output_size must be .* least 1, got 0"),
+    (
+        lambda: door.AdaptiveMaxPooling1D(-3),
+        ValueError,
+        "output_size must be an int or 1 ints, each at least 1, got -3",
+    ),
+    (lambda: door.AdaptiveAveragePooling3D((2, 2)), ValueError, r"output_size must be an int or 3 ints.*got \(2, 2\)"),
+    (lambda: door.AdaptiveMaxPooling2D((2, 0)), ValueError, r"output_size must be .* at least 1, got \(2, 0\)"),
+    (lambda: door.AdaptiveMaxPooling2D(2.0), TypeError, "output_size must be an int or a tuple of 2 ints, got 2.0"),
+    (lambda: door.AdaptiveMaxPooling2D((2, None)), TypeError, r"tuple of 2 ints, got \(2, None\)"),
+    (lambda: door.AdaptiveMaxPooling2D("2"), TypeError, "output_size must be .* ints, got '2'"),
+    (lambda: door.AdaptiveMaxPooling2D(True), TypeError, "output_size must be made of ints, got True"),
+    (lambda: door.AdaptiveMaxPooling2D(2, "NHWC"), ValueError, "AdaptiveMaxPooling2D: data_format must be"),
+    (lambda: door.AdaptiveMaxPooling2D(9 * 10**18)(LOW), ValueError, "AdaptiveMaxPooling2D: output_size .*9000000000"),
+    (lambda: door.AdaptiveMaxPooling2D(2)(LOW[0]), ValueError, "expected ndim=4, found ndim=3"),
+    (lambda: door.AdaptiveMaxPooling2D(2).build((2, 0, 5, 1)), ValueError, r"at least 1 element.*\(2, 0, 5, 1\)"),
     (lambda: door.AveragePooling2D(2, dtype="bool")(LOW.astype(bool)), TypeError, "must not be bool for a mean"),
 )
 
@@ -587,14 +731,16 @@ def test_an_operation_from_the_list_has_every_layer() -> None:
 # Keras's own tests, with our layers in the place of Keras's
 
 OWN = ("max_pooling", "average_pooling", "global_max_pooling", "global_average_pooling")
+OWN = (*OWN, "adaptive_pooling1d", "adaptive_pooling2d", "adaptive_pooling3d")
 
 
 @pytest.mark.parametrize("module", OWN)
 def test_kerass_own_tests(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
     tests = pytest.importorskip(f"keras.src.layers.pooling.{module}_test")
-    for name in door.__all__:
-        if hasattr(tests.layers, name):
-            monkeypatch.setattr(tests.layers, name, getattr(door, name))
+    own = [name for name in door.__all__ if hasattr(tests.layers, name)]
+    assert any("Adaptive" in name for name in own) == hasattr(keras.layers, "AdaptiveMaxPooling1D")
+    for name in own:
+        monkeypatch.setattr(tests.layers, name, getattr(door, name))
     case = importlib.import_module("keras.src.testing").TestCase
     run = case.run_layer_test
     # Ours are built when they see a size, since there a size is refused; and every global 1-D one takes a mask.

@@ -1,8 +1,9 @@
 """The Keras door: Keras's pooling layers under their own names and signatures, and layers for every other operation.
 
 Sliding layers are `<Stem>Pooling1D/2D/3D(pool_size, strides=None, padding="valid", data_format=None, name=None)`,
-global ones `Global<Stem>Pooling1D/2D/3D(data_format=None, keepdims=False)`; `MaxPool2D` is `MaxPooling2D`, and so on.
-Not here are the `Adaptive…Pooling` layers that Keras 3.15 has.
+adaptive ones `Adaptive<Stem>Pooling1D/2D/3D(output_size, data_format=None)`, whatever the version of Keras (it has them
+since 3.15), and global ones `Global<Stem>Pooling1D/2D/3D(data_format=None, keepdims=False)`; `MaxPool2D` is
+`MaxPooling2D`, and so on.
 An operation's own parameters are keywords. All are serialisable and run on each backend: on PyTorch through poolwise's
 PyTorch door, on TensorFlow and JAX through the backend's own max and average where those mean the same, else as
 gathered windows of `keras.ops`.
@@ -17,9 +18,13 @@ What differs from Keras, and where:
 - An average of integers keeps their dtype and rounds to nearest even (TensorFlow and PyTorch refuse it, JAX makes a
   float32 of it); a sum of integers is 64 bits wide, on JAX only where `jax_enable_x64` is set.
 - Every `Global…Pooling1D` takes a mask, as Keras's average does; a masked step is absent.
-- TensorFlow's own max drops NaN: a sliding max of floats on that backend may give the largest other element of a window
-  that holds NaN. Everything else passes NaN on.
-- A tie's gradient goes to the first tap in row-major order, in a global max too, where Keras splits it.
+- TensorFlow's own max drops NaN: a sliding or adaptive max of floats on that backend may give the largest other element
+  of a window that holds NaN. Everything else passes NaN on.
+- A tie's gradient goes to the first tap in row-major order, in a global max too, where Keras splits it, and in a max of
+  volumes on TensorFlow, which gives each of the tied elements all of it.
+- An empty batch has an empty gradient in a TensorFlow graph too, where TensorFlow's own max ends the process.
+- Adaptive layers exist for every operation, take sizes that only a running graph knows, and give 1 cell, where Keras's
+  (3.15) end the process on TensorFlow, and more cells than elements, where those give NaN on JAX.
 
 >>> import numpy, poolwise.keras
 >>> x = numpy.array([[1.0, 3.0], [2.0, 4.0]], "float32").reshape(1, 2, 2, 1)
@@ -27,6 +32,8 @@ What differs from Keras, and where:
 4.0
 >>> float(poolwise.keras.AveragePooling2D((2, 2))(x)[0, 0, 0, 0])
 2.5
+>>> tuple(poolwise.keras.AdaptiveMaxPooling2D((1, 2))(x).shape)
+(1, 1, 2, 1)
 """
 
 from typing import TYPE_CHECKING

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from math import prod
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from keras import ops
 
 from poolwise.call import Call
-from poolwise.geometry import Geometry, Regular, same_padding
+from poolwise.geometry import Bins, Geometry, Regular, same_padding
 from poolwise.op import FLOATS, INTEGERS, Array
 from poolwise.ops import Max, Mean
 
@@ -64,10 +64,16 @@ def _bound(x: Array, end: str) -> Any:
 
 
 class KerasFramework:
-    """Tensors behind `keras.ops`, which Keras's backend differentiates and compiles."""
+    """Tensors behind `keras.ops`, which Keras's backend differentiates and compiles.
+
+    max_pool: `keras.ops.max_pool`, or what does the same.
+    """
 
     name = "keras"
     xp = Names()
+
+    def __init__(self, max_pool: Callable[..., Array]) -> None:
+        self.max_pool = max_pool
 
     def empty(self, shape: tuple[int, ...], dtype: str, layout: tuple[int, ...], like: Array) -> Array:
         return ops.zeros(shape, available(dtype))  # never written to: it shows that there is memory
@@ -93,19 +99,53 @@ class KerasFramework:
     def own(self, operands: Sequence[Array], call: Call) -> tuple[Array, Array | None]:
         """Keras's own pooling; halves in float32, where a mean should accumulate and TensorFlow has every operation."""
         geometry = call.geometry
-        tables = [table for table in geometry.tables if isinstance(table, Regular)]
-        pool = ops.max_pool if isinstance(call.op, Max) else ops.average_pool
-        y = pool(
-            self.cast(operands[0], call.op.working_dtype(call.dtype)),
-            tuple(table.taps for table in tables),
-            tuple(table.step for table in tables),
-            "same" if any(table.low or table.high for table in tables) else "valid",
-            "channels_last" if geometry.axes[0] == 1 else "channels_first",
-        )
-        return self.cast(y, call.dtype), None
+        x = self.cast(operands[0], call.op.working_dtype(call.dtype))
+        pool = self.max_pool if isinstance(call.op, Max) else ops.average_pool
+        pooled = _at_once if geometry.regular and _added_at_once(call) <= LONGEST_OWN_MEAN else _axis_by_axis
+        layout = "channels_last" if geometry.axes[0] == 1 else "channels_first"
+        return self.cast(pooled(x, geometry, partial(pool, data_format=layout)), call.dtype), None
 
 
-KERAS = KerasFramework()
+def _at_once(x: Array, geometry: Geometry, pool: Callable[..., Array]) -> Array:
+    """All axes in one operation."""
+    tables = [table for table in geometry.tables if isinstance(table, Regular)]
+    padding = "same" if any(table.low or table.high for table in tables) else "valid"
+    return pool(x, tuple(table.taps for table in tables), tuple(table.step for table in tables), padding)
+
+
+def _axis_by_axis(x: Array, geometry: Geometry, pool: Callable[..., Array]) -> Array:
+    """One axis after another, from the last, so that the first of equal elements wins."""
+    rank = len(geometry.axes)
+    for number in reversed(range(rank)):
+        axis, table = geometry.axes[number], geometry.tables[number]
+        along = partial(_along, pool, number, rank)
+        x = along(x, table.taps, table.step) if isinstance(table, Regular) else _binned(x, axis, table, along)
+    return x
+
+
+def _along(pool: Callable[..., Array], number: int, rank: int, x: Array, taps: int, step: int) -> Array:
+    """Windows along one of the axes alone."""
+    before, after = (1,) * number, (1,) * (rank - 1 - number)
+    return pool(x, (*before, taps, *after), (*before, step, *after), "valid")
+
+
+def _binned(x: Array, axis: int, bins: Bins, along: Callable[..., Array]) -> Array:
+    """Of each size that bins have, one or two, the windows at every place; of those the ones that are bins."""
+    begin, end = bins.bounds(np.arange(bins.output))
+    sizes = np.unique(end - begin)
+    places = [np.flatnonzero(end - begin == taps) for taps in sizes]
+    windows = [along(x, int(taps), 1) for taps in sizes]
+    parts = [ops.take(each, begin[place], axis) for each, place in zip(windows, places, strict=True)]
+    return ops.take(ops.concatenate(parts, axis), np.argsort(np.concatenate(places)), axis)
+
+
+if BACKEND == "tensorflow":
+    from poolwise.keras._tensorflow import max_pool, trained_max_pool
+else:
+    max_pool = trained_max_pool = ops.max_pool
+
+KERAS = KerasFramework(max_pool)
+TRAINED = KerasFramework(trained_max_pool)  # for graphs whose gradient is taken
 
 
 def available(dtype: str) -> str:
@@ -128,13 +168,24 @@ def _own_refusal(call: Call) -> str | None:
         return "Keras's pooling does not say which element won"
     if call.dtype not in FLOATS:
         return f"Keras's backends differ on integers, and x is {call.dtype}"
-    if BACKEND == "tensorflow" and call.dtype == "float64" and len(geometry.axes) == MOST_AXES:
-        return "TensorFlow pools no float64 in three dimensions"
+    if BACKEND == "tensorflow" and call.dtype == "float64" and len(geometry.axes) == MOST_AXES and isinstance(op, Mean):
+        return "TensorFlow averages no float64 in three dimensions"
     if isinstance(op, Mean) and op.divisor is not None:
         return f"Keras's average does not divide by {op.divisor}"
-    if isinstance(op, Mean) and prod(geometry.window) > LONGEST_OWN_MEAN:
+    if isinstance(op, Mean) and _added(call) > LONGEST_OWN_MEAN:
         return f"Keras's average over {prod(geometry.window)} taps is not as exact as promised"
     return _geometry_refusal(geometry, isinstance(op, Mean) and op.count_include_pad)
+
+
+def _added_at_once(call: Call) -> int:
+    """How many numbers an average of all axes in one operation adds for each cell."""
+    return prod(call.geometry.window) if isinstance(call.op, Mean) else 0
+
+
+def _added(call: Call) -> int:
+    """The same of the operations that serve: without padding, one axis may be averaged after another."""
+    padded = any(table.low or table.high for table in call.geometry.tables)
+    return _added_at_once(call) if padded else sum(call.geometry.window)
 
 
 def _geometry_refusal(geometry: Geometry, padding_counts: bool) -> str | None:
@@ -142,8 +193,10 @@ def _geometry_refusal(geometry: Geometry, padding_counts: bool) -> str | None:
     first = geometry.axes[0]
     if rank > MOST_AXES or geometry.axes != tuple(range(first, first + rank)) or len(geometry.shape) != rank + 2:
         return f"Keras pools 1 to {MOST_AXES} axes between batch and channels, and these are {geometry.axes}"
+    if any(isinstance(table, Bins) for table in geometry.tables):
+        return None
     if not geometry.regular or any(isinstance(table, Regular) and table.dilation != 1 for table in geometry.tables):
-        return "Keras's windows are neither dilated nor uneven, and their padding is absent"
+        return "Keras's windows are not dilated, and their padding is absent"
     tables = [table for table in geometry.tables if isinstance(table, Regular)]
     if any(table.offset for table in tables):
         return "Keras's windows start with the padding"

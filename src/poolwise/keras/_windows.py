@@ -3,46 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from math import prod
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import keras
 import numpy as np
 from keras import ops
 
-from poolwise.api import global_pool, planned, pool, sliding
-from poolwise.call import INPUT, Call
+from poolwise.api import global_pool, planned
+from poolwise.call import INPUT, Call, Framework
 from poolwise.doors import Facts, check_operand_shape
-from poolwise.keras._framework import BACKEND, KERAS, available
+from poolwise.keras._framework import BACKEND, KERAS, TRAINED, available
+from poolwise.keras._reach import Reach, Shape, Slide, Table
 from poolwise.op import INTEGERS, WEIGHTS, Array, Operation, tap_weights
-
-Shape = Sequence[int | None]
-
-
-class Slide(NamedTuple):
-    """A sliding layer's geometry, but for the sizes."""
-
-    axes: tuple[int, ...]
-    window: tuple[int, ...]
-    stride: tuple[int, ...]
-    padding: str
-
-    @property
-    def arguments(self) -> tuple[Any, ...]:
-        """`poolwise.api.sliding`'s, after the shape."""
-        return self.window, self.stride, self.padding, 1, False, "absent", self.axes
-
-    def stand_in(self, shape: Shape) -> tuple[int, ...]:
-        """Sizes for the unknown ones, such that "same" pads wherever it can (a remainder of 1 leaves most to pad)."""
-        pooled = dict(zip(self.axes, zip(self.window, self.stride, strict=True), strict=True))
-        return tuple(
-            size
-            if size is not None
-            else (-(-pooled[axis][0] // pooled[axis][1]) * pooled[axis][1] + 1)
-            if axis in pooled
-            else 1
-            for axis, size in enumerate(shape)
-        )
 
 
 def dtype_of(x: Any) -> str:
@@ -55,25 +27,22 @@ def _read(x: Array) -> Array:
     return x.read_value() if hasattr(x, "read_value") else x
 
 
-def slid(x: Array, op: Operation, slide: Slide, operands: Mapping[str, Array]) -> Array:
-    """Windows of a tensor pooled. operands: what the operation needs beside it."""
+def slid(x: Array, op: Operation, reach: Reach, operands: Mapping[str, Array], training: Any = None) -> Array:
+    """Windows of a tensor pooled. operands: what the operation needs beside it. training: whether it is certain."""
     x = _read(x)
     if BACKEND == "torch":
-        return _slid_by_torch(x, op, slide, operands)
-    call, choice = _planned(x, op, slide, operands)
+        return _slid_by_torch(x, op, reach, operands)
+    call, choice = _planned(x, op, reach, operands, TRAINED if training is True else KERAS)
     for name, array in operands.items():
-        _check_shape(name, array.shape, call.shape_of(name), x.shape, slide.axes)
-    if _known(x.shape, slide.axes) or KERAS.own_refusal(call) is None:
+        _check_shape(name, array.shape, call.shape_of(name), x.shape, reach.axes)
+    known, own = _known(x.shape, reach.axes), KERAS.own_refusal(call) is None
+    if own and (known or isinstance(reach, Slide)):
         return choice.kernel.forward((x, *operands.values()), call)[0]
-    return _slid_at_run_time(x, call, slide, operands)
-
-
-def cells(sizes: Sequence[Any], slide: Slide) -> list[Any]:
-    """A tensor's sizes after pooling, by arithmetic that sizes of a running graph can do."""
-    found = list(sizes)
-    for axis, taps, step in zip(slide.axes, slide.window, slide.stride, strict=True):
-        found[axis] = _outputs(found[axis], taps, step, slide.padding)
-    return found
+    if reach.whole:
+        return reduced(x, op, reach.axes, True, None, operands)
+    if known:
+        return choice.kernel.forward((x, *operands.values()), call)[0]
+    return _slid_at_run_time(x, call, reach, operands)
 
 
 def _check_shape(name: str, given: Shape, wanted: Shape, shape: Shape, axes: tuple[int, ...]) -> None:
@@ -84,22 +53,20 @@ def _check_shape(name: str, given: Shape, wanted: Shape, shape: Shape, axes: tup
     check_operand_shape(name, known, [size or 1 for size in whole])
 
 
-def _slid_by_torch(x: Array, op: Operation, slide: Slide, operands: Mapping[str, Array]) -> Array:
+def _slid_by_torch(x: Array, op: Operation, reach: Reach, operands: Mapping[str, Array]) -> Array:
     """PyTorch's own operations pool only the last axes: a view that puts them there lets those serve what they can."""
     if operands:
-        rules: dict[str, Any] = {"stride": slide.stride, "padding": slide.padding, "axes": slide.axes}
-        return pool(x, op, slide.window, **rules, operands=operands)
-    last = tuple(range(-len(slide.axes), 0))
-    y = pool(x.movedim(slide.axes, last), op, slide.window, stride=slide.stride, padding=slide.padding)
-    return y.movedim(last, slide.axes)
+        return reach.pool(x, op, reach.axes, operands)
+    last = tuple(range(-len(reach.axes), 0))
+    return reach.pool(x.movedim(reach.axes, last), op, last, operands).movedim(last, reach.axes)
 
 
-def _planned(x: Array, op: Operation, slide: Slide, operands: Mapping[str, Array]) -> Any:
-    shape = slide.stand_in(x.shape)
+def _planned(x: Array, op: Operation, reach: Reach, operands: Mapping[str, Array], framework: Framework) -> Any:
+    shape = reach.stand_in(x.shape)
     facts = Facts(shape, dtype_of(x), tuple(range(len(shape))), BACKEND)
-    kinds = tuple(map(type, slide.arguments))
+    kinds = tuple(map(type, reach.arguments))
     names, extras = (INPUT, *operands), tuple(map(dtype_of, operands.values()))
-    return planned(KERAS, facts, op, sliding, slide.arguments, kinds, names, None, False, extras)
+    return planned(framework, facts, op, reach.build, reach.arguments, kinds, names, None, False, extras)
 
 
 def _known(shape: Shape, axes: tuple[int, ...]) -> bool:
@@ -131,58 +98,58 @@ def reduced(
         name: _whole_part(array, op.over(name), (*batch, *axes), [sizes[axis] for axis in axes])
         for name, array in operands.items()
     }
-    y = _operated(values, present, [sizes[axis] for axis in axes], op, dtype_of(x), extras)
+    y = _operated(values, present, taps, [sizes[axis] for axis in axes], op, dtype_of(x), extras)
     return ops.reshape(y, [1 if axis in axes else sizes[axis] for axis in range(len(x.shape))]) if keepdims else y
 
 
-def _slid_at_run_time(x: Array, call: Call, slide: Slide, operands: Mapping[str, Array]) -> Array:
+def _slid_at_run_time(x: Array, call: Call, reach: Reach, operands: Mapping[str, Array]) -> Array:
     """Windows gathered where only the running graph knows the sizes (TensorFlow's unknown dimensions)."""
     sizes: Any = ops.shape(x)
-    batch = [axis for axis in range(len(x.shape)) if axis not in slide.axes]
-    order = (*batch, *slide.axes)
-    tables = [
-        _table(sizes[axis], taps, step, slide.padding)
-        for axis, taps, step in zip(slide.axes, slide.window, slide.stride, strict=True)
-    ]
-    outputs = [cast("Any", ops.shape(index))[0] for index, _ in tables]
-    values = _sliding(ops.transpose(x, order), tables, slide.window)
+    batch = [axis for axis in range(len(x.shape)) if axis not in reach.axes]
+    order = (*batch, *reach.axes)
+    tables = reach.tables(sizes)
+    values = _sliding(ops.transpose(x, order), tables)
     extras = {
-        name: _sliding_part(array, call.over(name), order, [sizes[axis] for axis in slide.axes], tables, slide.window)
+        name: _sliding_part(array, call.over(name), order, [sizes[axis] for axis in reach.axes], tables)
         for name, array in operands.items()
     }
-    taps = prod(slide.window)
-    y = _operated(values, _present(tables, (*outputs, taps)), slide.window, call.op, call.dtype, extras)
+    present = _present(tables)
+    y = _operated(values, present, reach.count(present), _taps(tables), call.op, call.dtype, extras)
     return ops.transpose(y, sorted(range(len(order)), key=order.__getitem__))
 
 
-def _sliding(values: Array, tables: Sequence[tuple[Array, Array]], window: Sequence[int]) -> Array:
+def _outputs(tables: Sequence[Table]) -> list[Any]:
+    return [cast("Any", ops.shape(table.index))[0] for table in tables]
+
+
+def _taps(tables: Sequence[Table]) -> list[Any]:
+    return [cast("Any", ops.shape(table.index))[1] for table in tables]
+
+
+def _sliding(values: Array, tables: Sequence[Table]) -> Array:
     """(batch…, outputs…, taps): what each window reads of (batch…, sizes…)."""
     first = len(values.shape) - len(tables)
     batched = cast("Any", ops.shape(values))[:first]
-    for number, (index, _) in enumerate(tables):
-        values = ops.take(values, ops.reshape(index, (-1,)), axis=first + number)
-    outputs = [cast("Any", ops.shape(index))[0] for index, _ in tables]
-    split = [size for output, taps in zip(outputs, window, strict=True) for size in (output, taps)]
+    for number, table in enumerate(tables):
+        values = ops.take(values, ops.reshape(table.index, (-1,)), axis=first + number)
+    outputs, taps = _outputs(tables), _taps(tables)
+    split = [size for pair in zip(outputs, taps, strict=True) for size in pair]
     values = ops.transpose(ops.reshape(values, (*batched, *split)), _cells_first(first, len(tables)))
-    return ops.reshape(values, (*batched, *outputs, prod(window)))
+    return ops.reshape(values, (*batched, *outputs, _product(taps)))
 
 
 def _sliding_part(
-    array: Array,
-    over: str,
-    order: tuple[int, ...],
-    sizes: Sequence[Any],
-    tables: Sequence[tuple[Array, Array]],
-    window: Sequence[int],
+    array: Array, over: str, order: tuple[int, ...], sizes: Sequence[Any], tables: Sequence[Table]
 ) -> Array:
     """An operand's parts, as sliding windows lie."""
     if over == "input":
-        return _sliding(_spread(array, order, sizes), tables, window)
+        return _sliding(_spread(array, order, sizes), tables)
     if over == "output":
-        return _spread(array, order, [cast("Any", ops.shape(index))[0] for index, _ in tables])
-    array = _spread(array, order, window)
-    batched = cast("Any", ops.shape(array))[: len(order) - len(window)]
-    return ops.reshape(array, (*batched, *(1,) * len(window), prod(window)))
+        return _spread(array, order, _outputs(tables))
+    taps = _taps(tables)
+    array = _spread(array, order, taps)
+    batched = cast("Any", ops.shape(array))[: len(order) - len(taps)]
+    return ops.reshape(array, (*batched, *(1,) * len(taps), _product(taps)))
 
 
 def _whole_part(array: Array, over: str, order: tuple[int, ...], sizes: Sequence[Any]) -> Array:
@@ -201,26 +168,14 @@ def _spread(array: Array, order: tuple[int, ...], pooled: Sequence[Any]) -> Arra
     return ops.broadcast_to(array, (*batched, *pooled))
 
 
-def _outputs(size: Any, taps: int, step: int, padding: str) -> Any:
-    return (size - taps) // step + 1 if padding == "valid" else -(-size // step)
-
-
-def _table(size: Any, taps: int, step: int, padding: str) -> tuple[Array, Array]:
-    """(outputs, taps): the element that each tap reads, and whether there is one."""
-    outputs = _outputs(size, taps, step, padding)
-    low = 0 if padding == "valid" else cast("Any", ops.maximum((outputs - 1) * step + taps - size, 0)) // 2
-    raw = ops.expand_dims(cast("Any", ops.arange(outputs)) * step - low, 1) + np.arange(taps, dtype="int32")
-    return ops.clip(raw, 0, size - 1), ops.logical_and(raw >= 0, raw < size)
-
-
-def _present(tables: Sequence[tuple[Array, Array]], shape: Sequence[Any]) -> Array:
+def _present(tables: Sequence[Table]) -> Array:
     """(*outputs, all taps in row-major order): whether a tap reads an element, from its axes' answers."""
     rank = len(tables)
     result = ops.ones((1,) * 2 * rank, "bool")
-    for number, (_, inside) in enumerate(tables):
+    for number, table in enumerate(tables):
         others = [place for place in range(2 * rank) if place not in (number, rank + number)]
-        result = ops.logical_and(result, ops.expand_dims(inside, others))
-    return ops.reshape(result, shape)
+        result = ops.logical_and(result, ops.expand_dims(table.inside, others))
+    return ops.reshape(result, (*_outputs(tables), _product(_taps(tables))))
 
 
 def _cells_first(batch: int, rank: int) -> tuple[int, ...]:
@@ -232,6 +187,7 @@ def _cells_first(batch: int, rank: int) -> tuple[int, ...]:
 def _operated(
     values: Array,
     present: Array,
+    count: Any,
     window: Sequence[Any],
     op: Operation,
     dtype: str,
@@ -241,7 +197,7 @@ def _operated(
     working, result = op.working_dtype(dtype), op.result_dtype(dtype)
     values = KERAS.cast(values, working)
     values = ops.where(present, values, KERAS.cast(ops.convert_to_tensor(_fill(op.fill, working)), working))
-    count = KERAS.cast(ops.convert_to_tensor(_product(window)), working)
+    count = KERAS.cast(ops.convert_to_tensor(count), working)
     extras = {name: KERAS.cast(array, working) for name, array in operands.items()} | _extras(op, window, working)
     extras |= {name: ops.where(present, extras[name], 0) for name in operands if op.over(name) == "input"}
     y = op.gathered(KERAS.xp, values, present, count, extras)

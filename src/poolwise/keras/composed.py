@@ -11,7 +11,7 @@ import keras
 from poolwise.compose import COMPOSITIONS, Composition
 from poolwise.doors import checked_seed
 from poolwise.errors import Fault, InvalidType, InvalidValue
-from poolwise.keras._windows import Shape
+from poolwise.keras._reach import Shape
 from poolwise.keras.layers import DATA_FORMATS, PACKAGE, RANKS, one_of
 from poolwise.op import Operation
 

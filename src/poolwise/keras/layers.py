@@ -1,4 +1,4 @@
-"""Keras layers made from the list of operations: a sliding and a global one for each, in one to three dimensions."""
+"""Keras layers made from the list of operations: sliding, adaptive and global ones, in one to three dimensions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from poolwise.call import INPUT, Call
 from poolwise.errors import Fault, InvalidType, InvalidValue, shown
 from poolwise.geometry import Geometry
 from poolwise.keras._framework import BACKEND, KERAS, available
-from poolwise.keras._windows import Shape, Slide, cells, dtype_of, reduced, slid
+from poolwise.keras._reach import Adapt, Reach, Shape, Slide, geometry_of
+from poolwise.keras._windows import dtype_of, reduced, slid
 from poolwise.op import Operation
 from poolwise.ops import OPERATIONS
 
@@ -172,7 +173,31 @@ class OperationLayer(keras.layers.Layer):
         Call(self.op, geometry, KERAS, dtypes, tuple(range(len(geometry.shape))), BACKEND, names)
 
 
-class SlidingPooling(OperationLayer):
+class WindowedPooling(OperationLayer):
+    """Base of the layers with several windows along an axis."""
+
+    @property
+    def reach(self) -> Reach:
+        """What the windows read, but for the sizes."""
+        raise NotImplementedError(f"{type(self).__name__}.reach")
+
+    def call(self, inputs: Any, *, training: Any = None, **operands: Any) -> Any:
+        """(batch, …sizes, channels) → (batch, …outputs, channels), or the channels first."""
+        self._sizes(inputs.shape)
+        op, operands = self._pooling(operands, training, lambda: self.reach.cells(cast("Any", ops.shape(inputs))))
+        return slid(inputs, op, self.reach, operands, training)
+
+    def _window(self, shape: Shape) -> Sequence[int | None]:
+        return self.reach.taps(shape)
+
+    def compute_output_shape(self, input_shape: Shape) -> tuple[int | None, ...]:
+        """The shape of the output; a size that follows from one that is None is None."""
+        self._sizes(input_shape)
+        self._checked(geometry_of(input_shape, self.reach))
+        return tuple(self.reach.cells(input_shape))
+
+
+class SlidingPooling(WindowedPooling):
     """Base of the layers that slide a window.
 
     pool_size: taps per pooled axis, an int or a tuple. strides: steps; None: pool_size.
@@ -200,33 +225,12 @@ class SlidingPooling(OperationLayer):
         self.padding = rule
 
     @property
-    def slide(self) -> Slide:
-        """The layer's geometry, but for the sizes."""
+    def reach(self) -> Slide:
+        """What the windows read, but for the sizes."""
         return Slide(self.axes, self.pool_size, self.strides, self.padding)
 
-    def call(self, inputs: Any, *, training: Any = None, **operands: Any) -> Any:
-        """(batch, …sizes, channels) → (batch, …outputs, channels), or the channels first."""
-        self._checked_window(inputs.shape)
-        op, operands = self._pooling(operands, training, lambda: cells(cast("Any", ops.shape(inputs)), self.slide))
-        return slid(inputs, op, self.slide, operands)
-
-    def _window(self, shape: Shape) -> Sequence[int | None]:
-        return self.pool_size
-
-    def compute_output_shape(self, input_shape: Shape) -> tuple[int | None, ...]:
-        """The shape of the output; a size that is None stays None."""
-        self._checked_window(input_shape)
-        shape = list(input_shape)
-        geometry = Geometry.of(
-            self.slide.stand_in(shape), self.axes, window=self.pool_size, stride=self.strides, padding=self.padding
-        )
-        self._checked(geometry)
-        for axis, outputs in zip(self.axes, geometry.outputs, strict=True):
-            shape[axis] = None if shape[axis] is None else outputs
-        return tuple(shape)
-
-    def _checked_window(self, shape: Shape) -> None:
-        sizes = self._sizes(shape)
+    def _sizes(self, shape: Shape) -> list[int | None]:
+        sizes = super()._sizes(shape)
         if self.padding == "valid":
             for size, taps in zip(sizes, self.pool_size, strict=True):
                 if size is not None and taps > size:
@@ -234,10 +238,44 @@ class SlidingPooling(OperationLayer):
                         f'pool_size must be at most the size of each pooled axis where padding is "valid", '
                         f"got {self.pool_size} on inputs of shape {tuple(shape)}"
                     )
+        return sizes
 
     def get_config(self) -> dict[str, Any]:
         own = {"pool_size": self.pool_size, "strides": self.strides, "padding": self.padding}
         return {**super().get_config(), **own}
+
+
+class AdaptivePooling(WindowedPooling):
+    """Base of the layers whose output has a given size: of m cells, cell i reads ⌊i·n/m⌋ … ⌈(i+1)·n/m⌉ of n elements.
+
+    output_size: cells per pooled axis, an int or a tuple, each at least 1; there may be more cells than elements.
+    data_format: "channels_last" or "channels_first"; None: `keras.config.image_data_format()`.
+
+    (batch, …sizes, channels) → (batch, …output_size, channels), or the channels first, in the dtype that the operation
+    makes of the input's. Raises InvalidValue or InvalidType with the argument's name, its value and what is allowed.
+
+    Source: He et al., Spatial pyramid pooling in deep convolutional networks, ECCV 2014, section 3.1.
+
+    >>> import numpy, poolwise.keras
+    >>> x = numpy.arange(7, dtype="float32").reshape(1, 7, 1)
+    >>> [float(y) for y in poolwise.keras.AdaptiveAveragePooling1D(3)(x)[0, :, 0]]
+    [1.0, 3.0, 5.0]
+    """
+
+    def __init__(self, output_size: int | Sequence[int], data_format: str | None = None, **kwargs: Any) -> None:
+        said = type(self).__name__
+        self._named(data_format)
+        cells = _each(said, "output_size", output_size, self.rank)
+        super().__init__(data_format, **kwargs)
+        self.output_size = cells
+
+    @property
+    def reach(self) -> Adapt:
+        """What the windows read, but for the sizes."""
+        return Adapt(self.axes, self.output_size)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "output_size": self.output_size}
 
 
 class GlobalPooling(OperationLayer):
@@ -352,6 +390,12 @@ def sliding_layer(kind: type[Operation], rank: int) -> type[SlidingPooling]:
     return cast("type[SlidingPooling]", _registered(name, SlidingPooling, kind, rank, body))
 
 
+def adaptive_layer(kind: type[Operation], rank: int) -> type[AdaptivePooling]:
+    """`Adaptive<Stem>Pooling<rank>D`."""
+    name = f"Adaptive{kind.stems[2]}Pooling{rank}D"
+    return cast("type[AdaptivePooling]", _registered(name, AdaptivePooling, kind, rank, {}))
+
+
 def global_layer(kind: type[Operation], rank: int) -> type[GlobalPooling]:
     """`Global<Stem>Pooling<rank>D`."""
     base = MaskedGlobalPooling if rank == 1 else GlobalPooling
@@ -367,11 +411,19 @@ def _registered(name: str, base: type, kind: type[Operation], rank: int, body: d
     return cast("type", keras.saving.register_keras_serializable(package=PACKAGE)(layer))
 
 
+FORMS: dict[str, Callable[[type[Operation], int], type[OperationLayer]]] = {
+    "": sliding_layer,
+    "Adaptive": adaptive_layer,
+    "Global": global_layer,
+}
+
+
 def layers_of(kind: type[Operation]) -> dict[str, type[OperationLayer]]:
     """All layers of one operation, under Keras's names and its shorter ones (`MaxPool2D`)."""
     layers: dict[str, type[OperationLayer]] = {}
     for rank in RANKS:
-        for prefix, layer in (("", sliding_layer(kind, rank)), ("Global", global_layer(kind, rank))):
+        for prefix, make in FORMS.items():
+            layer = make(kind, rank)
             layers[f"{prefix}{kind.stems[2]}Pooling{rank}D"] = layer
             layers[f"{prefix}{kind.stems[1]}Pool{rank}D"] = layer
     return layers
