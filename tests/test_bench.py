@@ -416,10 +416,11 @@ def test_every_round_asks_everybody_after_a_warm_up() -> None:
     assert [asked[n] for n in range(6, 33, 9)] == ["a", "b", "c"]
 
 
-def test_who_is_brief_is_asked_more_often() -> None:
-    runs = {"brief": lambda: None, "long": lambda: time.sleep(0.02)}
+@pytest.mark.parametrize(("seconds", "rounds"), [(0.0, 5), (0.02, 2)])
+def test_there_are_more_rounds_where_everybody_is_brief(seconds: float, rounds: int) -> None:
+    runs = {"brief": lambda: None, "other": lambda: time.sleep(seconds)}
     times = in_turns(runs, 2, 1, brief=5)
-    assert {name: len(taken) for name, taken in times.items()} == {"brief": 5, "long": 2}
+    assert {name: len(taken) for name, taken in times.items()} == {"brief": rounds, "other": rounds}
 
 
 @pytest.mark.parametrize(("first", "rounds", "calls"), [(0.1, 7, 15), (2.5, 1, 1), (30.0, 0, 0)])

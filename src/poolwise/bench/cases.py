@@ -40,7 +40,7 @@ SIDES = {1: "W", 2: "HW", 3: "DHW"}  # what the pooled axes are called
 class Size:
     """How much is measured: at most so large a batch, so many channels, and sides; so many rounds.
 
-    brief: rounds of who needs a few milliseconds for one. calls: of a tiny pooling, per round.
+    brief: rounds where nobody needs more than a few milliseconds for one. calls: of a tiny pooling, per round.
     """
 
     name: str

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 PAUSE = 0.01  # seconds in which the last contender's spinning threads settle; after 30 ms the processor itself is slow
-BRIEF = 0.005  # seconds of a round up to which one says little
+BRIEF = 0.005  # seconds of a round up to which it says little
 QUICK = 0.5  # seconds of a call up to which every round is run
 SPENT = 3.0  # seconds that the rounds of a slower one may take
 WARM = 2.0  # seconds of an earlier call from which on no further warm-up is needed
@@ -29,7 +29,8 @@ def in_turns(
     asleep, and OpenMP's (PyTorch's), which then wait for each other spinning, may take 6 ms to meet again.
 
     calls: in each round, one after the other. first: the seconds that an earlier call took, where there was one.
-    brief: the rounds of those whose rounds are brief; None: as many as of the others.
+    brief: the rounds where everybody's are brief; None: as many as otherwise. (In rounds that only some take part in the
+    caches would hold more.)
     Who is slow has fewer times, at least one; of a call above `ONCE` none are taken.
     """
     names = list(runs)
@@ -38,12 +39,14 @@ def in_turns(
     gc.disable()
     try:
         warm = {name: _warm(run, calls, (first or {}).get(name, 0.0)) for name, run in runs.items()}
-        wanted = {name: _rounds(seconds, rounds, brief or rounds) for name, seconds in warm.items()}
-        for turn in range(max(wanted.values(), default=0)):
+        if brief is not None and max(warm.values(), default=0.0) <= BRIEF:
+            rounds = brief
+        wanted = {name: _rounds(seconds, rounds) for name, seconds in warm.items()}
+        for turn in range(rounds):
             start = turn % max(len(names), 1)
             for name in names[start:] + names[:start]:
                 if turn < wanted[name]:
-                    times[name].append(_timed(runs[name], calls, woken=warm[name] <= QUICK))
+                    times[name].append(_timed(runs[name], calls, woken=wanted[name] == rounds))
     finally:
         if collecting:
             gc.enable()
@@ -55,9 +58,7 @@ def _warm(run: Callable[[], Any], calls: int, first: float) -> float:
     return first if first > WARM else calls * _timed(run, calls)
 
 
-def _rounds(seconds: float, most: int, brief: int) -> int:
-    if seconds <= BRIEF:
-        return brief
+def _rounds(seconds: float, most: int) -> int:
     if seconds <= QUICK:
         return most
     return 0 if seconds > ONCE else max(1, min(most, int(SPENT / seconds)))
