@@ -29,8 +29,8 @@ def in_turns(
     asleep, and OpenMP's (PyTorch's), which then wait for each other spinning, may take 6 ms to meet again.
 
     calls: in each round, one after the other. first: the seconds that an earlier call took, where there was one.
-    brief: the rounds where everybody's are brief; None: as many as otherwise. (In rounds that only some take part in the
-    caches would hold more.)
+    brief: the rounds where everybody's are brief; None: as many as otherwise. (In rounds of some alone the caches would
+    hold more.)
     Who is slow has fewer times, at least one; of a call above `ONCE` none are taken.
     """
     names = list(runs)
