@@ -360,6 +360,24 @@ def test_one_graph_of_bins_serves_every_batch(op: poolwise.Operation) -> None:
     assert graphs == 1
 
 
+def test_what_the_registered_operator_does_not_do_is_compiled_of_pytorchs() -> None:
+    """Indices of a mode, and padding that holds elements, whose gradient some sizes have no kernel for."""
+    x = torch.rand(2, 3, 9, 10, generator=torch.Generator().manual_seed(1))
+
+    def modes(t: torch.Tensor) -> Any:
+        return poolwise.mode_pool(t, (2, 2), return_indices=True)
+
+    for got, expected in zip(torch.compile(modes, backend="aot_eager", fullgraph=True)(x), modes(x), strict=True):
+        torch.testing.assert_close(got, expected)
+
+    def folded(t: torch.Tensor) -> torch.Tensor:
+        return poolwise.pool(t, Blur(), (3, 3), axes=(2, 3), padding=40, padding_mode="circular")
+
+    compiled = torch.compile(folded, backend="aot_eager", dynamic=True)
+    for each in (x.clone().requires_grad_(), x[:, :, 1:].clone().requires_grad_()):
+        torch.testing.assert_close(compiled(each), folded(each))
+
+
 def test_compiled_whole_windows_are_one_call_of_the_compiled_module() -> None:
     x = torch.rand(2, 3, 9, 9, generator=torch.Generator().manual_seed(1)).requires_grad_()
     calls: list[str] = []

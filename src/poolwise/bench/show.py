@@ -65,10 +65,8 @@ def show(result: Result, console: Console) -> None:
     """The machine's facts, a table for each section, the goals, and what there is to note."""
     console.print(facts_table(result.machine))
     versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
-    console.print(
-        f"{versions}\n{_threads(result)} each, medians of {result.size.rounds} to {result.size.brief} rounds",
-        highlight=False,
-    )
+    rounds = " to ".join(str(each) for each in dict.fromkeys((result.size.rounds, result.size.brief)))
+    console.print(f"{versions}\n{_threads(result)} each, medians of {rounds} rounds", highlight=False)
     if result.load is not None and result.load > BUSY:
         console.print(f"[yellow]{BUSY_WARNING.format(result.load)}[/yellow]", highlight=False)
     if result.of(*(name for name in SECTIONS if name != "tiny")):

@@ -64,9 +64,10 @@ class LogSumExp(Operation):
     def gathered(self, xp: Namespace, values: Array, present: Array, count: Array, extras: Extras) -> Array:
         top, below = from_the_top(xp, values)
         total = xp.sum(xp.exp(self.temperature * below), axis=-1)
-        highest, top = present & xp.isinf(top) & (values == top), xp.squeeze(top, axis=-1)
+        highest, top = top, xp.squeeze(top, axis=-1)
         if not everywhere(present):  # the gradient of an infinity belongs to the elements that are there
-            count = number_held(xp, values, highest)
-            alike = xp.sum(xp.where(highest, values, 0), axis=-1) / xp.where(count == 0, 1, count)
+            winners = present & xp.isinf(highest) & (values == highest)
+            count = number_held(xp, values, winners)
+            alike = xp.sum(xp.where(winners, values, 0), axis=-1) / xp.where(count == 0, 1, count)
             top = xp.where(count == 0, top, alike)
         return xp.where(xp.isinf(top), top, held_fixed(xp, top) + xp.log(total) / self.temperature)

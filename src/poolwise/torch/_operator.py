@@ -17,6 +17,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from torch.autograd import forward_ad
 
 from poolwise.api import adaptive, planned, sliding, whole
 from poolwise.call import INPUT, WHERE, Call, Kernel
@@ -92,15 +93,22 @@ def _is_served(x: torch.Tensor, op: Operation, kernel: str | None) -> bool:
 
 def _is_compiled(x: torch.Tensor, names: Sequence[str], op: Operation, text: str, keep: bool) -> bool:
     """Whether a compiled graph has the registered operator; an exported program, of such, PyTorch's own operations."""
-    if _exporting() or _transforms_active() or decoded(text)[3] not in (None, "native"):
+    if _exporting() or _transforms_active() or forward_ad._current_level >= 0:
         return False
-    if op.name not in BODIES or not set(names) <= {INPUT, WHERE} or x.device.type != "cpu":
+    _, build, arguments, kernel = decoded(text)
+    if kernel not in (None, "native") or op.name not in BODIES or not set(names) <= {INPUT, WHERE}:
+        return False
+    if x.device.type != "cpu" or dtype_name(x) not in FLOATS:
+        return False
+    tables = build(tuple(_window_sizes(text, x.shape)), *arguments).tables
+    folds = any(isinstance(table, Regular) and table.mode != "absent" for table in tables)
+    if folds and not all(isinstance(size, int) for size in x.shape):  # it depends on the sizes who serves it
         return False
     try:
         _plan(text, dtype_name(x), _window_sizes(text, x.shape), format_of(x), WHERE in names, keep=keep)
     except InvalidValue:  # no kernel for it, or none with a gradient
         return False
-    return dtype_name(x) in FLOATS
+    return True
 
 
 def _composed(
@@ -147,13 +155,13 @@ def _with_draws(operands: Sequence[Array], call: Call) -> list[Array]:
 
 
 def _unfolds(build: Build, arguments: tuple[Any, ...]) -> bool:
-    """Whether windows are views whose places do not depend on the sizes."""
+    """Whether the windows' places do not depend on the sizes."""
     starts = arguments[7:] if build is sliding else ()
     return _window_slides(build) and _padding(build, arguments) not in ("same", "same_lower") and not starts
 
 
 def _unfolded(x: torch.Tensor, op: Operation, geometry: Geometry, build: Build, arguments: tuple[Any, ...]) -> Any:
-    """`op.gathered` on windows that are views, for sizes that stay symbolic: no table is written out."""
+    """`op.gathered` for sizes that stay symbolic: no table is written out."""
     if (reason := op.refusal(geometry)) is not None:
         raise InvalidValue(f"{op!r} means nothing here: {reason}")
     last = tuple(range(-len(geometry.axes), 0))
@@ -237,7 +245,7 @@ def _inside(text: str, words: str, return_indices: bool, keep: bool, *operands: 
     """The same where the compiler must not read this library's own code, only what comes out of it."""
     op, build, arguments, kernel = decoded(text)
     x, names = cast("torch.Tensor", operands[0]), tuple(words.split())
-    if _is_compiled(x, names, op, text, keep):
+    if not return_indices and _is_compiled(x, names, op, text, keep):
         return torch.ops.poolwise.pool(x, operands[1] if WHERE in names else None, text, keep)[0]
     device = f"{x.device.type} (traced)"
     return _composed(operands, names, op, build, arguments, kernel, return_indices, device)

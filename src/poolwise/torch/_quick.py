@@ -83,11 +83,11 @@ class Quick:
 
     def _equal(self, x: torch.Tensor, arguments: tuple[Any, ...]) -> Ready | None:
         """The same call with sizes that are other objects."""
-        found, changed = list(map(id, arguments)), False
+        found, changed = list(arguments), False  # the objects, so that nobody else has their identities meanwhile
         for place, each in enumerate(arguments):
             if each.__class__ in SIZES and _are_ints(each):
-                found[place], changed = id(self.sizes.get(tuple(each), each)), True
-        return self.known.get((x.shape, x.stride(), x.dtype, *found)) if changed else None
+                found[place], changed = self.sizes.get(tuple(each), each), True
+        return self.known.get((x.shape, x.stride(), x.dtype, *map(id, found))) if changed else None
 
     def learn(
         self,

@@ -50,7 +50,10 @@ def graph(model: Any, shapes: Sequence[Any]) -> Graph:
 
 def _check_count(model: Any, given: int) -> None:
     """Before a trace, which takes no notice of too many inputs."""
-    takes = inspect.signature(model.forward)
+    try:
+        takes = inspect.signature(model.forward)
+    except ValueError:  # TorchScript's tell none
+        return
     try:
         takes.bind(*range(given))
     except TypeError:
