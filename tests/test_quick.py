@@ -114,6 +114,17 @@ def test_equal_sizes_are_known_whatever_holds_them(monkeypatch: pytest.MonkeyPat
             ours.max_pool2d(x, wrong)
 
 
+def test_a_layers_own_tuple_is_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.rand(1, 1, 7, 5)
+    windows = [(3, size) for size in (2, 2)]  # equal, and two objects
+    assert windows[0] is not windows[1]
+    expected = [ours.max_pool2d(x, window) for window in windows]
+    with monkeypatch.context() as patched:
+        patched.setattr(Quick, "_equal", lambda *_: pytest.fail("it is known by its objects"))
+        for window in windows:
+            assert ours.max_pool2d(x, window).equal(expected[0])
+
+
 def test_every_derivative_of_a_known_call() -> None:
     x = (torch.randperm(30).double() / 4).reshape(1, 1, 5, 6).requires_grad_()
     for call in (

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as stock
 from functorch.compile import make_boxed_func
 from torch._dynamo.backends.common import aot_autograd
+from torch.autograd import forward_ad
 from torch.export import Dim
 
 import poolwise
@@ -358,6 +359,25 @@ def test_one_graph_of_bins_serves_every_batch(op: poolwise.Operation) -> None:
         x = torch.rand(batch, 3, 7, 8, generator=torch.Generator().manual_seed(batch))
         torch.testing.assert_close(compiled(x), pooled(x))
     assert graphs == 1
+
+
+@pytest.mark.parametrize("op", [LogSumExp(), Lp(3), Soft()], ids=repr)
+def test_a_graph_that_runs_as_it_was_read_has_every_derivative(op: poolwise.Operation) -> None:
+    def pooled(t: torch.Tensor) -> torch.Tensor:
+        return poolwise.pool(t, op, (2, 2), axes=(2, 3), stride=1)
+
+    x = torch.rand(1, 2, 4, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64).requires_grad_()
+    compiled = torch.compile(pooled, backend="eager", fullgraph=True)
+    twice = []
+    for run in (compiled, pooled):
+        (first,) = torch.autograd.grad(run(x).square().sum(), x, create_graph=True)
+        twice.append(torch.autograd.grad(first.square().sum(), x)[0])
+    torch.testing.assert_close(*twice)
+    with forward_ad.dual_level():
+        tangents = [
+            forward_ad.unpack_dual(run(forward_ad.make_dual(x.detach(), x.detach()))) for run in (compiled, pooled)
+        ]
+    torch.testing.assert_close(tangents[0].tangent, tangents[1].tangent)
 
 
 def test_what_the_registered_operator_does_not_do_is_compiled_of_pytorchs() -> None:

@@ -100,17 +100,19 @@ def _grids(
 ) -> tuple[tuple[int, ...], list[Array]]:
     """The pooled axes, and each level's cells."""
     made, shape = operation(op), door.facts(x).shape
+    if not isinstance(levels, Sequence) or isinstance(levels, str | bytes):
+        raise _no_levels(InvalidType, levels, axes)
     try:
-        if not isinstance(levels, Sequence) or isinstance(levels, str | bytes):
-            raise InvalidType("levels")
         pooled = {pooled_axes(shape, axes, level, "levels") for level in levels}
-        if len(pooled) != 1:
-            raise InvalidValue("levels")
-        return pooled.pop(), [adaptive_pool(x, made, level, axes=axes, where=where) for level in levels]
+        if len(pooled) == 1:
+            return pooled.pop(), [adaptive_pool(x, made, level, axes=axes, where=where) for level in levels]
     except Fault as fault:
-        if fault.fact.startswith(("levels", "output_size must")):
-            each = PLACED if axes is not None else UNPLACED
-            raise type(fault)(
-                f"levels must be a tuple of at least one level, each {each}, got {shown(levels)}"
-            ) from None
+        if fault.fact.startswith(("levels must", "output_size must")):  # a fault names its argument first
+            raise _no_levels(type(fault), levels, axes) from None
         raise type(fault)(fault.fact.replace("output_size", "levels", 1)) from None  # what is called a level here
+    raise _no_levels(InvalidValue, levels, axes)
+
+
+def _no_levels(kind: type[Fault], levels: Any, axes: Whole | None) -> Fault:
+    each = PLACED if axes is not None else UNPLACED
+    return kind(f"levels must be a tuple of at least one level, each {each}, got {shown(levels)}")

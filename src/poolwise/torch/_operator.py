@@ -17,7 +17,6 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from torch.autograd import forward_ad
 
 from poolwise.api import adaptive, planned, sliding, whole
 from poolwise.call import INPUT, WHERE, Call, Kernel
@@ -27,7 +26,7 @@ from poolwise.geometry import Geometry, Regular, output_size
 from poolwise.kernels.native import BODIES, DIFFERENTIABLE, kept_dtype
 from poolwise.op import FLOATS, WEIGHTS, Array, Operation, Selection, tap_weights
 from poolwise.ops import OPERATIONS
-from poolwise.torch._framework import ONNX, PLAIN, TORCH, dtype_name, format_of
+from poolwise.torch._framework import FORMS, ONNX, PLAIN, TORCH, dtype_name, format_of
 
 _transforms_active = torch._C._are_functorch_transforms_active
 _exporting = getattr(torch.compiler, "is_exporting", bool)  # since PyTorch 2.7
@@ -93,7 +92,9 @@ def _is_served(x: torch.Tensor, op: Operation, kernel: str | None) -> bool:
 
 def _is_compiled(x: torch.Tensor, names: Sequence[str], op: Operation, text: str, keep: bool) -> bool:
     """Whether a compiled graph has the registered operator; an exported program, of such, PyTorch's own operations."""
-    if _exporting() or _transforms_active() or forward_ad._current_level >= 0:
+    if type(x) in FORMS:  # the graph runs as it was read, and of PyTorch's operations there are all derivatives
+        return False
+    if _exporting() or _transforms_active():
         return False
     _, build, arguments, kernel = decoded(text)
     if kernel not in (None, "native") or op.name not in BODIES or not set(names) <= {INPUT, WHERE}:

@@ -26,7 +26,7 @@ from poolwise.op import Operation
 from poolwise.torch._bridge import TorchDoor, backward_of, batched_by_autograd, watched
 from poolwise.torch._framework import DTYPE, FORMS, TORCH, dense_strides, maker, own_maximum
 
-SIZES, INTS = (torch.Size, list, tuple), {int}
+SIZES, TUPLES, INTS = (torch.Size, list, tuple), {tuple}, {int}
 MOST = 1024  # calls remembered of one function
 MOST_OWN = 256  # elements of a call up to which PyTorch's own records it, where that gives the same bits
 _compiling = torch.compiler.is_compiling
@@ -83,11 +83,17 @@ class Quick:
 
     def _equal(self, x: torch.Tensor, arguments: tuple[Any, ...]) -> Ready | None:
         """The same call with sizes that are other objects."""
-        found, changed = list(arguments), False  # the objects, so that nobody else has their identities meanwhile
+        found = list(arguments)  # the objects, so that nobody else has their identities meanwhile
+        kinds: set[type] = set()
         for place, each in enumerate(arguments):
             if each.__class__ in SIZES and _are_ints(each):
-                found[place], changed = self.sizes.get(tuple(each), each), True
-        return self.known.get((x.shape, x.stride(), x.dtype, *map(id, found))) if changed else None
+                kinds.add(each.__class__)
+                found[place] = self.sizes.get(tuple(each), each)
+        ready = self.known.get((x.shape, x.stride(), x.dtype, *map(id, found))) if kinds else None
+        if kinds == TUPLES and ready is not None and len(self.known) < MOST // 2:
+            ready.held.append(arguments)  # a layer's own tuple comes again, and needs no second look then
+            self.known[x.shape, x.stride(), x.dtype, *map(id, arguments)] = ready
+        return ready
 
     def learn(
         self,
@@ -114,8 +120,9 @@ class Quick:
             lasting = [
                 self.sizes.setdefault(tuple(each), tuple(each)) if isinstance(each, SIZES) else each for each in every
             ]
-            ready = Ready(call, choice.kernel, x, (arguments, lasting), return_indices)
-            for known_by in (lasting, *([] if list in map(type, every) else [every])):  # a list may change
+            ready = Ready(call, choice.kernel, x, [lasting, every], return_indices)
+            again = not {list, torch.Size}.intersection(map(type, every))  # a list may change, a tensor's sizes are new
+            for known_by in (lasting, every) if again else (lasting,):
                 self.known[x.shape, x.stride(), x.dtype, *map(id, known_by)] = ready
 
 
@@ -133,6 +140,7 @@ def _is_itself(argument: Any) -> bool:
 class Ready:
     """A known call: the module's plan, what makes its results, the input's strides in bytes.
 
+    held: the arguments it is known by, so that no other objects can have their identities.
     indexed: whether the indices are part of the result.
     recorded: the call as autograd records it, once that was asked for.
     own: PyTorch's operation that records the same sooner, since its node is not in Python. Whoever has a hand in what
@@ -140,14 +148,14 @@ class Ready:
     """
 
     __slots__ = (
-        *("arguments", "call", "forward", "indexed", "kernel", "make_flat", "make_kept", "make_y", "own", "plan"),
+        *("call", "forward", "held", "indexed", "kernel", "make_flat", "make_kept", "make_y", "own", "plan"),
         *("recorded", "strides"),
     )
 
-    def __init__(self, call: Call, kernel: Kernel, x: torch.Tensor, arguments: tuple[Any, ...], indexed: bool) -> None:
+    def __init__(self, call: Call, kernel: Kernel, x: torch.Tensor, held: list[Any], indexed: bool) -> None:
         self.plan = plan_of(call)
         self.call, self.kernel, self.forward = call, kernel, self.plan.forward_at
-        self.indexed, self.arguments = indexed, arguments  # held, so that no other object can have their identity
+        self.indexed, self.held = indexed, held
         self.strides = tuple([stride * x.element_size() for stride in x.stride()])
         shape, layout, kept_dtype = call.geometry.output_shape, call.layout, self.plan.kept_dtype
         self.make_y = maker(shape, call.result_dtype, layout)
